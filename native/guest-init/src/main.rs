@@ -1,0 +1,3 @@
+//! guest-init
+
+fn main() {}

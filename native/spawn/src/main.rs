@@ -1,0 +1,3 @@
+//! casemate-spawn
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! casemate-vmm
+
+fn main() {}

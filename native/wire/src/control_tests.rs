@@ -1,0 +1,95 @@
+//! Tests of the control messages.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test that fails may panic"
+)]
+
+use super::*;
+
+fn every_message() -> Vec<FromVmm<'static>> {
+    let mut all = vec![
+        FromVmm::Started { control: [1; 32], io: [2; 32], vcpu: [3; 32] },
+        FromVmm::Ready { restored: false },
+        FromVmm::Ready { restored: true },
+        FromVmm::Exit(Exit::Code(3)),
+        FromVmm::Exit(Exit::Oom(9)),
+        FromVmm::Failure { reason: Reason::Io, text: "" },
+        FromVmm::Template { state_size: 16_384, memory_size: 134_217_728 },
+    ];
+    all.extend(Reason::ALL.iter().map(|reason| FromVmm::Failure { reason: *reason, text: "why" }));
+    all
+}
+
+#[test]
+fn reads_back_every_message() {
+    for message in every_message() {
+        let packet = message.encode();
+        assert_eq!(FromVmm::parse(packet.as_bytes()), Ok(message));
+    }
+    for message in [FromSpawn::Stop { timeout_ms: 70_000 }, FromSpawn::Stream] {
+        assert_eq!(FromSpawn::parse(message.encode().as_bytes()), Ok(message));
+    }
+}
+
+#[test]
+fn refuses_every_message_that_is_shorter_or_longer() {
+    for message in every_message() {
+        let packet = message.encode();
+        let bytes = packet.as_bytes();
+        for length in 0..bytes.len() {
+            assert_eq!(FromVmm::parse(&bytes[..length]), Err(NotAMessage), "{message:?} {length}");
+        }
+        assert_eq!(FromVmm::parse(&[bytes, b"x"].concat()), Err(NotAMessage), "{message:?}");
+    }
+    for message in [FromSpawn::Stop { timeout_ms: 1 }, FromSpawn::Stream] {
+        let packet = message.encode();
+        let bytes = packet.as_bytes();
+        assert_eq!(FromSpawn::parse(&bytes[..bytes.len() - 1]), Err(NotAMessage));
+        assert_eq!(FromSpawn::parse(&[bytes, &[0]].concat()), Err(NotAMessage));
+    }
+}
+
+#[test]
+fn lays_messages_out_as_documented() {
+    let packet = FromVmm::Failure { reason: Reason::Verity, text: "no" }.encode();
+    assert_eq!(packet.as_bytes(), [4, 9, 0, 2, 0, b'n', b'o']);
+    let packet = FromVmm::Template { state_size: 1, memory_size: 256 }.encode();
+    assert_eq!(packet.as_bytes(), [5, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(FromVmm::Exit(Exit::Signal(15)).encode().as_bytes(), [3, 1, 15, 0, 0, 0]);
+    let packet = FromVmm::Started { control: [1; 32], io: [2; 32], vcpu: [3; 32] }.encode();
+    assert_eq!(packet.as_bytes(), [[1].as_slice(), &[1; 32], &[2; 32], &[3; 32]].concat());
+    assert_eq!(FromSpawn::Stop { timeout_ms: 258 }.encode().as_bytes(), [16, 2, 1, 0, 0]);
+}
+
+#[test]
+fn sends_and_takes_printable_ascii_only() {
+    let packet = FromVmm::Failure { reason: Reason::Kvm, text: "a\n\u{1b}ü" }.encode();
+    let read = FromVmm::parse(packet.as_bytes()).unwrap();
+    assert_eq!(read, FromVmm::Failure { reason: Reason::Kvm, text: "a????" });
+    assert_eq!(FromVmm::parse(&[4, 3, 0, 1, 0, b'\n']), Err(NotAMessage));
+    assert_eq!(FromVmm::parse(&[4, 0, 0, 1, 0, b'x']), Err(NotAMessage));
+}
+
+#[test]
+fn cuts_a_failure_text_and_refuses_a_longer_one() {
+    let long = "x".repeat(1000);
+    let packet = FromVmm::Failure { reason: Reason::Io, text: &long }.encode();
+    assert_eq!(packet.as_bytes().len(), VMM_MESSAGE_MAX);
+    let read = FromVmm::parse(packet.as_bytes()).unwrap();
+    assert_eq!(read, FromVmm::Failure { reason: Reason::Io, text: &long[..256] });
+    let forged = [[4, 13, 0, 1, 1].as_slice(), &[b'x'; 257]].concat();
+    assert_eq!(FromVmm::parse(&forged), Err(NotAMessage));
+}
+
+#[test]
+fn gives_every_reason_its_own_number_and_name() {
+    let numbers: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|r| r.number()).collect();
+    let names: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|r| r.name()).collect();
+    assert_eq!((numbers.len(), names.len()), (Reason::ALL.len(), Reason::ALL.len()));
+    for reason in Reason::ALL {
+        assert_eq!(Reason::from_number(reason.number()), Some(*reason));
+    }
+    assert_eq!(Reason::from_number(0), None);
+}

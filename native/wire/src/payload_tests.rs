@@ -1,0 +1,97 @@
+//! Tests of the payloads: layouts as documented, and every other length refused.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test that fails may panic"
+)]
+
+use super::*;
+
+/// Refused: one byte less, one byte more, nothing.
+fn refuses_other_lengths<T>(bytes: &[u8], parse: impl Fn(&[u8]) -> Option<T>) {
+    assert!(parse(bytes).is_some());
+    assert!(parse(&bytes[..bytes.len() - 1]).is_none());
+    assert!(parse(&[bytes, &[0]].concat()).is_none());
+    assert!(parse(&[]).is_none());
+}
+
+#[test]
+fn lays_unique_out_as_documented() {
+    let unique = Unique { entropy: [9; 64], wall_clock_ns: 0x0102_0304_0506_0708, nonce: [7; 16] };
+    let packet = unique.encode();
+    let bytes = packet.as_bytes();
+    assert_eq!(bytes[..64], [9; 64]);
+    assert_eq!(bytes[64..72], [8, 7, 6, 5, 4, 3, 2, 1]);
+    assert_eq!(bytes[72..], [7; 16]);
+    assert_eq!(Unique::parse(bytes), Some(unique));
+    refuses_other_lengths(bytes, Unique::parse);
+}
+
+#[test]
+fn keeps_entropy_out_of_debug_output() {
+    let unique = Unique { entropy: [201; 64], wall_clock_ns: 1, nonce: [202; 16] };
+    let shown = format!("{unique:?}");
+    assert!(!shown.contains("201") && !shown.contains("202"), "{shown}");
+}
+
+#[test]
+fn lays_small_payloads_out_as_documented() {
+    let credit = OutputCredit { stream: Stream::Stderr, bytes: 258 };
+    assert_eq!(credit.encode().as_bytes(), [2, 2, 1, 0, 0]);
+    refuses_other_lengths(credit.encode().as_bytes(), OutputCredit::parse);
+    assert_eq!(OutputCredit::parse(&[3, 0, 0, 0, 0]), None);
+
+    let hello = Hello { version: 1 };
+    assert_eq!(hello.encode().as_bytes(), [1, 0, 0, 0, 0, 0, 0, 0]);
+    refuses_other_lengths(hello.encode().as_bytes(), Hello::parse);
+    assert_eq!(Hello::parse(&[1, 0, 0, 0, 1, 0, 0, 0]), None);
+
+    let stop = Stop { timeout_ms: 10_000 };
+    assert_eq!(Stop::parse(stop.encode().as_bytes()), Some(stop));
+    refuses_other_lengths(stop.encode().as_bytes(), Stop::parse);
+}
+
+#[test]
+fn reports_only_exits_that_exist() {
+    for (exit, bytes) in [
+        (Exit::Code(255), [0, 255, 0, 0, 0]),
+        (Exit::Signal(9), [1, 9, 0, 0, 0]),
+        (Exit::Oom(9), [2, 9, 0, 0, 0]),
+    ] {
+        assert_eq!(exit.encode().as_bytes(), bytes);
+        assert_eq!(Exit::parse(&bytes), Some(exit));
+        refuses_other_lengths(&bytes, Exit::parse);
+    }
+    for bytes in [
+        [0, 0, 1, 0, 0],
+        [0, 255, 255, 255, 255],
+        [1, 0, 0, 0, 0],
+        [1, 65, 0, 0, 0],
+        [3, 0, 0, 0, 0],
+    ] {
+        assert_eq!(Exit::parse(&bytes), None, "{bytes:?}");
+    }
+}
+
+#[test]
+fn carries_a_start_error_without_control_characters() {
+    let error = StartError { code: ErrorCode::User, text: "no user \u{1b}[2J\n in /etc/passwd" };
+    let bytes = error.encode();
+    let read = StartError::parse(&bytes).unwrap();
+    assert_eq!((read.code, read.text), (ErrorCode::User, "no user ?[2J? in /etc/passwd"));
+    assert_eq!(StartError::parse(b"\x03\x00a\x1bb"), None);
+    assert_eq!(StartError::parse(b"\x63\x00a"), None);
+    assert_eq!(StartError::parse(b"\x03\x00\xff"), None);
+}
+
+#[test]
+fn cuts_a_long_text_at_a_character() {
+    let text = "ü".repeat(1000);
+    let bytes = StartError { code: ErrorCode::Other, text: &text }.encode();
+    assert_eq!(bytes.len(), 2 + ERROR_TEXT_MAX);
+    assert_eq!(StartError::parse(&bytes).unwrap().text, "ü".repeat(512));
+    let odd = format!("a{text}");
+    let bytes = StartError { code: ErrorCode::Other, text: &odd }.encode();
+    assert_eq!(bytes.len(), 2 + ERROR_TEXT_MAX - 1);
+}

@@ -1,1 +1,18 @@
-//! casemate-ticket
+//! The launch ticket: what spawn and the VMM check before anything of a tenant runs.
+//!
+//! One function, [`ticket::check`], is both walls (docs/formats.md section 3). Everything here is
+//! pure: bytes in, a verdict out; no file, no clock and no socket, so each rule can be tested and
+//! fuzzed alone. All input is hostile: the ticket, record and spec come from the agent, which the
+//! walls exist to distrust.
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod blocks;
+pub mod bytes;
+pub mod document;
+pub mod json;
+pub mod note;
+pub mod proof;
+pub mod shape;
+pub mod spec;
+pub mod ticket;

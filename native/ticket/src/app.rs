@@ -1,0 +1,304 @@
+//! The app: the one process section that guest-init runs. Read from the spec by spawn and the VMM,
+//! and once more by guest-init from the CONFIG frame.
+
+use crate::bytes::{Digest, decode_base64};
+use crate::json::{self, INTEGER_MAX, Value};
+use crate::shape::{self, ShapeError, boolean, digest, fields, integer32, list, text, wrong};
+use crate::spec::SpecError;
+
+/// Most bytes of a CONFIG frame's payload (docs/formats.md section 7).
+pub const CONFIG_BYTES_MAX: usize = 524_288;
+const STRINGS_MAX: usize = 4096;
+/// The kernel refuses longer single arguments (`MAX_ARG_STRLEN`, 32 pages).
+const ARGUMENT_BYTES_MAX: usize = 131_071;
+/// `BPF_MAXINSNS`.
+const INSTRUCTIONS_MAX: usize = 4096;
+
+/// What runs inside a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// Name, unique in the pod.
+    pub name: String,
+    /// Its process.
+    pub process: Process,
+    /// Whether the root file system is read-only.
+    pub read_only_root: bool,
+    /// Its seccomp program, if any.
+    pub seccomp: Option<Seccomp>,
+}
+
+/// An OCI process section, reduced to what guest-init does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Arguments, at least one.
+    pub args: Vec<String>,
+    /// Environment, each `NAME=value`.
+    pub env: Vec<String>,
+    /// Working directory, absolute.
+    pub cwd: String,
+    /// User as in the image spec: empty, `uid`, `uid:gid`, `name`, `name:group`.
+    pub user: String,
+    /// Supplementary groups.
+    pub additional_gids: Vec<u32>,
+    /// Capability sets.
+    pub capabilities: Capabilities,
+    /// Resource limits.
+    pub rlimits: Vec<Rlimit>,
+    /// Whether to set `no_new_privs`.
+    pub no_new_privileges: bool,
+}
+
+/// Capability sets, as bit sets: bit n is capability number n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Ambient set.
+    pub ambient: u64,
+    /// Bounding set.
+    pub bounding: u64,
+    /// Effective set.
+    pub effective: u64,
+    /// Inheritable set.
+    pub inheritable: u64,
+    /// Permitted set.
+    pub permitted: u64,
+}
+
+/// One resource limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rlimit {
+    /// The kernel's number of the resource (x86-64).
+    pub resource: u32,
+    /// Soft limit; `u64::MAX` is unlimited.
+    pub soft: u64,
+    /// Hard limit; `u64::MAX` is unlimited.
+    pub hard: u64,
+}
+
+/// A classic BPF program for seccomp.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seccomp {
+    /// SHA-256 of `program`.
+    pub digest: Digest,
+    /// Array of `struct sock_filter`, 8 bytes each.
+    pub program: Vec<u8>,
+}
+
+/// Capability names by number (capabilities(7)).
+pub const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// Resource names by number (getrlimit(2), x86-64).
+pub const RESOURCES: [&str; 16] = [
+    "RLIMIT_CPU",
+    "RLIMIT_FSIZE",
+    "RLIMIT_DATA",
+    "RLIMIT_STACK",
+    "RLIMIT_CORE",
+    "RLIMIT_RSS",
+    "RLIMIT_NPROC",
+    "RLIMIT_NOFILE",
+    "RLIMIT_MEMLOCK",
+    "RLIMIT_AS",
+    "RLIMIT_LOCKS",
+    "RLIMIT_SIGPENDING",
+    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",
+    "RLIMIT_RTPRIO",
+    "RLIMIT_RTTIME",
+];
+
+impl App {
+    pub(crate) fn read(value: &Value) -> Result<Self, ShapeError> {
+        let [name, process, read_only_root, seccomp] =
+            fields(value, "app", ["name", "process", "read_only_root", "seccomp"])?;
+        Ok(Self {
+            name: shape::word(name, "app.name", 63, shape::is_tenant_character)?.into(),
+            process: Process::read(process)?,
+            read_only_root: boolean(read_only_root, "app.read_only_root")?,
+            seccomp: read_seccomp(seccomp)?,
+        })
+    }
+
+    /// Reads the payload of a CONFIG frame, `{"app":...,"hostname":...}`: the app and the host name.
+    ///
+    /// The seccomp program is not hashed again: the VMM checked it in the spec, and guest-init must
+    /// not run code that detects CPU features.
+    ///
+    /// # Errors
+    /// Bytes that are not canonical, members that are missing, unknown or out of bounds.
+    pub fn parse_config(bytes: &[u8]) -> Result<(Self, String), SpecError> {
+        let value = json::parse(bytes, CONFIG_BYTES_MAX)?;
+        let [app, hostname] = fields(&value, "config", ["app", "hostname"])?;
+        let hostname = shape::word(hostname, "hostname", 63, shape::is_hostname_character)?;
+        Ok((Self::read(app)?, hostname.into()))
+    }
+}
+
+impl Process {
+    fn read(value: &Value) -> Result<Self, ShapeError> {
+        let [additional_gids, args, capabilities, cwd, env, no_new_privileges, rlimits, user] =
+            fields(
+                value,
+                "app.process",
+                [
+                    "additional_gids",
+                    "args",
+                    "capabilities",
+                    "cwd",
+                    "env",
+                    "no_new_privileges",
+                    "rlimits",
+                    "user",
+                ],
+            )?;
+        let args = list(args, "app.process.args", STRINGS_MAX, |item, path| {
+            text(item, path, ARGUMENT_BYTES_MAX).map(String::from)
+        })?;
+        if args.is_empty() {
+            return Err(wrong("app.process.args", "must name a program"));
+        }
+        let env = list(env, "app.process.env", STRINGS_MAX, |item, path| {
+            let entry = text(item, path, ARGUMENT_BYTES_MAX)?;
+            match entry.find('=') {
+                Some(at) if at > 0 => Ok(entry.into()),
+                _ => Err(wrong(path, "must be NAME=value")),
+            }
+        })?;
+        let cwd = text(cwd, "app.process.cwd", 4095)?;
+        if !cwd.starts_with('/') {
+            return Err(wrong("app.process.cwd", "must be an absolute path"));
+        }
+        Ok(Self {
+            args,
+            env,
+            cwd: cwd.into(),
+            user: text(user, "app.process.user", 256)?.into(),
+            additional_gids: list(
+                additional_gids,
+                "app.process.additional_gids",
+                64,
+                |item, path| integer32(item, path, 0..=u32::MAX - 1),
+            )?,
+            capabilities: read_capabilities(capabilities)?,
+            rlimits: read_rlimits(rlimits)?,
+            no_new_privileges: boolean(no_new_privileges, "app.process.no_new_privileges")?,
+        })
+    }
+}
+
+fn read_capabilities(value: &Value) -> Result<Capabilities, ShapeError> {
+    let path = "app.process.capabilities";
+    let [ambient, bounding, effective, inheritable, permitted] =
+        fields(value, path, ["ambient", "bounding", "effective", "inheritable", "permitted"])?;
+    Ok(Capabilities {
+        ambient: read_set(ambient, path)?,
+        bounding: read_set(bounding, path)?,
+        effective: read_set(effective, path)?,
+        inheritable: read_set(inheritable, path)?,
+        permitted: read_set(permitted, path)?,
+    })
+}
+
+fn read_set(value: &Value, path: &str) -> Result<u64, ShapeError> {
+    let mut set = 0u64;
+    list(value, path, CAPABILITIES.len(), |item, path| {
+        let name = text(item, path, 64)?;
+        let bit = CAPABILITIES
+            .iter()
+            .position(|known| *known == name)
+            .and_then(|number| 1u64.checked_shl(u32::try_from(number).ok()?))
+            .filter(|bit| set & bit == 0)
+            .ok_or_else(|| wrong(path, "is not a capability, or is there twice"))?;
+        set |= bit;
+        Ok(())
+    })?;
+    Ok(set)
+}
+
+fn read_rlimits(value: &Value) -> Result<Vec<Rlimit>, ShapeError> {
+    let mut seen = 0u32;
+    list(value, "app.process.rlimits", RESOURCES.len(), |item, path| {
+        let [hard, soft, kind] = fields(item, path, ["hard", "soft", "type"])?;
+        let name = text(kind, path, 32)?;
+        let resource = RESOURCES
+            .iter()
+            .position(|known| *known == name)
+            .and_then(|number| u32::try_from(number).ok())
+            .ok_or_else(|| wrong(path, "has a type that is not a resource"))?;
+        let bit = 1u32.checked_shl(resource).unwrap_or(0);
+        let limit = Rlimit { resource, soft: amount(soft, path)?, hard: amount(hard, path)? };
+        if seen & bit != 0 || limit.soft > limit.hard {
+            return Err(wrong(path, "is there twice, or its soft limit is above the hard one"));
+        }
+        seen |= bit;
+        Ok(limit)
+    })
+}
+
+/// A number up to 2^64 - 1: as an integer where it fits, else as a decimal string (section 1).
+fn amount(value: &Value, path: &str) -> Result<u64, ShapeError> {
+    let large = |text: &str| {
+        let number = text.parse::<u64>().ok()?;
+        (number > INTEGER_MAX.unsigned_abs() && number.to_string() == text).then_some(number)
+    };
+    value
+        .as_u64()
+        .or_else(|| value.as_str().and_then(large))
+        .ok_or_else(|| wrong(path, "limits must be integers, or decimal strings above 2^53-1"))
+}
+
+fn read_seccomp(value: &Value) -> Result<Option<Seccomp>, ShapeError> {
+    if *value == Value::Null {
+        return Ok(None);
+    }
+    let [sum, program] = fields(value, "app.seccomp", ["digest", "program"])?;
+    let sum = digest(sum, "app.seccomp.digest")?;
+    let program = program
+        .as_str()
+        .and_then(decode_base64)
+        .filter(|bytes| bytes.len().is_multiple_of(8))
+        .filter(|bytes| (1..=INSTRUCTIONS_MAX).contains(&(bytes.len() / 8)))
+        .ok_or_else(|| wrong("app.seccomp.program", "must be base64 of 1 to 4096 instructions"))?;
+    Ok(Some(Seccomp { digest: sum, program }))
+}

@@ -1,0 +1,482 @@
+//! The spec (docs/formats.md section 2): the one document that spawn and the VMM configure
+//! themselves from. All members are required, unknown ones refused, every bound checked here, so
+//! that what holds a [`Spec`] never checks again.
+
+use crate::app::App;
+use crate::bytes::Digest;
+use crate::json::{self, JsonError, Value};
+use crate::shape::{self, ShapeError, constant, digest, fields, integer, integer32, wrong};
+use thiserror::Error;
+
+/// Most bytes of a spec.
+pub const SPEC_BYTES_MAX: usize = 524_288;
+/// Bytes of a block of image, tree and disks.
+pub const BLOCK_SIZE: u64 = 4096;
+const DISK_SIZE_MAX: u64 = 1 << 40;
+const MIB: u64 = 1 << 20;
+
+/// Why bytes are no spec.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SpecError {
+    /// Not canonical JSON.
+    #[error("the spec is not canonical JSON: {0}")]
+    Json(#[from] JsonError),
+    /// A member missing, unknown or out of bounds.
+    #[error("the spec's member {0}")]
+    Shape(#[from] ShapeError),
+}
+
+/// How strongly a pod is isolated; ordered by strength.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// A process in a mount namespace.
+    Host,
+    /// An OCI container.
+    Container,
+    /// A KVM virtual machine.
+    Vm,
+}
+
+impl Level {
+    /// Reads `host`, `container` or `vm`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "host" => Some(Self::Host),
+            "container" => Some(Self::Container),
+            "vm" => Some(Self::Vm),
+            _ => None,
+        }
+    }
+
+    /// The name in documents.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Container => "container",
+            Self::Vm => "vm",
+        }
+    }
+}
+
+/// What kind of KVM a host has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvmClass {
+    /// VMX or SVM with nested paging.
+    Hardware,
+    /// Emulated: no security boundary of the CPU's.
+    Software,
+}
+
+impl KvmClass {
+    /// Reads `hardware` or `software`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "hardware" => Some(Self::Hardware),
+            "software" => Some(Self::Software),
+            _ => None,
+        }
+    }
+
+    /// The name in documents.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hardware => "hardware",
+            Self::Software => "software",
+        }
+    }
+}
+
+/// Shape of the virtual machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Virtual CPUs, 1 to 8.
+    pub vcpus: u32,
+    /// Guest memory in MiB: even, 128 to 3072.
+    pub memory_mib: u32,
+    /// Kernel command line, printable ASCII.
+    pub cmdline: String,
+}
+
+/// The VMM and the seccomp programs it must install.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vmm {
+    /// SHA-256 of the binary.
+    pub digest: Digest,
+    /// Filter of the control thread.
+    pub filter_control: Digest,
+    /// Filter of the I/O thread.
+    pub filter_io: Digest,
+    /// Filter of the vCPU threads.
+    pub filter_vcpu: Digest,
+}
+
+/// A file that is read and hashed whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct File {
+    /// SHA-256 of its bytes.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// Snapshot to restore from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// Block digest of the memory file; its size is the machine's memory.
+    pub memory: File,
+    /// SHA-256 and size of the state file.
+    pub state: File,
+}
+
+/// A disk whose every block is checked against a dm-verity tree as it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedDisk {
+    /// Bytes of data and tree.
+    pub size: u64,
+    /// Data blocks of 4096 bytes.
+    pub data_blocks: u64,
+    /// Root of the tree.
+    pub root: [u8; 32],
+    /// Salt, at most 64 bytes.
+    pub salt: Vec<u8>,
+}
+
+/// The writable disk of one launch, equal to a known empty file system when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scratch {
+    /// Bytes.
+    pub size: u64,
+    /// Block digest (section 2).
+    pub blocks: Digest,
+}
+
+/// Times, sizes and cgroup limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From start to READY, milliseconds.
+    pub boot_ms: u32,
+    /// Bytes of boot log kept.
+    pub boot_log_bytes: u32,
+    /// CPU time, percent of one CPU.
+    pub cpu_quota_percent: u32,
+    /// Tasks of the VMM's cgroup.
+    pub pids: u32,
+    /// From STOP to kill, milliseconds.
+    pub stop_ms: u32,
+    /// Memory beside the guest's, MiB.
+    pub vmm_overhead_mib: u32,
+}
+
+/// Everything of one launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// UUID version 7, also the pod's id.
+    pub launch_id: String,
+    /// Whose pod it is.
+    pub tenant: String,
+    /// Isolation level.
+    pub level: Level,
+    /// KVM class it is meant for.
+    pub kvm: KvmClass,
+    /// Host id it is meant for.
+    pub node: String,
+    /// Host name inside.
+    pub hostname: String,
+    /// Shape of the machine.
+    pub machine: Machine,
+    /// The VMM.
+    pub vmm: Vmm,
+    /// The guest kernel.
+    pub kernel: File,
+    /// Snapshot to restore, or none for a cold boot.
+    pub template: Option<Template>,
+    /// Disk with guest-init.
+    pub init: VerifiedDisk,
+    /// The tenant's image.
+    pub image: VerifiedDisk,
+    /// Writable disk.
+    pub scratch: Scratch,
+    /// Bytes of the pod log.
+    pub log_size: u64,
+    /// What runs inside.
+    pub app: App,
+    /// Limits.
+    pub limits: Limits,
+    /// Canonical JSON of `{"app":...,"hostname":...}`: the payload of the CONFIG frame (section 7).
+    pub guest_config: String,
+}
+
+/// What a template build boots: no tenant, no image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateSpec {
+    /// Shape of the machine.
+    pub machine: Machine,
+    /// The VMM.
+    pub vmm: Vmm,
+    /// The guest kernel.
+    pub kernel: File,
+    /// Disk with guest-init.
+    pub init: VerifiedDisk,
+    /// Limits.
+    pub limits: Limits,
+}
+
+impl Spec {
+    /// Reads the canonical bytes of a `casemate.spec/1`.
+    ///
+    /// # Errors
+    /// Bytes that are not canonical, members that are missing, unknown or out of bounds.
+    pub fn parse(bytes: &[u8]) -> Result<Self, SpecError> {
+        let value = json::parse(bytes, SPEC_BYTES_MAX)?;
+        Ok(Self::read(&value)?)
+    }
+
+    fn read(value: &Value) -> Result<Self, ShapeError> {
+        let [
+            app,
+            descriptors,
+            hostname,
+            kernel,
+            kvm,
+            launch_id,
+            level,
+            limits,
+            machine,
+            node,
+            template,
+            tenant,
+            version,
+            vmm,
+        ] = fields(
+            value,
+            "spec",
+            [
+                "app",
+                "descriptors",
+                "hostname",
+                "kernel",
+                "kvm",
+                "launch_id",
+                "level",
+                "limits",
+                "machine",
+                "node",
+                "template",
+                "tenant",
+                "v",
+                "vmm",
+            ],
+        )?;
+        constant(version, "v", "casemate.spec/1")?;
+        let machine = read_machine(machine)?;
+        let template = read_template(template, &machine)?;
+        let Value::Array(items) = descriptors else {
+            return Err(wrong("descriptors", "must be an array"));
+        };
+        let [init, image, scratch, log] = items.as_slice() else {
+            return Err(wrong("descriptors", "must be init, image, scratch, log"));
+        };
+        let guest_config = json::write(&Value::object(vec![
+            ("app".into(), app.clone()),
+            ("hostname".into(), hostname.clone()),
+        ]));
+        Ok(Self {
+            launch_id: shape::uuid(launch_id, "launch_id", Some(b'7'))?.into(),
+            tenant: shape::word(tenant, "tenant", 63, shape::is_tenant_character)?.into(),
+            level: read_level(level, "level")?,
+            kvm: read_kvm(kvm, "kvm")?,
+            node: shape::word(node, "node", 64, shape::is_node_character)?.into(),
+            hostname: shape::word(hostname, "hostname", 63, shape::is_hostname_character)?.into(),
+            vmm: read_vmm(vmm)?,
+            kernel: read_kernel(kernel)?,
+            template,
+            init: read_disk(init, "init")?,
+            image: read_disk(image, "image")?,
+            scratch: read_scratch(scratch)?,
+            log_size: read_log(log)?,
+            app: read_app(app)?,
+            limits: read_limits(limits)?,
+            machine,
+            guest_config,
+        })
+    }
+}
+
+impl TemplateSpec {
+    /// Reads the canonical bytes of a `casemate.template-spec/1`.
+    ///
+    /// # Errors
+    /// As for [`Spec::parse`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, SpecError> {
+        let value = json::parse(bytes, SPEC_BYTES_MAX)?;
+        let [descriptors, kernel, limits, machine, version, vmm] = fields(
+            &value,
+            "template spec",
+            ["descriptors", "kernel", "limits", "machine", "v", "vmm"],
+        )?;
+        constant(version, "v", "casemate.template-spec/1")?;
+        let init = match descriptors {
+            Value::Array(items) if items.len() == 1 => items.first(),
+            _ => None,
+        };
+        let init = init.ok_or_else(|| wrong("descriptors", "must be init alone"))?;
+        Ok(Self {
+            machine: read_machine(machine)?,
+            vmm: read_vmm(vmm)?,
+            kernel: read_kernel(kernel)?,
+            init: read_disk(init, "init")?,
+            limits: read_limits(limits)?,
+        })
+    }
+}
+
+fn read_app(value: &Value) -> Result<App, ShapeError> {
+    let app = App::read(value)?;
+    match &app.seccomp {
+        Some(seccomp) if Digest::of(&seccomp.program) != seccomp.digest => {
+            Err(wrong("app.seccomp.digest", "is not the digest of the program"))
+        }
+        _ => Ok(app),
+    }
+}
+
+pub(crate) fn read_level(value: &Value, path: &str) -> Result<Level, ShapeError> {
+    value
+        .as_str()
+        .and_then(Level::parse)
+        .ok_or_else(|| wrong(path, "must be host, container or vm"))
+}
+
+pub(crate) fn read_kvm(value: &Value, path: &str) -> Result<KvmClass, ShapeError> {
+    value
+        .as_str()
+        .and_then(KvmClass::parse)
+        .ok_or_else(|| wrong(path, "must be hardware or software"))
+}
+
+fn read_machine(value: &Value) -> Result<Machine, ShapeError> {
+    let [cmdline, memory_mib, vcpus] =
+        fields(value, "machine", ["cmdline", "memory_mib", "vcpus"])?;
+    let memory_mib = integer32(memory_mib, "machine.memory_mib", 128..=3072)?;
+    if !memory_mib.is_multiple_of(2) {
+        return Err(wrong("machine.memory_mib", "must be even"));
+    }
+    Ok(Machine {
+        vcpus: integer32(vcpus, "machine.vcpus", 1..=8)?,
+        memory_mib,
+        // The kernel's COMMAND_LINE_SIZE is 2048 with its final NUL.
+        cmdline: shape::word(cmdline, "machine.cmdline", 2047, shape::is_printable)?.into(),
+    })
+}
+
+fn read_vmm(value: &Value) -> Result<Vmm, ShapeError> {
+    let [binary, filters] = fields(value, "vmm", ["digest", "filters"])?;
+    let [control, io, vcpu] = fields(filters, "vmm.filters", ["control", "io", "vcpu"])?;
+    Ok(Vmm {
+        digest: digest(binary, "vmm.digest")?,
+        filter_control: digest(control, "vmm.filters.control")?,
+        filter_io: digest(io, "vmm.filters.io")?,
+        filter_vcpu: digest(vcpu, "vmm.filters.vcpu")?,
+    })
+}
+
+fn read_kernel(value: &Value) -> Result<File, ShapeError> {
+    let [sum, size] = fields(value, "kernel", ["digest", "size"])?;
+    Ok(File {
+        digest: digest(sum, "kernel.digest")?,
+        size: integer(size, "kernel.size", 1..=256 * MIB)?,
+    })
+}
+
+fn read_template(value: &Value, machine: &Machine) -> Result<Option<Template>, ShapeError> {
+    if *value == Value::Null {
+        return Ok(None);
+    }
+    let [memory, memory_size, state, state_size] =
+        fields(value, "template", ["memory", "memory_size", "state", "state_size"])?;
+    let memory_bytes = u64::from(machine.memory_mib).saturating_mul(MIB);
+    Ok(Some(Template {
+        memory: File {
+            digest: digest(memory, "template.memory")?,
+            size: integer(memory_size, "template.memory_size", memory_bytes..=memory_bytes)?,
+        },
+        state: File {
+            digest: digest(state, "template.state")?,
+            size: integer(state_size, "template.state_size", 1..=16 * MIB)?,
+        },
+    }))
+}
+
+fn read_disk(value: &Value, role: &str) -> Result<VerifiedDisk, ShapeError> {
+    let [access, named, size, verity] = fields(value, role, ["access", "role", "size", "verity"])?;
+    constant(named, "descriptors.role", role)?;
+    constant(access, "descriptors.access", "read")?;
+    let [data_blocks, root, salt] =
+        fields(verity, "descriptors.verity", ["data_blocks", "root", "salt"])?;
+    let data_blocks =
+        integer(data_blocks, "descriptors.verity.data_blocks", 1..=DISK_SIZE_MAX / BLOCK_SIZE)?;
+    let expected = verified_size(data_blocks);
+    let root = shape::hex(root, "descriptors.verity.root", 32)?;
+    Ok(VerifiedDisk {
+        size: integer(size, "descriptors.size", expected..=expected)?,
+        data_blocks,
+        root: root.try_into().map_err(|_| wrong("descriptors.verity.root", "must be 32 bytes"))?,
+        salt: shape::hex(salt, "descriptors.verity.salt", 64)?,
+    })
+}
+
+/// Bytes of `data_blocks` data blocks and their dm-verity tree (version 1, 128 hashes a block, no
+/// superblock). One data block needs no tree: its hash is the root.
+#[must_use]
+pub fn verified_size(data_blocks: u64) -> u64 {
+    let mut blocks = data_blocks;
+    let mut level = data_blocks;
+    while level > 1 {
+        level = level.div_ceil(128);
+        blocks = blocks.saturating_add(level);
+    }
+    blocks.saturating_mul(BLOCK_SIZE)
+}
+
+fn read_scratch(value: &Value) -> Result<Scratch, ShapeError> {
+    let [access, blocks, role, size] =
+        fields(value, "scratch", ["access", "blocks", "role", "size"])?;
+    constant(role, "descriptors.role", "scratch")?;
+    constant(access, "descriptors.access", "read-write")?;
+    let size = integer(size, "scratch.size", BLOCK_SIZE..=DISK_SIZE_MAX)?;
+    if !size.is_multiple_of(BLOCK_SIZE) {
+        return Err(wrong("scratch.size", "must be a multiple of 4096"));
+    }
+    Ok(Scratch { size, blocks: digest(blocks, "scratch.blocks")? })
+}
+
+fn read_log(value: &Value) -> Result<u64, ShapeError> {
+    let [access, role, size] = fields(value, "log", ["access", "role", "size"])?;
+    constant(role, "descriptors.role", "log")?;
+    constant(access, "descriptors.access", "read-write")?;
+    let size = integer(size, "log.size", 131_072..=1 << 30)?;
+    if !size.is_multiple_of(BLOCK_SIZE) {
+        return Err(wrong("log.size", "must be a multiple of 4096"));
+    }
+    Ok(size)
+}
+
+fn read_limits(value: &Value) -> Result<Limits, ShapeError> {
+    let [boot_log_bytes, boot_ms, cpu_quota_percent, pids, stop_ms, vmm_overhead_mib] = fields(
+        value,
+        "limits",
+        ["boot_log_bytes", "boot_ms", "cpu_quota_percent", "pids", "stop_ms", "vmm_overhead_mib"],
+    )?;
+    Ok(Limits {
+        boot_ms: integer32(boot_ms, "limits.boot_ms", 1..=600_000)?,
+        boot_log_bytes: integer32(boot_log_bytes, "limits.boot_log_bytes", 0..=1_048_576)?,
+        cpu_quota_percent: integer32(cpu_quota_percent, "limits.cpu_quota_percent", 1..=1600)?,
+        pids: integer32(pids, "limits.pids", 1..=4096)?,
+        stop_ms: integer32(stop_ms, "limits.stop_ms", 0..=600_000)?,
+        vmm_overhead_mib: integer32(vmm_overhead_mib, "limits.vmm_overhead_mib", 1..=1024)?,
+    })
+}

@@ -1,0 +1,34 @@
+/** Puts everything that was built into one folder and writes down what it is. */
+import path from 'node:path'
+import { describeFile, replaceFile, replaceText } from './files.mjs'
+import { artifacts } from './paths.mjs'
+
+const place = (name) => path.join(artifacts, name)
+
+/** Copies built files into the folder. */
+export function collect(files) {
+  for (const [name, { from, mode }] of Object.entries(files)) replaceFile(from, place(name), mode)
+}
+
+/**
+ * artifacts.json: what agent, spawn's configuration and tests take the files from.
+ * Paths are absolute and of this checkout; digests are `sha256:<hex>` of the whole file.
+ */
+export function writeManifest({ init, scratch, addon, registry }) {
+  const disk = ({ source: _source, ...description }) => description
+  const manifest = {
+    v: 'casemate.artifacts/1',
+    kernel: {
+      hardware: describeFile(place('vmlinux')),
+      software: describeFile(place('vmlinux-softkvm')),
+    },
+    init: { ...describeFile(place('init.img')), ...disk(init) },
+    scratch: { path: place('scratch.img'), ...disk(scratch) },
+    vmm: describeFile(place('casemate-vmm')),
+    spawn: describeFile(place('casemate-spawn')),
+    addon: addon === null ? null : { path: addon },
+    registry: { path: registry },
+  }
+  replaceText(place('artifacts.json'), `${JSON.stringify(manifest, null, 2)}\n`)
+  return manifest
+}

@@ -1,0 +1,104 @@
+/** The two disks that are the same for every launch: init (vda) and the empty scratch (vdc). */
+import { createHash } from 'node:crypto'
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import path from 'node:path'
+import { blockDigest, verityTree } from './blocks.mjs'
+import { digestOf, readJson, replaceText } from './files.mjs'
+import { artifacts } from './paths.mjs'
+import { capture } from './run.mjs'
+
+/** Fixed, so that the same program gives the same disk everywhere. */
+const INIT_UUID = '6361736d-6174-6500-8000-000000000001'
+const SCRATCH_UUID = '6361736d-6174-6500-8000-000000000002'
+const INIT_SALT = createHash('sha256').update('casemate init disk').digest('hex')
+const SCRATCH_BYTES = 256 * 1024 * 1024
+
+/** Folders that init mounts on. The disk is read-only, so every mount point exists from the start. */
+const INIT_FOLDERS = ['dev', 'proc', 'sys', 'run', 'tmp', 'image', 'scratch', 'newroot']
+
+/** Whether `file` and its description are of `source`; then the description, else null. */
+function upToDate(name, source) {
+  const description = readJson(path.join(artifacts, `${name}.json`))
+  const there = existsSync(path.join(artifacts, `${name}.img`))
+  return there && description?.source === source ? description : null
+}
+
+/** Makes the disk in a folder of its own and moves image and description into place. */
+async function make(name, source, build) {
+  const known = upToDate(name, source)
+  if (known !== null) return known
+  mkdirSync(artifacts, { recursive: true })
+  const work = mkdtempSync(path.join(artifacts, `${name}-`))
+  try {
+    const image = path.join(work, 'disk.img')
+    const description = { ...(await build(image, work)), source }
+    const file = path.join(artifacts, `${name}.img`)
+    rmSync(path.join(artifacts, `${name}.json`), { force: true })
+    renameSync(image, file)
+    replaceText(path.join(artifacts, `${name}.json`), `${JSON.stringify(description, null, 2)}\n`)
+    return description
+  } finally {
+    rmSync(work, { recursive: true, force: true })
+  }
+}
+
+const toolVersion = (command) => capture(['sh', '-c', `${command} 2>&1`])?.split('\n')[0] ?? ''
+
+/** EROFS with guest-init as /init, followed by its Merkle tree. */
+export async function initDisk(program, log, working) {
+  const source = `${digestOf(program)} ${toolVersion('mkfs.erofs -V')} ${INIT_FOLDERS.join(' ')}`
+  return await make('init', source, async (image, work) => {
+    working('making the init disk')
+    const files = path.join(work, 'files')
+    for (const folder of INIT_FOLDERS)
+      mkdirSync(path.join(files, folder), { recursive: true, mode: 0o755 })
+    copyFileSync(program, path.join(files, 'init'))
+    await log.run(['chmod', '0755', path.join(files, 'init')])
+    await log.run([
+      'mkfs.erofs',
+      '-T0',
+      '-U',
+      INIT_UUID,
+      '--all-root',
+      '-x-1',
+      '--quiet',
+      image,
+      files,
+    ])
+    const { tree, verity } = verityTree(image, INIT_SALT)
+    appendFileSync(image, tree)
+    return { size: statSync(image).size, verity }
+  })
+}
+
+/** An empty ext4 without journal: it lives as long as a pod, so there is nothing to recover. */
+export async function scratchDisk(log, working) {
+  const options = [
+    ...['-q', '-t', 'ext4', '-b', '4096', '-I', '256', '-m', '0', '-U', SCRATCH_UUID],
+    ...['-O', '^has_journal,^resize_inode,^metadata_csum,^64bit'],
+    ...[
+      '-E',
+      `hash_seed=${SCRATCH_UUID},lazy_itable_init=0,assume_storage_prezeroed=1,nodiscard,root_owner=0:0`,
+    ],
+  ]
+  const source = `${toolVersion('mke2fs -V')} ${SCRATCH_BYTES} ${options.join(' ')}`
+  return await make('scratch', source, async (image) => {
+    working('making the scratch disk')
+    writeFileSync(image, '')
+    truncateSync(image, SCRATCH_BYTES)
+    const env = { E2FSPROGS_FAKE_TIME: '1', MKE2FS_CONFIG: '/dev/null' }
+    await log.run(['mke2fs', ...options, image], { env })
+    return blockDigest(image)
+  })
+}

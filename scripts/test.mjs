@@ -1,0 +1,18 @@
+/**
+ * `npm test`: quality gates, TypeScript tests, Rust tests, fuzz targets, and one closing line.
+ * `npm test -- test/policy test/audit/log.test.ts` runs the TypeScript tests under those paths only.
+ */
+import { gates } from './test/gates.mjs'
+import { runNodeTests } from './test/node-tests.mjs'
+import { Report, runGates } from './test/report.mjs'
+import { runCargoTests, runFuzzTargets } from './test/rust-tests.mjs'
+
+const wanted = process.argv.slice(2)
+const report = new Report()
+if (wanted.length === 0) await runGates(gates, report)
+await runNodeTests(wanted, report)
+if (wanted.length === 0) {
+  await runCargoTests(report)
+  await runFuzzTargets(report)
+}
+process.exitCode = report.close()

@@ -4,7 +4,7 @@ import path from 'node:path'
 import { withLock } from './lock.mjs'
 import { cache } from './paths.mjs'
 
-const VERSION = '0.13.1'
+const VERSION = '0.13.2'
 
 /** Path of the program; builds it when the cache has none. */
 export async function cargoFuzz(log) {

@@ -24,6 +24,21 @@ const SCRATCH_UUID = '6361736d-6174-6500-8000-000000000002'
 const INIT_SALT = createHash('sha256').update('casemate init disk').digest('hex')
 const SCRATCH_BYTES = 256 * 1024 * 1024
 
+/** In place of the host's /etc/mke2fs.conf. No journal and no checksums: the disk lives as long as its pod. */
+const MKE2FS_CONFIG = `[defaults]
+  base_features = none,sparse_super,large_file,filetype,dir_index,ext_attr
+  default_mntopts = acl,user_xattr
+  enable_periodic_fsck = 0
+  blocksize = 4096
+  inode_size = 256
+  inode_ratio = 4096
+  reserved_ratio = 0
+[fs_types]
+  ext4 = {
+    features = extent,huge_file,flex_bg,dir_nlink,extra_isize
+  }
+`
+
 /** Folders that init mounts on. The disk is read-only, so every mount point exists from the start. */
 const INIT_FOLDERS = ['dev', 'proc', 'sys', 'run', 'tmp', 'image', 'scratch', 'newroot']
 
@@ -85,19 +100,20 @@ export async function initDisk(program, log, working) {
 /** An empty ext4 without journal: it lives as long as a pod, so there is nothing to recover. */
 export async function scratchDisk(log, working) {
   const options = [
-    ...['-q', '-t', 'ext4', '-b', '4096', '-I', '256', '-m', '0', '-U', SCRATCH_UUID],
-    ...['-O', '^has_journal,^resize_inode,^metadata_csum,^64bit'],
+    ...['-q', '-t', 'ext4', '-T', 'ext4', '-m', '0', '-U', SCRATCH_UUID],
     ...[
       '-E',
       `hash_seed=${SCRATCH_UUID},lazy_itable_init=0,assume_storage_prezeroed=1,nodiscard,root_owner=0:0`,
     ],
   ]
-  const source = `${toolVersion('mke2fs -V')} ${SCRATCH_BYTES} ${options.join(' ')}`
-  return await make('scratch', source, async (image) => {
+  const source = `${toolVersion('mke2fs -V')} ${SCRATCH_BYTES} ${options.join(' ')} ${MKE2FS_CONFIG}`
+  return await make('scratch', source, async (image, work) => {
     working('making the scratch disk')
     writeFileSync(image, '')
     truncateSync(image, SCRATCH_BYTES)
-    const env = { E2FSPROGS_FAKE_TIME: '1', MKE2FS_CONFIG: '/dev/null' }
+    const config = path.join(work, 'mke2fs.conf')
+    writeFileSync(config, MKE2FS_CONFIG)
+    const env = { E2FSPROGS_FAKE_TIME: '1', MKE2FS_CONFIG: config }
     await log.run(['mke2fs', ...options, image], { env })
     return blockDigest(image)
   })

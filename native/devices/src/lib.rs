@@ -1,1 +1,55 @@
-//! casemate-devices
+//! The devices a guest sees, and nothing else of the virtual machine.
+//!
+//! [`MmioTransport`] is one virtio-mmio (version 2) window with one [`Device`] behind it: a
+//! [`Block`], a [`Console`] or an [`Rng`]. [`Serial`] is the boot log. The monitor owns memory,
+//! threads and interrupts; it calls in from two kinds of thread, behind one lock per transport:
+//!
+//! - a vCPU thread, on a register access: [`MmioTransport::read`], [`MmioTransport::write`].
+//!   Neither allocates nor touches guest memory.
+//! - the I/O thread, when a queue's doorbell rang: [`MmioTransport::notify`], and for the console
+//!   [`MmioTransport::console_output`] and [`MmioTransport::console_push`].
+//!
+//! The guest is hostile. The one rule that everything here follows: what the guest wrote is copied
+//! once into host memory, the copy is checked, and only the copy is used. Queue addresses and sizes
+//! are copied and checked when the driver sets DRIVER_OK and cannot change until it resets the
+//! device. No buffer here grows with anything a guest says.
+
+#![forbid(unsafe_code)]
+
+mod block;
+mod chain;
+mod console;
+mod counters;
+mod device;
+mod fault;
+mod layout;
+mod memory;
+mod number;
+mod port;
+mod queue;
+mod rng;
+mod serial;
+mod state;
+mod transport;
+
+pub use block::{
+    AttachError, Backend, Block, BlockKind, REQUEST_BYTES_MAX, SECTOR_BYTES, Scratch, ScratchError,
+    VERITY_BLOCK_BYTES, Verified, Verity, VerityError,
+};
+pub use console::{
+    CONSOLE_CHAIN_BYTES_MAX, CONSOLE_INPUT_BYTES_MAX, CONSOLE_OUTPUT_QUEUE, CONSOLE_PORT_NAME,
+    Console, Output,
+};
+pub use counters::Counters;
+pub use device::Device;
+pub use fault::Fault;
+pub use layout::{
+    IRQ_BASE, MMIO_BASE, MMIO_WINDOW_BYTES, QUEUE_NOTIFY_OFFSET, SLOT_CONSOLE, SLOT_COUNT,
+    SLOT_IMAGE, SLOT_INIT, SLOT_RNG, SLOT_SCRATCH, cmdline_entry, irq, window, window_of,
+};
+pub use port::{I8042, PortAction};
+pub use queue::{QUEUE_SIZE_MAX, QUEUES_MAX};
+pub use rng::{RNG_REQUEST_BYTES_MAX, Rng};
+pub use serial::Serial;
+pub use state::{Reader, StateError};
+pub use transport::{Interrupt, MmioTransport, Wake};

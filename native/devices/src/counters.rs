@@ -1,0 +1,32 @@
+//! What a device did and what it refused, for the monitor's report.
+
+/// Plain counters of one transport since it was made. They are not part of saved state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Register accesses of an unknown offset, a wrong width or a read-only register.
+    pub bad_access: u64,
+    /// Writes to queue or feature registers at a time when they are frozen.
+    pub frozen_write: u64,
+    /// Status writes that skip a step or clear a bit.
+    pub bad_status: u64,
+    /// Notifications of a queue that does not exist or is not active.
+    pub ignored_notify: u64,
+    /// Times the device set NEEDS_RESET because of what the driver did.
+    pub faults: u64,
+    /// Descriptor chains completed.
+    pub chains: u64,
+    /// Interrupts raised.
+    pub interrupts: u64,
+    /// Bytes that went from the device into guest memory.
+    pub bytes_in: u64,
+    /// Bytes that the device took from guest memory.
+    pub bytes_out: u64,
+    /// Block requests answered with an I/O error, for whatever cause.
+    pub io_errors: u64,
+    /// Block requests of a kind that is not offered.
+    pub unsupported: u64,
+    /// Reads whose bytes are not those of the Merkle root.
+    pub verity_failures: u64,
+    /// Console control messages of a wrong length, kind, port or order.
+    pub bad_control: u64,
+}

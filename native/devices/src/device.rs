@@ -1,0 +1,131 @@
+//! The closed set of devices, and what a transport needs to know of each.
+
+use crate::block::Block;
+use crate::chain::Chain;
+use crate::console::Console;
+use crate::counters::Counters;
+use crate::fault::Fault;
+use crate::memory::Memory;
+use crate::queue::{QUEUES_MAX, Queue};
+use crate::rng::Rng;
+use crate::state::{Reader, StateError};
+
+/// Bytes of the largest device configuration.
+pub const CONFIG_BYTES: usize = 64;
+/// VIRTIO_F_VERSION_1: the only transport feature, and a driver must accept it.
+pub const FEATURE_VERSION_1: u64 = 1 << 32;
+
+/// A virtio device. Exhaustive on purpose: a new device is a new arm everywhere, and the compiler
+/// lists where.
+#[derive(Debug)]
+pub enum Device {
+    /// A disk.
+    Block(Block),
+    /// The control pipe.
+    Console(Console),
+    /// The entropy source.
+    Rng(Rng),
+}
+
+/// Active queues, by number. All are empty unless the driver is running.
+pub type Queues = [Option<Queue>; QUEUES_MAX];
+
+/// What a device works with while it processes a queue.
+#[derive(Debug)]
+pub struct Context<'a> {
+    pub memory: &'a Memory,
+    pub counters: &'a mut Counters,
+    pub chain: &'a mut Chain,
+}
+
+impl Device {
+    /// Device id (virtio 1.2, section 5).
+    pub fn id(&self) -> u32 {
+        match self {
+            Self::Block(_) => 2,
+            Self::Console(_) => 3,
+            Self::Rng(_) => 4,
+        }
+    }
+
+    /// Distinguishes devices in saved state, more finely than the id.
+    pub fn kind(&self) -> u8 {
+        match self {
+            Self::Block(block) => block.kind().code(),
+            Self::Console(_) => 3,
+            Self::Rng(_) => 4,
+        }
+    }
+
+    /// All features offered. Fixed for each kind of device.
+    pub fn features(&self) -> u64 {
+        FEATURE_VERSION_1
+            | match self {
+                Self::Block(block) => block.features(),
+                Self::Console(_) => Console::FEATURES,
+                Self::Rng(_) => 0,
+            }
+    }
+
+    /// The longest ring of each queue.
+    pub fn queue_sizes(&self) -> &'static [u16] {
+        match self {
+            Self::Block(_) => &Block::QUEUE_SIZES,
+            Self::Console(_) => &Console::QUEUE_SIZES,
+            Self::Rng(_) => &Rng::QUEUE_SIZES,
+        }
+    }
+
+    /// The device's configuration; what follows it is zero.
+    pub fn config(&self) -> [u8; CONFIG_BYTES] {
+        match self {
+            Self::Block(block) => block.config(),
+            Self::Console(_) => Console::config(),
+            Self::Rng(_) => [0; CONFIG_BYTES],
+        }
+    }
+
+    /// Back to what the device was before any driver.
+    pub fn reset(&mut self) {
+        match self {
+            Self::Console(console) => console.reset(),
+            Self::Block(_) | Self::Rng(_) => {}
+        }
+    }
+
+    /// Does one pass over a queue that has something new.
+    pub fn process(
+        &mut self,
+        index: usize,
+        queues: &mut Queues,
+        context: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        match self {
+            Self::Console(console) => console.process(index, queues, context),
+            Self::Block(block) => match queues.get_mut(index).and_then(Option::as_mut) {
+                Some(queue) => block.process(queue, context),
+                None => Ok(()),
+            },
+            Self::Rng(rng) => match queues.get_mut(index).and_then(Option::as_mut) {
+                Some(queue) => rng.process(queue, context),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Appends the device's own state.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Console(console) => console.save(out),
+            Self::Block(_) | Self::Rng(_) => {}
+        }
+    }
+
+    /// Reads back what [`Self::save`] wrote.
+    pub fn restore(&mut self, state: &mut Reader<'_>) -> Result<(), StateError> {
+        match self {
+            Self::Console(console) => console.restore(state),
+            Self::Block(_) | Self::Rng(_) => Ok(()),
+        }
+    }
+}

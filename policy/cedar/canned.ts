@@ -1,0 +1,95 @@
+/**
+ * The questions every policy set is asked before it is activated: all combinations of trust, level,
+ * signature, suspension and caller. What must never be allowed must be denied, and nothing may error.
+ */
+
+import { UNTRUSTED_DEFAULT_CAPABILITIES } from '../nouns/capability.ts'
+import { parseDigest } from '../nouns/digest.ts'
+import { ISOLATION_LEVELS, type IsolationLevel } from '../nouns/isolation.ts'
+import {
+  MEMORY_MIB_MAX,
+  MEMORY_MIB_MIN,
+  parseMemoryMib,
+  parseVcpus,
+  VCPUS_MAX,
+  VCPUS_MIN,
+} from '../nouns/machine.ts'
+import { parsePodId } from '../nouns/pod.ts'
+import { parseTenantId, TRUSTS, type Trust } from '../nouns/tenant.ts'
+import type { LaunchQuery, Principal } from './query.ts'
+
+export interface CannedQuestion {
+  readonly name: string
+  readonly query: LaunchQuery
+  readonly mustDeny: boolean
+}
+
+const tenant = parseTenantId('canned-tenant')
+const stranger = parseTenantId('canned-stranger')
+const pod = parsePodId('01900000-0000-7000-8000-000000000000')
+const digest = parseDigest(`sha256:${'0'.repeat(64)}`)
+const image = { registry: 'registry.example.com', repository: 'canned/image', digest }
+
+const callers: Readonly<Record<string, Principal>> = {
+  'own caller': { kind: 'tenant', tenant, subject: 'canned-tenant/caller' },
+  'caller of another tenant': {
+    kind: 'tenant',
+    tenant: stranger,
+    subject: 'canned-stranger/caller',
+  },
+  operator: { kind: 'operator', uid: 0 },
+}
+
+interface Case {
+  readonly who: string
+  readonly principal: Principal
+  readonly trust: Trust
+  readonly isolation: IsolationLevel
+  /** 0 nothing wrong, 1 image unsigned, 2 tenant suspended. */
+  readonly fault: (typeof FAULTS)[number]
+}
+
+const FAULTS = ['signed', 'unsigned', 'suspended'] as const
+
+const questionOf = ({ who, principal, trust, isolation, fault }: Case): CannedQuestion => {
+  const large = isolation !== 'container'
+  return {
+    name: `${who}, ${trust} tenant, level ${isolation}, ${fault}`,
+    mustDeny:
+      fault !== 'signed' ||
+      (trust !== 'trusted' && isolation !== 'vm') ||
+      (principal.kind === 'tenant' && principal.tenant !== tenant),
+    query: {
+      principal,
+      tenant: {
+        id: tenant,
+        trust,
+        suspended: fault === 'suspended',
+        levels: ['host', 'container'],
+      },
+      pod,
+      isolation,
+      image,
+      signature: {
+        accepted: fault !== 'unsigned',
+        keyIds: fault === 'unsigned' ? [] : [digest],
+      },
+      capabilities: UNTRUSTED_DEFAULT_CAPABILITIES,
+      // Both ends of the ranges, so that arithmetic in a policy shows an overflow here.
+      vcpus: parseVcpus(large ? VCPUS_MAX : VCPUS_MIN),
+      memoryMib: parseMemoryMib(large ? MEMORY_MIB_MAX : MEMORY_MIB_MIN),
+      readOnlyRoot: large,
+    },
+  }
+}
+
+/** All of them; about eighty, each under a millisecond. */
+export function cannedQuestions(): readonly CannedQuestion[] {
+  return Object.entries(callers).flatMap(([who, principal]) =>
+    TRUSTS.flatMap((trust) =>
+      ISOLATION_LEVELS.flatMap((isolation) =>
+        FAULTS.map((fault) => questionOf({ who, principal, trust, isolation, fault })),
+      ),
+    ),
+  )
+}

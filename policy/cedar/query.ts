@@ -1,0 +1,109 @@
+/** One question to the policies, in our words, and its translation into Cedar's. */
+import type {
+  CedarValueJson,
+  EntityJson,
+  StatefulAuthorizationCall,
+  TypeAndId,
+} from '@cedar-policy/cedar-wasm/nodejs'
+import type { ResolvedImage } from '../image-verdict.ts'
+import type { Capability } from '../nouns/capability.ts'
+import type { IsolationLevel } from '../nouns/isolation.ts'
+import type { MemoryMib, Vcpus } from '../nouns/machine.ts'
+import type { PodId } from '../nouns/pod.ts'
+import type { TenantId, Trust } from '../nouns/tenant.ts'
+
+/** Who asks: an identity of a tenant, or an operator of the host. */
+export type Principal =
+  | { readonly kind: 'tenant'; readonly tenant: TenantId; readonly subject: string }
+  | { readonly kind: 'operator'; readonly uid: number }
+
+export interface LaunchQuery {
+  readonly principal: Principal
+  readonly tenant: {
+    readonly id: TenantId
+    readonly trust: Trust
+    readonly suspended: boolean
+    /** Levels below vm that the root-owned level file grants the tenant. */
+    readonly levels: readonly IsolationLevel[]
+  }
+  readonly pod: PodId
+  readonly isolation: IsolationLevel
+  readonly image: ResolvedImage
+  readonly signature: { readonly accepted: boolean; readonly keyIds: readonly string[] }
+  readonly capabilities: readonly Capability[]
+  readonly vcpus: Vcpus
+  readonly memoryMib: MemoryMib
+  readonly readOnlyRoot: boolean
+}
+
+const uid = (type: string, id: string): TypeAndId => ({ type: `Casemate::${type}`, id })
+const reference = (type: string, id: string): CedarValueJson => ({ __entity: uid(type, id) })
+const level = (one: IsolationLevel): CedarValueJson => reference('IsolationLevel', one)
+
+const principalUid = (principal: Principal): TypeAndId =>
+  principal.kind === 'tenant'
+    ? uid('Caller', principal.subject)
+    : uid('Operator', String(principal.uid))
+
+/** The call but for the names of the preparsed policy set and schema. */
+export type CedarCall = Omit<StatefulAuthorizationCall, 'preparsedPolicySetId'>
+
+export function toCedarCall(query: LaunchQuery): CedarCall {
+  return {
+    principal: principalUid(query.principal),
+    action: uid('Action', 'launch'),
+    resource: uid('Pod', query.pod),
+    context: {
+      isolation: level(query.isolation),
+      image: {
+        registry: query.image.registry,
+        repository: query.image.repository,
+        digest: query.image.digest,
+      },
+      signature: { accepted: query.signature.accepted, keys: [...query.signature.keyIds] },
+      capabilities: [...query.capabilities],
+      vcpus: query.vcpus,
+      memory_mib: query.memoryMib,
+      read_only_root: query.readOnlyRoot,
+    },
+    entities: entitiesOf(query),
+  }
+}
+
+/**
+ * All entities that a policy can reach. An absent one is not an empty one: reading an attribute of
+ * it is an error, and Cedar skips a forbid that errors.
+ */
+function entitiesOf(query: LaunchQuery): EntityJson[] {
+  const { principal, tenant } = query
+  const entities: EntityJson[] = [
+    {
+      uid: uid('Tenant', tenant.id),
+      attrs: {
+        trust: reference('Trust', tenant.trust),
+        suspended: tenant.suspended,
+        levels: tenant.levels.map(level),
+      },
+      parents: [],
+    },
+    {
+      uid: uid('Pod', query.pod),
+      attrs: { tenant: reference('Tenant', tenant.id) },
+      parents: [],
+    },
+    {
+      uid: principalUid(principal),
+      attrs: principal.kind === 'tenant' ? { tenant: reference('Tenant', principal.tenant) } : {},
+      parents: [],
+    },
+  ]
+  if (principal.kind === 'tenant' && principal.tenant !== tenant.id) {
+    // A stranger's tenant: nothing of it counts here, so it gets the facts that grant least.
+    entities.push({
+      uid: uid('Tenant', principal.tenant),
+      attrs: { trust: reference('Trust', 'untrusted'), suspended: true, levels: [] },
+      parents: [],
+    })
+  }
+  return entities
+}

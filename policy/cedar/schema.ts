@@ -1,0 +1,27 @@
+/**
+ * The Cedar schema: what a policy may speak about. Trust and level are enumerated entities, so a
+ * typing mistake in a policy (`Trust::"trustd"`) is found at activation, not at the first attack.
+ *
+ * `Tenant.levels` is the tenant's entry in the root-owned level file, as spawn reports it.
+ */
+export const CEDAR_SCHEMA = `namespace Casemate {
+  entity Trust enum ["untrusted", "verified", "trusted"];
+  entity IsolationLevel enum ["host", "container", "vm"];
+  entity Tenant { trust: Trust, suspended: Bool, levels: Set<IsolationLevel> };
+  entity Caller { tenant: Tenant };
+  entity Operator;
+  entity Pod { tenant: Tenant };
+  type Image = { registry: String, repository: String, digest: String };
+  type Signature = { accepted: Bool, keys: Set<String> };
+  type Launch = {
+    isolation: IsolationLevel,
+    image: Image,
+    signature: Signature,
+    capabilities: Set<String>,
+    vcpus: Long,
+    memory_mib: Long,
+    read_only_root: Bool
+  };
+  action launch appliesTo { principal: [Caller, Operator], resource: [Pod], context: Launch };
+}
+`

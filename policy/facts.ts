@@ -1,0 +1,106 @@
+/**
+ * Everything a decision is made from. Whoever calls `decide` gathered it; nothing is looked up
+ * during the decision, so the same facts give the same plan.
+ */
+import type { Principal } from './cedar/query.ts'
+import type { Evidence } from './evidence.ts'
+import type { ImageRule } from './image-rule.ts'
+import type { ResolvedImage } from './image-verdict.ts'
+import type { Capability } from './nouns/capability.ts'
+import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
+import type { MemoryMib, Vcpus } from './nouns/machine.ts'
+import type { Hostname, PodId } from './nouns/pod.ts'
+import type { Environment, User, WorkingDirectory } from './nouns/process.ts'
+import type { TenantId, Trust } from './nouns/tenant.ts'
+
+/** One count of a quota: what is reserved now, and the most that may be. */
+export interface QuotaLine {
+  readonly used: number
+  readonly limit: number
+}
+
+/** What a tenant may hold at once. The reservation in tenants/ is what binds; this is a preview. */
+export interface Quotas {
+  readonly vcpus: QuotaLine
+  readonly memoryMib: QuotaLine
+  readonly pods: QuotaLine
+}
+
+/** What one pod takes from each quota. */
+export interface Charge {
+  readonly vcpus: number
+  readonly memoryMib: number
+  readonly pods: number
+}
+
+export interface TenantFacts {
+  readonly id: TenantId
+  readonly trust: Trust
+  readonly suspended: boolean
+  /** null until a rule was set; such a tenant runs no image. */
+  readonly imageRule: ImageRule | null
+  readonly quotas: Quotas
+}
+
+/**
+ * What the caller asks for, parsed. null means: not asked for, the decision chooses.
+ * `entrypoint` and `args` replace the image's as with `docker run`: an entrypoint drops the image's
+ * command too.
+ */
+export interface LaunchRequest {
+  readonly pod: PodId
+  readonly principal: Principal
+  readonly isolation: IsolationLevel | null
+  readonly vcpus: Vcpus | null
+  readonly memoryMib: MemoryMib | null
+  readonly hostname: Hostname | null
+  readonly entrypoint: readonly string[] | null
+  readonly args: readonly string[] | null
+  /** Laid over the image's environment, key by key. */
+  readonly env: Environment | null
+  readonly cwd: WorkingDirectory | null
+  readonly user: User | null
+  readonly capabilitiesAdd: readonly Capability[]
+  readonly capabilitiesDrop: readonly Capability[]
+  readonly readOnlyRoot: boolean
+}
+
+/** Members of an image-spec config, as the image says them: not yet trusted to be sensible. */
+export interface ImageConfig {
+  readonly entrypoint: readonly string[]
+  readonly cmd: readonly string[]
+  readonly env: readonly string[]
+  /** '' where the image says nothing. */
+  readonly workingDir: string
+  readonly user: string
+}
+
+export interface ImageFacts {
+  /** The reference as it was asked for. */
+  readonly reference: string
+  readonly resolved: ResolvedImage
+  readonly config: ImageConfig
+  readonly evidence: readonly Evidence[]
+}
+
+export interface HostFacts {
+  /** null: no usable KVM; `kvmReason` then says why in a sentence. */
+  readonly kvm: KvmClass | null
+  readonly kvmReason: string | null
+  /** Root allows software KVM to count as KVM. */
+  readonly allowSoftwareKvm: boolean
+  /** Levels below vm by tenant, from the root-owned level file, as spawn reports it. */
+  readonly levels: Readonly<Record<string, readonly IsolationLevel[]>>
+  /** Levels that this version of Casemate has a launcher for. */
+  readonly launchers: readonly IsolationLevel[]
+  /** The provider's image rule for all tenants; null: none beside the tenants' own. */
+  readonly imageFloor: ImageRule | null
+}
+
+/** One launch, to be decided. */
+export interface LaunchQuestion {
+  readonly tenant: TenantFacts
+  readonly request: LaunchRequest
+  readonly image: ImageFacts
+  readonly host: HostFacts
+}

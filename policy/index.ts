@@ -1,0 +1,105 @@
+/** What the policy folder offers. Canonical JSON is imported from policy/canonical.ts directly. */
+export {
+  activatePolicies,
+  BadPolicySet,
+  type Finding,
+  POLICIES_MAX,
+  POLICY_BYTES_MAX,
+  POLICY_SET_BYTES_MAX,
+} from './cedar/activate.ts'
+export { DEFAULT_POLICIES, type PolicyTexts } from './cedar/defaults.ts'
+export type { ActivePolicies, PolicyNote } from './cedar/policies.ts'
+export type { LaunchQuery, Principal } from './cedar/query.ts'
+export type { Verdict } from './cedar/verdict.ts'
+export { decide, quotaRefusal } from './decide.ts'
+export type { Evidence, EvidenceReason } from './evidence.ts'
+export type {
+  Charge,
+  HostFacts,
+  ImageConfig,
+  ImageFacts,
+  LaunchQuestion,
+  LaunchRequest,
+  QuotaLine,
+  Quotas,
+  TenantFacts,
+} from './facts.ts'
+export type { ImageKey } from './image-key.ts'
+export {
+  type CosignKeyAuthority,
+  IMAGE_RULE_BYTES_MAX,
+  type ImageRule,
+  parseImageRule,
+  type Requirement,
+  type Rule,
+} from './image-rule.ts'
+export {
+  type AcceptedSigner,
+  type ImageName,
+  judgeImage,
+  keysToTry,
+  type ResolvedImage,
+  type RulePair,
+} from './image-verdict.ts'
+export { BadNoun, type Branded } from './nouns/brand.ts'
+export {
+  CAPABILITIES,
+  type Capability,
+  DOCKER_DEFAULT_CAPABILITIES,
+  parseCapability,
+  UNTRUSTED_DEFAULT_CAPABILITIES,
+} from './nouns/capability.ts'
+export { type Digest, parseDigest } from './nouns/digest.ts'
+export {
+  ISOLATION_LEVELS,
+  type IsolationLevel,
+  KVM_CLASSES,
+  type KvmClass,
+  parseIsolationLevel,
+  parseKvmClass,
+  STRONGEST_FIRST,
+} from './nouns/isolation.ts'
+export {
+  DEFAULT_MEMORY_MIB,
+  DEFAULT_VCPUS,
+  MEMORY_MIB_MAX,
+  MEMORY_MIB_MIN,
+  type MemoryMib,
+  parseMemoryMib,
+  parseVcpus,
+  VCPUS_MAX,
+  VCPUS_MIN,
+  type Vcpus,
+} from './nouns/machine.ts'
+export {
+  defaultHostname,
+  type Hostname,
+  type PodId,
+  parseHostname,
+  parsePodId,
+} from './nouns/pod.ts'
+export {
+  ARGUMENTS_BYTES_MAX,
+  ARGUMENTS_MAX,
+  type Arguments,
+  ENVIRONMENT_BYTES_MAX,
+  ENVIRONMENT_ENTRIES_MAX,
+  type Environment,
+  parseArguments,
+  parseEnvironment,
+  parseUser,
+  parseWorkingDirectory,
+  type User,
+  type WorkingDirectory,
+} from './nouns/process.ts'
+export { parseTenantId, parseTrust, type TenantId, TRUSTS, type Trust } from './nouns/tenant.ts'
+export type {
+  CapabilitySets,
+  Decision,
+  Plan,
+  PlannedLimits,
+  PlannedProcess,
+  ResourceLimit,
+} from './plan.ts'
+export { type Facts, isRefusalCode, REFUSAL_CODES, Refusal, type RefusalCode } from './refusal.ts'
+export { BadDocument } from './strict-members.ts'

@@ -1,0 +1,91 @@
+/**
+ * What a decision allows, complete: the spec is written from it, and nothing after it decides again.
+ */
+import type { Charge } from './facts.ts'
+import type { AcceptedSigner, ResolvedImage } from './image-verdict.ts'
+import type { Capability } from './nouns/capability.ts'
+import type { Digest } from './nouns/digest.ts'
+import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
+import type { MemoryMib, Vcpus } from './nouns/machine.ts'
+import type { Hostname, PodId } from './nouns/pod.ts'
+import type { Arguments, Environment, User, WorkingDirectory } from './nouns/process.ts'
+import type { TenantId, Trust } from './nouns/tenant.ts'
+
+/** The five sets of an OCI process, each sorted by name. */
+export interface CapabilitySets {
+  readonly ambient: readonly Capability[]
+  readonly bounding: readonly Capability[]
+  readonly effective: readonly Capability[]
+  readonly inheritable: readonly Capability[]
+  readonly permitted: readonly Capability[]
+}
+
+export interface ResourceLimit {
+  readonly type: 'RLIMIT_NOFILE'
+  readonly soft: number
+  readonly hard: number
+}
+
+/** The OCI process section, in the words of the spec. */
+export interface PlannedProcess {
+  readonly args: Arguments
+  readonly env: Environment
+  readonly cwd: WorkingDirectory
+  readonly user: User
+  readonly additionalGids: readonly number[]
+  readonly capabilities: CapabilitySets
+  readonly rlimits: readonly ResourceLimit[]
+  readonly noNewPrivileges: true
+}
+
+/** Limits of the VMM process and of waiting for the guest; times in ms, sizes as named. */
+export interface PlannedLimits {
+  readonly bootMs: number
+  readonly bootLogBytes: number
+  readonly cpuQuotaPercent: number
+  readonly pids: number
+  readonly stopMs: number
+  readonly vmmOverheadMib: number
+}
+
+/** Why the plan is allowed, for the record. */
+export interface Decision {
+  /** Permits of the granted level. */
+  readonly policyIds: readonly string[]
+  /** Their reasons, in the same order. */
+  readonly reasons: readonly string[]
+  readonly policySetDigest: Digest
+  readonly schemaDigest: Digest
+  readonly cedarVersion: string
+  readonly imageRuleDigest: Digest
+  /** null: the provider has no rule of its own. */
+  readonly imageFloorDigest: Digest | null
+  /** All levels that were permitted, the strongest first; `level` is one of them. */
+  readonly permitted: readonly IsolationLevel[]
+  readonly requested: IsolationLevel | null
+}
+
+export interface Plan {
+  readonly pod: PodId
+  readonly tenant: TenantId
+  readonly trust: Trust
+  readonly level: IsolationLevel
+  /** The class of KVM it runs on; null below level vm. */
+  readonly kvm: KvmClass | null
+  readonly vcpus: Vcpus
+  readonly memoryMib: MemoryMib
+  readonly charge: Charge
+  readonly hostname: Hostname
+  readonly image: ResolvedImage & {
+    readonly reference: string
+    readonly signers: readonly AcceptedSigner[]
+  }
+  readonly process: PlannedProcess
+  /** Name of the seccomp profile of the process; native/ compiles it. */
+  readonly seccomp: 'default'
+  readonly readOnlyRoot: boolean
+  readonly limits: PlannedLimits
+  /** Size of the pod's log ring. */
+  readonly logBytes: number
+  readonly decision: Decision
+}

@@ -1,0 +1,61 @@
+/**
+ * A decision against. Not an error of the program: it is recorded, and shown to who asked.
+ */
+
+/** Every reason there is to refuse. The code is the contract; the sentence is for people. */
+export const REFUSAL_CODES = [
+  /** No signature at all was found for the image. */
+  'IMAGE_UNSIGNED',
+  /** Signatures were found, and none of them by enough keys that the rules accept. */
+  'IMAGE_SIGNER_NOT_ACCEPTED',
+  /** An accepted key signed, but for another digest or another repository. */
+  'IMAGE_SIGNATURE_MISMATCH',
+  /** No rule of the tenant, or of the provider, speaks of this image. */
+  'IMAGE_NOT_PERMITTED',
+  /** The image's config asks for something that cannot be run: no command, a bad user. */
+  'IMAGE_CONFIG_INVALID',
+  /** The level asked for is not permitted to this tenant. Facts: level, permitted. */
+  'ISOLATION_NOT_PERMITTED',
+  /** The level is permitted, but this version of Casemate has no launcher for it. */
+  'ISOLATION_NOT_AVAILABLE',
+  /** The host cannot give the level now: no usable KVM. Never answered by a weaker level. */
+  'ISOLATION_UNAVAILABLE',
+  /** The policy denies, for another reason than the level. */
+  'POLICY_DENIED',
+  /** The policy could not be evaluated without error, and so denies. */
+  'POLICY_ERROR',
+  /** A capability was asked for that the tenant's trust does not reach. */
+  'CAPABILITY_NOT_PERMITTED',
+  /** The tenant's quota does not hold what was asked for. Facts: what, asked, used, limit. */
+  'QUOTA_EXCEEDED',
+  /** The tenant is suspended and launches nothing. */
+  'TENANT_SUSPENDED',
+] as const
+export type RefusalCode = (typeof REFUSAL_CODES)[number]
+
+/** Whether a string, as from a policy's annotation or a stored row, is one of the codes. */
+export const isRefusalCode = (input: unknown): input is RefusalCode =>
+  REFUSAL_CODES.some((code) => code === input)
+
+/** Plain data about a refusal: for the record, the problem document and the CLI. */
+export type Facts = Readonly<Record<string, string | number | boolean | null | readonly string[]>>
+
+export class Refusal extends Error {
+  override readonly name = 'Refusal'
+  readonly code: RefusalCode
+  readonly facts: Facts
+  /** What caused it: Cedar policy ids, `invariant.*` for the walls beside Cedar; often empty. */
+  readonly policyIds: readonly string[]
+
+  constructor(
+    code: RefusalCode,
+    sentence: string,
+    facts: Facts,
+    policyIds: readonly string[] = [],
+  ) {
+    super(sentence)
+    this.code = code
+    this.facts = facts
+    this.policyIds = policyIds
+  }
+}

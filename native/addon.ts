@@ -34,18 +34,18 @@ export interface PeerCredentials {
 }
 
 interface Binding {
-  exchange(
+  readonly exchange: (
     path: string,
     request: Buffer,
     fds: readonly number[],
     options: ExchangeOptions,
-  ): Promise<ExchangeResult>
-  memfdSealed(name: string, bytes: Buffer): number
-  pidfdOpen(pid: number): number
-  peerCredentials(fd: number): PeerCredentials
-  openBeneath(directory: number, path: string, flags: number, mode: number): number
-  duplicate(fd: number): number
-  pipe(): { read: number; write: number }
+  ) => Promise<ExchangeResult>
+  readonly memfdSealed: (name: string, bytes: Buffer) => number
+  readonly pidfdOpen: (pid: number) => number
+  readonly peerCredentials: (fd: number) => PeerCredentials
+  readonly openBeneath: (directory: number, path: string, flags: number, mode: number) => number
+  readonly duplicate: (fd: number) => number
+  readonly pipe: () => { read: number; write: number }
 }
 
 function load(): Binding {

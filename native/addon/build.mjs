@@ -41,7 +41,8 @@ export function build() {
     .update(JSON.stringify([flags, versions, process.arch]))
     .digest('hex')
   const stamp = `${output}.sha256`
-  if (existsSync(output) && existsSync(stamp) && readFileSync(stamp, 'utf8') === digest) return false
+  const upToDate = existsSync(output) === true && existsSync(stamp) === true
+  if (upToDate && readFileSync(stamp, 'utf8') === digest) return false
   mkdirSync(path.dirname(output), { recursive: true })
   const fresh = `${output}.new`
   const includes = ['node-api-headers/include', 'node-addon-api'].flatMap((name) => [

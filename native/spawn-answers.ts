@@ -1,0 +1,164 @@
+/** What spawn answers, parsed (docs/formats.md sections 5 and 6). Spawn is root: it is still read strictly. */
+import {
+  BadShape,
+  boolean,
+  digest,
+  hex,
+  integer,
+  list,
+  type Members,
+  members,
+  nullable,
+  oneOf,
+  text,
+} from './shape.ts'
+
+export interface Verity {
+  /** Blocks of 4096 bytes of data; the tree follows them. */
+  readonly data_blocks: number
+  /** Hex, without a prefix. */
+  readonly root: string
+  readonly salt: string
+}
+
+export interface Template {
+  readonly vcpus: number
+  readonly memory_mib: number
+  readonly memory: string
+  readonly memory_size: number
+  readonly state: string
+  readonly state_size: number
+}
+
+/** What this host can do, and with which exact parts. */
+export interface HostDescription {
+  readonly node: string
+  readonly boot_id: string
+  readonly kvm: 'software' | 'hardware' | null
+  /** Why `kvm` is null; a sentence. */
+  readonly kvm_reason: string | null
+  readonly allow_software_kvm: boolean
+  readonly vmm: {
+    readonly digest: string
+    readonly filters: { readonly control: string; readonly io: string; readonly vcpu: string }
+  }
+  readonly kernel: { readonly digest: string; readonly size: number }
+  readonly cmdline: string
+  readonly init: { readonly size: number; readonly verity: Verity }
+  /** Block digests of the empty file systems that spawn knows. */
+  readonly scratch: readonly string[]
+  readonly templates: readonly Template[]
+  readonly levels: Readonly<Record<string, readonly string[]>>
+}
+
+export const EXIT_WAYS = ['code', 'signal', 'oom', 'vmm', 'failure'] as const
+
+/** How a pod ended. `guest_reported` says whose word it is: the guest's, or what the host saw. */
+export interface PodExit {
+  readonly how: (typeof EXIT_WAYS)[number]
+  readonly value: number
+  readonly guest_reported: boolean
+  readonly cause: string
+  readonly text: string | null
+}
+
+export interface PodStatus {
+  readonly pod: string
+  readonly tenant: string
+  readonly spec: string
+  readonly pid: number
+  readonly state: 'running' | 'exited'
+  readonly exit: PodExit | null
+}
+
+function readVerity(value: unknown, at: string): Verity {
+  const found = members(value, at, ['data_blocks', 'root', 'salt'])
+  return {
+    data_blocks: integer(found['data_blocks'], `${at}.data_blocks`, 1),
+    root: hex(found['root'], `${at}.root`),
+    salt: hex(found['salt'], `${at}.salt`),
+  }
+}
+
+export function readTemplate(value: unknown, at: string): Template {
+  const names = ['vcpus', 'memory_mib', 'memory', 'memory_size', 'state', 'state_size']
+  const found = members(value, at, names)
+  return {
+    vcpus: integer(found['vcpus'], `${at}.vcpus`, 1, 256),
+    memory_mib: integer(found['memory_mib'], `${at}.memory_mib`, 1),
+    memory: digest(found['memory'], `${at}.memory`),
+    memory_size: integer(found['memory_size'], `${at}.memory_size`, 1),
+    state: digest(found['state'], `${at}.state`),
+    state_size: integer(found['state_size'], `${at}.state_size`, 1),
+  }
+}
+
+function readVmm(value: unknown, at: string): HostDescription['vmm'] {
+  const vmm = members(value, at, ['digest', 'filters'])
+  const filters = members(vmm['filters'], `${at}.filters`, ['control', 'io', 'vcpu'])
+  return {
+    digest: digest(vmm['digest'], `${at}.digest`),
+    filters: {
+      control: digest(filters['control'], `${at}.filters.control`),
+      io: digest(filters['io'], `${at}.filters.io`),
+      vcpu: digest(filters['vcpu'], `${at}.filters.vcpu`),
+    },
+  }
+}
+
+function readLevels(value: unknown, at: string): HostDescription['levels'] {
+  if (typeof value !== 'object' || value === null) throw new BadShape(at, 'must be an object')
+  return Object.fromEntries(
+    Object.entries(value).map(([tenant, levels]) => [
+      tenant,
+      list(levels, `${at}.${tenant}`, 3, (level, place) => text(level, place, 16)),
+    ]),
+  )
+}
+
+export function readDescription(answer: Members): HostDescription {
+  const names = 'node boot_id kvm kvm_reason allow_software_kvm vmm kernel cmdline init scratch'
+  const found = members(answer, 'describe', ['ok', ...names.split(' '), 'templates', 'levels'])
+  const kernel = members(found['kernel'], 'kernel', ['digest', 'size'])
+  const init = members(found['init'], 'init', ['size', 'verity'])
+  return {
+    node: text(found['node'], 'node', 128),
+    boot_id: text(found['boot_id'], 'boot_id', 36),
+    kvm: nullable(found['kvm'], (kvm) => oneOf(kvm, 'kvm', ['software', 'hardware'])),
+    kvm_reason: nullable(found['kvm_reason'], (reason) => text(reason, 'kvm_reason')),
+    allow_software_kvm: boolean(found['allow_software_kvm'], 'allow_software_kvm'),
+    vmm: readVmm(found['vmm'], 'vmm'),
+    kernel: { digest: digest(kernel['digest'], 'kernel'), size: integer(kernel['size'], 'kernel') },
+    cmdline: text(found['cmdline'], 'cmdline', 2048),
+    init: { size: integer(init['size'], 'init.size'), verity: readVerity(init['verity'], 'init') },
+    scratch: list(found['scratch'], 'scratch', 16, digest),
+    templates: list(found['templates'], 'templates', 64, readTemplate),
+    levels: readLevels(found['levels'], 'levels'),
+  }
+}
+
+export function readExit(value: unknown, at: string): PodExit {
+  const found = members(value, at, ['how', 'value', 'guest_reported', 'cause', 'text'])
+  return {
+    how: oneOf(found['how'], `${at}.how`, EXIT_WAYS),
+    value: integer(found['value'], `${at}.value`, -2_147_483_648, 2_147_483_647),
+    guest_reported: boolean(found['guest_reported'], `${at}.guest_reported`),
+    cause: text(found['cause'], `${at}.cause`, 64),
+    text: nullable(found['text'], (sentence) => text(sentence, `${at}.text`)),
+  }
+}
+
+export function readPodStatus(value: unknown, at: string): PodStatus {
+  const found = members(value, at, ['pod', 'tenant', 'spec', 'pid', 'state', 'exit'])
+  const state = oneOf(found['state'], `${at}.state`, ['running', 'exited'])
+  const exit = nullable(found['exit'], (ended) => readExit(ended, `${at}.exit`))
+  if ((state === 'exited') !== (exit !== null)) throw new BadShape(at, 'must exit exactly once')
+  return {
+    pod: text(found['pod'], `${at}.pod`, 36),
+    tenant: text(found['tenant'], `${at}.tenant`, 40),
+    spec: digest(found['spec'], `${at}.spec`),
+    pid: integer(found['pid'], `${at}.pid`, 0),
+    state,
+    exit,
+  }
+}

@@ -1,0 +1,217 @@
+/**
+ * Talks to casemate-spawn: docs/formats.md section 5. One connection for each request.
+ *
+ * A refusal of spawn comes out as SpawnError with spawn's own code. What goes wrong on the way has
+ * the codes SPAWN_UNREACHABLE (nobody listens), SPAWN_TIMEOUT and SPAWN_PROTOCOL (an answer that is
+ * not one). After a launch that failed on the way nobody here knows whether it runs: ask `list`.
+ */
+import { closeSync } from 'node:fs'
+import { type Canonical, canonicalBytes, parseCanonical } from '../policy/canonical.ts'
+import { type ExchangeResult, exchange } from './addon.ts'
+import { BadShape, integer, list, type Members, members } from './shape.ts'
+import {
+  type HostDescription,
+  type PodStatus,
+  readDescription,
+  readPodStatus,
+  readTemplate,
+  type Template,
+} from './spawn-answers.ts'
+import { runWorker, type WorkerRequest } from './worker-run.ts'
+
+const REQUEST_BYTES_MAX = 2 << 20
+const ANSWER_BYTES_MAX = 1 << 20
+const PODS_MAX = 4096
+const ANSWER_MS = 10_000
+/** A launch clones, jails and checks digests of whole files on a busy host. */
+const LAUNCH_MS = 60_000
+/** A template boots a guest once; software KVM takes its time. */
+const TEMPLATE_MS = 600_000
+
+export class SpawnError extends Error {
+  override readonly name = 'SpawnError'
+  readonly code: string
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.code = code
+  }
+}
+
+/** The ticket, what it speaks for, and the descriptors, which stay the caller's. */
+export interface LaunchCall {
+  /** A C2SP tlog-proof. */
+  readonly ticket: string
+  /** Canonical bytes of the launch.intent record. */
+  readonly record: string
+  /** Canonical bytes of the spec. */
+  readonly spec: string
+  readonly image: number
+  readonly scratch: number
+  readonly log: number
+}
+
+/** A running pod: the VMM's pid and the descriptor of its pod stream, which the caller owns. */
+export interface RunningPod {
+  readonly pid: number
+  readonly stream: number
+}
+
+export interface SpawnClient {
+  describe(): Promise<HostDescription>
+  launch(call: LaunchCall): Promise<RunningPod>
+  template(vcpus: number, memoryMib: number): Promise<Template>
+  kill(pod: string): Promise<void>
+  /** Asks the guest to end and kills it after `timeoutMs`; resolves when spawn took the request. */
+  stop(pod: string, timeoutMs: number): Promise<void>
+  list(): Promise<readonly PodStatus[]>
+  adopt(pod: string): Promise<RunningPod>
+  forget(pod: string): Promise<void>
+  /** Runs a one-shot worker and resolves with its answer's bytes. @throws WorkerError */
+  worker(request: WorkerRequest): Promise<Buffer>
+}
+
+const unreachable = new Set(['ENOENT', 'ECONNREFUSED', 'EACCES', 'ENOTDIR'])
+
+function failureOf(cause: unknown): SpawnError {
+  const code: unknown = cause instanceof Error ? Reflect.get(cause, 'code') : undefined
+  const why = cause instanceof Error ? cause.message : String(cause)
+  if (code === 'ETIMEDOUT') {
+    return new SpawnError('SPAWN_TIMEOUT', 'casemate-spawn did not answer in time', { cause })
+  }
+  if (typeof code === 'string' && unreachable.has(code)) {
+    const message = `casemate-spawn cannot be reached (${why}); is it running?`
+    return new SpawnError('SPAWN_UNREACHABLE', message, { cause })
+  }
+  return new SpawnError('SPAWN_PROTOCOL', `casemate-spawn broke the protocol: ${why}`, { cause })
+}
+
+/** A request on the wire: u32 length, then canonical JSON. */
+export function frameOf(value: Canonical): Buffer {
+  const bytes = canonicalBytes(value)
+  if (bytes.length > REQUEST_BYTES_MAX) {
+    throw new SpawnError(
+      'SPAWN_REQUEST_TOO_LARGE',
+      `a request is at most ${REQUEST_BYTES_MAX} bytes`,
+    )
+  }
+  const frame = Buffer.alloc(4 + bytes.length)
+  frame.writeUInt32LE(bytes.length, 0)
+  frame.set(bytes, 4)
+  return frame
+}
+
+function objectOf(bytes: Uint8Array): Members {
+  const value: unknown = parseCanonical(bytes)
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new BadShape('answer', 'must be an object')
+  }
+  return { ...value }
+}
+
+/** The answer's members when it is a yes; spawn's refusal, thrown, when it is a no. */
+export function readAnswer(bytes: Uint8Array): Members {
+  const answer = objectOf(bytes)
+  if (answer['ok'] === true) return answer
+  const no = members(answer, 'answer', ['ok', 'code', 'message'])
+  const code = no['code']
+  if (no['ok'] !== false || typeof code !== 'string' || !/^[A-Z][A-Z0-9_]{1,63}$/u.test(code)) {
+    throw new BadShape('answer', 'must be a yes, or a no with a code')
+  }
+  throw new SpawnError(code, String(no['message']).slice(0, 1024))
+}
+
+interface Call {
+  readonly request: { readonly [name: string]: Canonical }
+  readonly fds?: readonly number[]
+  readonly fdsMax?: number
+  readonly timeoutMs?: number
+  readonly keepOpen?: boolean
+}
+
+interface Answer {
+  readonly answer: Members
+  readonly fds: readonly number[]
+  readonly connection: number
+}
+
+function closeAll(result: ExchangeResult): void {
+  for (const fd of result.fds) closeSync(fd)
+  if (result.connection >= 0) closeSync(result.connection)
+}
+
+/** One request and its answer; descriptors reach the caller only with an answer that parsed. */
+async function ask(path: string, call: Call): Promise<Answer> {
+  let result: ExchangeResult
+  try {
+    result = await exchange(path, frameOf(call.request), call.fds ?? [], {
+      answerMax: ANSWER_BYTES_MAX,
+      fdsMax: call.fdsMax ?? 0,
+      timeoutMs: call.timeoutMs ?? ANSWER_MS,
+      keepOpen: call.keepOpen ?? false,
+    })
+  } catch (cause) {
+    throw cause instanceof SpawnError ? cause : failureOf(cause)
+  }
+  try {
+    const { answer, fds, connection } = result
+    return { answer: readAnswer(answer), fds, connection }
+  } catch (cause) {
+    closeAll(result)
+    throw cause instanceof SpawnError ? cause : failureOf(cause)
+  }
+}
+
+/** Parses an answer's members; what does not fit is spawn's fault, and its descriptors are closed. */
+function parse<T>(answer: Answer, read: (answer: Members) => T): T {
+  try {
+    return read(answer.answer)
+  } catch (cause) {
+    closeAll({ answer: Buffer.alloc(0), fds: answer.fds, connection: answer.connection })
+    throw failureOf(cause)
+  }
+}
+
+function readRunning(answer: Answer): RunningPod {
+  return parse(answer, (found) => {
+    const pid = integer(members(found, 'answer', ['ok', 'pid'])['pid'], 'pid', 1)
+    const [stream] = answer.fds
+    if (stream === undefined) throw new BadShape('answer', 'must come with a pod stream')
+    return { pid, stream }
+  })
+}
+
+/** A client for the spawn that listens at `path`. Holds no connection. */
+export function spawnClient(path: string): SpawnClient {
+  const done = async (request: Call['request']): Promise<void> => {
+    parse(await ask(path, { request }), (answer) => members(answer, 'answer', ['ok']))
+  }
+  return {
+    describe: async () => parse(await ask(path, { request: { op: 'describe' } }), readDescription),
+    launch: async ({ ticket, record, spec, image, scratch, log }) => {
+      const request = { op: 'launch', ticket, record, spec }
+      const fds = [image, scratch, log]
+      return readRunning(await ask(path, { request, fds, fdsMax: 1, timeoutMs: LAUNCH_MS }))
+    },
+    template: async (vcpus, memoryMib) => {
+      const request = { op: 'template', vcpus, memory_mib: memoryMib }
+      return parse(await ask(path, { request, timeoutMs: TEMPLATE_MS }), (answer) =>
+        readTemplate(members(answer, 'answer', ['ok', 'template'])['template'], 'template'),
+      )
+    },
+    kill: (pod) => done({ op: 'kill', pod }),
+    stop: (pod, timeoutMs) => done({ op: 'stop', pod, timeout_ms: timeoutMs }),
+    list: async () =>
+      parse(await ask(path, { request: { op: 'list' } }), (answer) =>
+        list(members(answer, 'answer', ['ok', 'pods'])['pods'], 'pods', PODS_MAX, readPodStatus),
+      ),
+    adopt: async (pod) =>
+      readRunning(await ask(path, { request: { op: 'adopt', pod }, fdsMax: 1 })),
+    forget: (pod) => done({ op: 'forget', pod }),
+    worker: (request) =>
+      runWorker(request, async (kind, fds) => {
+        const answer = await ask(path, { request: { op: 'worker', kind }, fds, keepOpen: true })
+        parse(answer, (found) => integer(members(found, 'answer', ['ok', 'pid'])['pid'], 'pid', 1))
+        return answer.connection
+      }),
+  }
+}

@@ -1,0 +1,112 @@
+/**
+ * The spec (docs/formats.md section 2): the one document that spawn and the VMM configure themselves
+ * from. It is written from a plan and from measured parts; nothing here decides.
+ */
+import { createHash } from 'node:crypto'
+import { type Canonical, canonicalBytes } from '../policy/canonical.ts'
+import type { Plan, PlannedLimits, PlannedProcess } from '../policy/plan.ts'
+import type { SeccompProgram } from './seccomp/compile.ts'
+import type { HostDescription, Template, Verity } from './spawn-answers.ts'
+
+export const SPEC_BYTES_MAX = 524_288
+
+/** A verified disk: EROFS data and its tree in one file. */
+export interface VerifiedDisk {
+  /** Bytes of data and tree together. */
+  readonly size: number
+  readonly verity: Verity
+}
+
+/** Everything that a spec is made of. */
+export interface SpecParts {
+  readonly plan: Plan
+  /** As spawn described the host; the spec is good for that host and those files only. */
+  readonly host: HostDescription
+  /** null boots cold. */
+  readonly template: Template | null
+  readonly image: VerifiedDisk
+  readonly scratch: { readonly size: number; readonly digest: string }
+  readonly seccomp: SeccompProgram
+}
+
+export interface Spec {
+  readonly bytes: Uint8Array
+  /** SHA-256 of the bytes. */
+  readonly digest: string
+}
+
+/** The plan asks for more than a spec holds; codes as in docs/formats.md. */
+export class SpecError extends Error {
+  override readonly name = 'SpecError'
+  readonly code = 'SPEC_TOO_LARGE'
+}
+
+const processOf = (process: PlannedProcess): Canonical => ({
+  args: process.args,
+  env: process.env,
+  cwd: process.cwd,
+  user: process.user,
+  additional_gids: process.additionalGids,
+  capabilities: { ...process.capabilities },
+  rlimits: process.rlimits.map((limit) => ({ ...limit })),
+  no_new_privileges: process.noNewPrivileges,
+})
+
+const limitsOf = (limits: PlannedLimits): Canonical => ({
+  boot_ms: limits.bootMs,
+  boot_log_bytes: limits.bootLogBytes,
+  cpu_quota_percent: limits.cpuQuotaPercent,
+  pids: limits.pids,
+  stop_ms: limits.stopMs,
+  vmm_overhead_mib: limits.vmmOverheadMib,
+})
+
+/** A template without the shape it was built for: the spec's `machine` has that. */
+const templateOf = (template: Template): Canonical => ({
+  memory: template.memory,
+  memory_size: template.memory_size,
+  state: template.state,
+  state_size: template.state_size,
+})
+
+const diskOf = (role: 'init' | 'image', { size, verity }: VerifiedDisk): Canonical => ({
+  role,
+  access: 'read',
+  size,
+  verity: { ...verity },
+})
+
+/** @throws SpecError */
+export function buildSpec({ plan, host, template, image, scratch, seccomp }: SpecParts): Spec {
+  const bytes = canonicalBytes({
+    v: 'casemate.spec/1',
+    launch_id: plan.pod,
+    tenant: plan.tenant,
+    level: plan.level,
+    kvm: plan.kvm,
+    node: host.node,
+    hostname: plan.hostname,
+    machine: { vcpus: plan.vcpus, memory_mib: plan.memoryMib, cmdline: host.cmdline },
+    vmm: { digest: host.vmm.digest, filters: { ...host.vmm.filters } },
+    kernel: { ...host.kernel },
+    template: template === null ? null : templateOf(template),
+    descriptors: [
+      diskOf('init', host.init),
+      diskOf('image', image),
+      { role: 'scratch', access: 'read-write', size: scratch.size, blocks: scratch.digest },
+      { role: 'log', access: 'read-write', size: plan.logBytes },
+    ],
+    app: {
+      name: 'app',
+      process: processOf(plan.process),
+      read_only_root: plan.readOnlyRoot,
+      seccomp: { ...seccomp },
+    },
+    limits: limitsOf(plan.limits),
+  })
+  if (bytes.length > SPEC_BYTES_MAX) {
+    const asked = `${bytes.length} of at most ${SPEC_BYTES_MAX} bytes`
+    throw new SpecError(`the launch makes a spec of ${asked}: shorten its arguments or environment`)
+  }
+  return { bytes, digest: `sha256:${createHash('sha256').update(bytes).digest('hex')}` }
+}

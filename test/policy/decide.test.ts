@@ -150,7 +150,9 @@ suite('policy/decide: levels', () => {
     })
     assert.equal(refused(asked).code, 'ISOLATION_NOT_PERMITTED')
   })
+})
 
+suite('policy/decide: levels a host can give', () => {
   const trusted = {
     tenant: tenant({ trust: 'trusted' }),
     host: host({ levels: { acme: ['container'] } }),
@@ -195,7 +197,7 @@ suite('policy/decide: levels', () => {
   })
 })
 
-suite('policy/decide: everything else', () => {
+suite('policy/decide: refusals before the level', () => {
   test('refuses a suspended tenant first', () => {
     const refusal = refused(
       question({
@@ -230,7 +232,9 @@ suite('policy/decide: everything else', () => {
     assert.ok(!plan.process.capabilities.bounding.includes('CAP_CHOWN'))
     assert.equal(plan.process.capabilities.bounding.length, 11)
   })
+})
 
+suite('policy/decide: the process', () => {
   for (const [user, held] of [
     ['', true],
     ['0:5', true],
@@ -269,7 +273,9 @@ suite('policy/decide: everything else', () => {
       assert.equal(refused(question({ image: bad })).code, 'IMAGE_CONFIG_INVALID')
     })
   }
+})
 
+suite('policy/decide: sizes and quotas', () => {
   test('refuses what the quota does not hold, with the numbers', () => {
     const quotas = { ...tenant().quotas, memoryMib: { used: 900, limit: 1024 } }
     const refusal = refused(question({ tenant: tenant({ quotas }) }))
@@ -293,7 +299,9 @@ suite('policy/decide: everything else', () => {
     const weak = question({ request: request({ principal, isolation: 'container' }) })
     assert.equal(refused(weak).code, 'ISOLATION_NOT_PERMITTED')
   })
+})
 
+suite('policy/decide: policies of the operator', () => {
   test('names the policy of the operator that denies', () => {
     const policies = policiesWith({
       'site.small-only': `@reason("Small machines only.") forbid(principal, action, resource)

@@ -18,20 +18,24 @@ import {
   type TenantFacts,
 } from '../../policy/index.ts'
 
-export const acme = parseTenantId('acme')
-export const pod = parsePodId('0193b5a0-7e4c-7abc-8def-0123456789ab')
-export const imageDigest = parseDigest(`sha256:${'a'.repeat(64)}`)
+export const acme: TenantId = parseTenantId('acme')
+export const pod: PodId = parsePodId('0193b5a0-7e4c-7abc-8def-0123456789ab')
+export const imageDigest: Digest = parseDigest(`sha256:${'a'.repeat(64)}`)
 
 export const newPem = (): string =>
   generateKeyPairSync('ec', { namedCurve: 'P-256' })
     .publicKey.export({ type: 'spki', format: 'pem' })
     .toString()
 
-export const key = { id: 'release', pem: newPem() }
+export interface NamedKey {
+  readonly id: string
+  readonly pem: string
+}
+export const key: NamedKey = { id: 'release', pem: newPem() }
 export const authority = (
-  keys: readonly { id: string; pem: string }[],
+  keys: readonly NamedKey[],
   identityMatch = 'exactRepository',
-) => ({ type: 'cosign-key', keys, transparency: 'none', identityMatch })
+): Record<string, unknown> => ({ type: 'cosign-key', keys, transparency: 'none', identityMatch })
 
 export const document = (
   rules: unknown = [
@@ -44,7 +48,7 @@ export const document = (
 ): Record<string, unknown> => ({ schemaVersion: 1, default: 'deny', rules })
 
 export const ruleOf = (value: unknown): ImageRule => parseImageRule(JSON.stringify(value))
-export const imageRule = ruleOf(document())
+export const imageRule: ImageRule = ruleOf(document())
 export const keyIdOf = (rule: ImageRule): string =>
   rule.rules[0]?.all[0]?.anyOf[0]?.keys[0]?.keyId ?? ''
 

@@ -110,7 +110,9 @@ suite('policy/decide: levels', () => {
     assert.deepEqual(refusal.facts['permitted'], ['vm'])
     assert.match(refusal.message, /Permitted: vm\./u)
   })
+})
 
+suite('policy/decide: invariants', () => {
   for (const trust of ['untrusted', 'verified'] as const) {
     for (const isolation of ['container', 'host'] as const) {
       test(`refuses ${isolation} to a tenant of trust ${trust} when the policy permits everything`, () => {

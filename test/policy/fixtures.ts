@@ -5,17 +5,20 @@ import {
   type ActivePolicies,
   activatePolicies,
   DEFAULT_POLICIES,
+  type Digest,
   type HostFacts,
   type ImageFacts,
   type ImageRule,
   type LaunchQuestion,
   type LaunchRequest,
+  type PodId,
   type PolicyTexts,
   parseDigest,
   parseImageRule,
   parsePodId,
   parseTenantId,
   type TenantFacts,
+  type TenantId,
 } from '../../policy/index.ts'
 
 export const acme: TenantId = parseTenantId('acme')

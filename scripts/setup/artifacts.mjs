@@ -5,6 +5,8 @@ import { artifacts } from './paths.mjs'
 
 const place = (name) => path.join(artifacts, name)
 
+const disk = ({ source: _source, ...description }) => description
+
 /** Copies built files into the folder. */
 export function collect(files) {
   for (const [name, { from, mode }] of Object.entries(files)) replaceFile(from, place(name), mode)
@@ -15,7 +17,6 @@ export function collect(files) {
  * Paths are absolute and of this checkout; digests are `sha256:<hex>` of the whole file.
  */
 export function writeManifest({ init, scratch, addon, registry }) {
-  const disk = ({ source: _source, ...description }) => description
   const manifest = {
     v: 'casemate.artifacts/1',
     kernel: {

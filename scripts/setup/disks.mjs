@@ -99,13 +99,15 @@ export async function initDisk(program, log, working) {
 
 /** An empty ext4 without journal: it lives as long as a pod, so there is nothing to recover. */
 export async function scratchDisk(log, working) {
-  const options = [
-    ...['-q', '-t', 'ext4', '-T', 'ext4', '-m', '0', '-U', SCRATCH_UUID],
-    ...[
-      '-E',
-      `hash_seed=${SCRATCH_UUID},lazy_itable_init=0,assume_storage_prezeroed=1,nodiscard,root_owner=0:0`,
-    ],
+  const options = ['-q', '-t', 'ext4', '-T', 'ext4', '-m', '0', '-U', SCRATCH_UUID]
+  const extended = [
+    `hash_seed=${SCRATCH_UUID}`,
+    'lazy_itable_init=0',
+    'assume_storage_prezeroed=1',
+    'nodiscard',
+    'root_owner=0:0',
   ]
+  options.push('-E', extended.join(','))
   const source = `${toolVersion('mke2fs -V')} ${SCRATCH_BYTES} ${options.join(' ')} ${MKE2FS_CONFIG}`
   return await make('scratch', source, async (image, work) => {
     working('making the scratch disk')

@@ -101,18 +101,20 @@ async function buildIn(folder, log, working) {
   return out
 }
 
+/** The folder of what would be built now, or null while apt does not know the source package. */
+function targetFolder() {
+  const version = knownVersion(SOURCE_PACKAGE)
+  return version === null ? null : folderFor(version)
+}
+
 /** Builds what the cache lacks; returns the folder with vmlinux and vmlinux-softkvm. */
 export async function guestKernel(log, working) {
-  const folder = () => {
-    const version = knownVersion(SOURCE_PACKAGE)
-    return version === null ? null : folderFor(version)
-  }
-  const early = folder()
+  const early = targetFolder()
   if (early !== null && complete(early)) return early
   await installPackages(KERNEL_PACKAGES, log, working)
   const wait = () => working('waiting for another set-up that builds the kernel')
   return await withLock(path.join(cache, 'kernel.lock'), wait, async () => {
-    const target = folder()
+    const target = targetFolder()
     if (complete(target)) return target
     mkdirSync(path.dirname(target), { recursive: true })
     const work = mkdtempSync(path.join(cache, 'kernel-build-'))

@@ -12,14 +12,13 @@ const SPACE_KERNEL = 4 * GIB
 const SPACE_CHECKOUT = 4 * GIB
 const SPACE_REPEAT = 0.5 * GIB
 
-/** [is it there, what is missing and how to get it] */
-function checks() {
+const has = (program) => capture(['sh', '-c', `command -v ${program}`]) !== null
+const hasAll = (...programs) => programs.every(has)
+
+/** Each: is it there, and what is missing and how to get it. */
+function machineChecks() {
   const release = existsSync('/etc/os-release') ? readFileSync('/etc/os-release', 'utf8') : ''
-  const has = (program) => capture(['sh', '-c', `command -v ${program}`]) !== null
-  const rustc = capture(['rustc', '--version'], { cwd: inRoot('native') })
-  const pinned = /channel = "([^"]+)"/u.exec(
-    readFileSync(inRoot('native/rust-toolchain.toml'), 'utf8'),
-  )?.[1]
+  const bookworm = /^VERSION_CODENAME=bookworm$/mu.test(release)
   return [
     [
       process.platform === 'linux' && process.arch === 'x64',
@@ -27,24 +26,31 @@ function checks() {
     ],
     [
       process.getuid?.() === 0,
-      'root: installing packages and running virtual machines under users of their own needs it (sudo npm ...)',
+      'root, to install packages and to run virtual machines under users of their own (sudo npm ...)',
     ],
     [
-      /^VERSION_CODENAME=bookworm$/mu.test(release) && has('apt-get'),
+      bookworm && hasAll('apt-get', 'dpkg-query'),
       'Debian 12 (bookworm): its packages are what Casemate is built from',
     ],
+  ]
+}
+
+function programChecks() {
+  const toolchain = readFileSync(inRoot('native/rust-toolchain.toml'), 'utf8')
+  const pinned = /channel = "([^"]+)"/u.exec(toolchain)?.[1]
+  const rustc = capture(['rustc', '--version'], { cwd: inRoot('native') })
+  return [
     [
       Number(process.versions.node.split('.')[0]) >= NODE_MAJOR_MIN,
       `Node ${NODE_MAJOR_MIN} or newer to start set-up with (apt-get install nodejs)`,
     ],
-    [has('npm'), 'npm (apt-get install npm)'],
-    [has('gcc') && has('g++'), 'a C and C++ compiler (apt-get install build-essential)'],
-    [has('cargo'), `Rust with cargo (https://rustup.rs, toolchain ${pinned})`],
+    [hasAll('npm'), 'npm (apt-get install npm)'],
+    [hasAll('gcc', 'g++'), 'a C and C++ compiler (apt-get install build-essential)'],
     [
-      !has('cargo') || (rustc !== null && rustc.includes(` ${pinned} `)),
-      `Rust ${pinned} (rustup toolchain install ${pinned} --component clippy,rustfmt; found: ${rustc ?? 'none that runs in native/'})`,
+      hasAll('cargo') && rustc?.includes(` ${pinned} `),
+      `Rust ${pinned} with cargo, clippy and rustfmt (https://rustup.rs; found: ${rustc ?? 'none'})`,
     ],
-    [has('flock') && has('tar'), 'flock and tar (apt-get install util-linux tar)'],
+    [hasAll('flock', 'tar'), 'flock and tar (apt-get install util-linux tar)'],
   ]
 }
 
@@ -84,7 +90,9 @@ function spaceMissing() {
 
 /** Throws one SetupError that lists everything missing. */
 export function checkPrerequisites() {
-  const missing = checks().flatMap(([there, what]) => (there ? [] : [what]))
+  const missing = [...machineChecks(), ...programChecks()].flatMap(([there, what]) =>
+    there ? [] : [what],
+  )
   const all = [...missing, ...spaceMissing()]
   if (all.length === 0) return
   throw new SetupError(

@@ -11,6 +11,8 @@ const ONE_AT_A_TIME = ['test/system/', 'test/peers/', 'test/hostile/']
 /** A file that hangs is ended after this, so that a run always ends. */
 const FILE_MINUTES_MAX = 20
 
+const alone = (name) => ONE_AT_A_TIME.some((prefix) => name.startsWith(prefix))
+
 export function testFiles(wanted) {
   const all = readdirSync(inRoot('test'), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.test.ts'))
@@ -26,23 +28,16 @@ async function runFiles(title, files, concurrency, report) {
   if (files.length === 0) return
   report.heading(`${title}: ${files.length} files`)
   const counts = path.join(logs, `node-tests-${process.pid}.json`)
-  const { ok } = await run(
-    [
-      ...[
-        node24,
-        '--test',
-        `--test-concurrency=${concurrency}`,
-        `--test-timeout=${FILE_MINUTES_MAX * 60_000}`,
-      ],
-      ...['--test-reporter=spec', '--test-reporter-destination=stdout'],
-      ...[
-        `--test-reporter=${path.join(HERE, 'counting-reporter.mjs')}`,
-        `--test-reporter-destination=${counts}`,
-      ],
-      ...files,
-    ],
-    { cwd: inRoot(), quiet: false },
-  )
+  const options = [
+    '--test',
+    `--test-concurrency=${concurrency}`,
+    `--test-timeout=${FILE_MINUTES_MAX * 60_000}`,
+    '--test-reporter=spec',
+    '--test-reporter-destination=stdout',
+    `--test-reporter=${path.join(HERE, 'counting-reporter.mjs')}`,
+    `--test-reporter-destination=${counts}`,
+  ]
+  const { ok } = await run([node24, ...options, ...files], { cwd: inRoot(), quiet: false })
   const seen = readJson(counts)
   report.add(seen ?? {})
   for (const failure of seen?.failures ?? []) report.failure(failure)
@@ -51,7 +46,6 @@ async function runFiles(title, files, concurrency, report) {
 
 export async function runNodeTests(wanted, report) {
   const files = testFiles(wanted)
-  const alone = (name) => ONE_AT_A_TIME.some((prefix) => name.startsWith(prefix))
   await runFiles(
     'TypeScript tests',
     files.filter((name) => !alone(name)),

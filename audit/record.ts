@@ -1,0 +1,287 @@
+/**
+ * What is recorded: a closed union of record types and their canonical bytes, which are the log's
+ * entries. Old records never change their meaning: a change of content is a new version in `v`.
+ *
+ * Numbers are integers, 64-bit ones decimal strings; times are RFC 3339 UTC with microseconds;
+ * unknown is null, never absent. Values of environment variables and secrets are never recorded.
+ * Types, not interfaces, so that every record is a Canonical to the compiler.
+ */
+import { canonicalBytes } from '../policy/canonical.ts'
+
+export const RECORD_VERSION = 'casemate.audit/1'
+/** Most bytes of a record. Bigger things go in as digests. */
+export const RECORD_BYTES_MAX = 16_384
+
+/** `sha256:` and 64 lower-case hex digits. */
+type Digest = string
+type Level = 'host' | 'container' | 'vm'
+type KvmClass = 'hardware' | 'software'
+
+/** Who asked. */
+export type Actor = {
+  /** Subject: a token's `sub`, or `uid:<n>` of a local peer, or `agent`. */
+  readonly sub: string
+  readonly kind: 'operator' | 'tenant' | 'agent'
+  readonly auth: {
+    readonly method: 'jwt' | 'unix-peer' | 'internal'
+    /** Issuer and id of the token. */
+    readonly iss: string | null
+    readonly jti: string | null
+    readonly uid: number | null
+    readonly src_ip: string | null
+  }
+}
+
+/** The image that was meant, and what was found about its signatures. */
+export type ImageFacts = {
+  /** As it was asked for. */
+  readonly ref: string
+  /** The manifest list, when the reference named one. */
+  readonly index: Digest | null
+  readonly manifest: Digest | null
+  readonly platform: string | null
+  readonly verify: {
+    readonly result: 'verified' | 'unsigned' | 'failed' | 'not-reached'
+    readonly signers: readonly {
+      /** SHA-256 of the key's SPKI. */
+      readonly key: Digest | null
+      readonly kind: string
+      readonly form: string
+      readonly artifact: Digest
+      readonly verified: boolean
+      readonly reason: string
+    }[]
+  }
+}
+
+/** Why it was decided so. */
+export type PolicyFacts = {
+  /** SHA-256 of the policy text that was in force. */
+  readonly bundle: Digest
+  readonly decision: 'allow' | 'deny'
+  /** Ids of the policies and invariants that decided. */
+  readonly determining: readonly string[]
+  readonly reasons: readonly string[]
+}
+
+/** What a launch runs on; with the spec's digest it says exactly what was to start. */
+export type IsolationFacts = {
+  readonly level: Level
+  readonly kvm: KvmClass
+  readonly requested: Level | null
+  readonly vmm: Digest
+  readonly filters: { readonly control: Digest; readonly io: Digest; readonly vcpu: Digest }
+  readonly kernel: Digest
+  /** Digest of the kernel command line's bytes. */
+  readonly cmdline: Digest
+  /** dm-verity root of the init disk, hex. */
+  readonly init_root: string
+  readonly template: { readonly memory: Digest; readonly state: Digest } | null
+}
+
+export type RefusalFacts = {
+  readonly code: string
+  readonly message: string
+  /** Ids of the policies that caused it. */
+  readonly policies: readonly string[]
+}
+
+/** Repetitions of one thing in one record; `count` 1 is the thing itself. */
+export type Folded = { readonly count: number; readonly first: string; readonly last: string }
+
+type LaunchId = { readonly launch_id: string; readonly tenant: string }
+
+/** The content of each type, beside the head that every record has. */
+export type RecordBodies = {
+  'launch.requested': LaunchId & {
+    readonly actor: Actor
+    readonly image_ref: string
+    readonly level_requested: Level | null
+    /** Digest of the request's canonical bytes. */
+    readonly request: Digest
+    readonly idempotency_key: Digest | null
+  }
+  'launch.intent': LaunchId & {
+    readonly trust: 'untrusted' | 'verified' | 'trusted'
+    readonly actor: Actor
+    readonly image: ImageFacts & {
+      readonly config: Digest
+      readonly layers: readonly Digest[]
+      /** dm-verity root of the merged image, hex. */
+      readonly root: string
+    }
+    readonly policy: PolicyFacts
+    readonly isolation: IsolationFacts
+    readonly spec: { readonly digest: Digest; readonly size: number }
+    readonly resources: {
+      readonly vcpus: number
+      readonly memory_mib: number
+      readonly cpu_quota_percent: number
+      readonly scratch_bytes: number
+      readonly capabilities: readonly string[]
+      readonly env_names: readonly string[]
+    }
+    /** The receipt is a ticket until then: CLOCK_BOOTTIME, decimal nanoseconds. */
+    readonly deadline: { readonly boottime_ns: string }
+  }
+  'launch.started': LaunchId & {
+    readonly intent_index: number
+    readonly pid: number
+    /** As spawn measured it, not as it was planned. */
+    readonly spec: Digest
+    readonly restored: boolean | null
+    readonly start_us: number
+  }
+  'launch.failed': LaunchId & {
+    readonly intent_index: number | null
+    readonly stage: string
+    readonly code: string
+    readonly message: string
+  }
+  'launch.refused': {
+    /** Null when no pod had an id yet, as for folded refusals. */
+    readonly launch_id: string | null
+    readonly tenant: string
+    readonly actor: Actor
+    readonly image: ImageFacts | null
+    readonly level_requested: Level | null
+    readonly policy: PolicyFacts | null
+    readonly refusal: RefusalFacts
+    readonly folded: Folded
+  }
+  'launch.exited': LaunchId & {
+    readonly exit: {
+      readonly how: 'code' | 'signal' | 'oom' | 'vmm' | 'failure'
+      readonly value: number
+      readonly guest_reported: boolean
+      readonly cause: string
+      readonly text: string | null
+    }
+    readonly reason: 'exit' | 'stop' | 'timeout' | 'failure' | 'unknown'
+    readonly duration_us: number | null
+  }
+  'launch.orphaned': LaunchId & {
+    readonly intent_index: number | null
+    /** What recovery found and did. */
+    readonly found: 'nothing' | 'running' | 'exited'
+    readonly action: 'none' | 'adopted' | 'killed'
+    readonly pid: number | null
+  }
+  'launch.stop_requested': LaunchId & {
+    readonly actor: Actor
+    readonly timeout_ms: number
+  }
+  'template.built': {
+    readonly vcpus: number
+    readonly memory_mib: number
+    readonly kernel: Digest
+    readonly cmdline: Digest
+    readonly vmm: Digest
+    readonly init_root: string
+    readonly kvm: KvmClass
+    readonly memory: Digest
+    readonly memory_size: number
+    readonly state: Digest
+    readonly state_size: number
+  }
+  'tenant.created': {
+    readonly tenant: string
+    readonly trust: 'untrusted' | 'verified' | 'trusted'
+    readonly actor: Actor
+    /** Digest of the image rules' canonical bytes, and of the quota's. */
+    readonly image_rules: Digest
+    readonly quota: Digest
+  }
+  'token.issued': {
+    readonly tenant: string
+    readonly actor: Actor
+    readonly token: {
+      readonly jti: string
+      readonly sub: string
+      readonly scope: readonly string[]
+      readonly expires: string
+      /** Key that signed it. */
+      readonly key: string
+    }
+  }
+  'agent.start': {
+    readonly pid: number
+    readonly kvm: KvmClass | null
+    readonly allow_software_kvm: boolean
+    readonly policy: Digest | null
+  }
+  'agent.stop': { readonly pid: number; readonly reason: string }
+  'log.genesis': { readonly origin: string; readonly vkey: string }
+  'log.recovered': {
+    /** Bytes of the WAL after its last whole batch that were discarded: never acknowledged. */
+    readonly truncated_bytes: number
+    readonly next_index: number
+    /** Records that had gone to the reserve and were appended again. */
+    readonly reserve_records: number
+  }
+}
+
+export type RecordType = keyof RecordBodies
+
+/** Where and when a record was made. Order is the log's index, never these. */
+export type RecordHead = {
+  readonly id: string
+  readonly time: string
+  readonly clock: { readonly boot_id: string; readonly boottime_ns: string }
+  readonly node: {
+    readonly id: string
+    readonly agent: { readonly version: string; readonly digest: Digest | null }
+    /** Digest of the agent's configuration. */
+    readonly config: Digest | null
+  }
+}
+
+/** Type and content of a record; the log adds the head. Made by `record`. */
+export type RecordBody = {
+  readonly [T in RecordType]: { readonly type: T } & RecordBodies[T]
+}[RecordType]
+
+/** A whole record. */
+export type AuditRecord = { readonly v: typeof RECORD_VERSION } & RecordHead & RecordBody
+
+const RECORD_TYPES: ReadonlySet<string> = new Set(
+  Object.keys({
+    'launch.requested': 0,
+    'launch.intent': 0,
+    'launch.started': 0,
+    'launch.failed': 0,
+    'launch.refused': 0,
+    'launch.exited': 0,
+    'launch.orphaned': 0,
+    'launch.stop_requested': 0,
+    'template.built': 0,
+    'tenant.created': 0,
+    'token.issued': 0,
+    'agent.start': 0,
+    'agent.stop': 0,
+    'log.genesis': 0,
+    'log.recovered': 0,
+  } satisfies Record<RecordType, 0>),
+)
+
+export const isRecordType = (type: string): type is RecordType => RECORD_TYPES.has(type)
+
+/** A record larger than RECORD_BYTES_MAX: refused before anything is done for it. */
+export class RecordTooLarge extends Error {
+  override readonly name = 'RecordTooLarge'
+  readonly code = 'AUDIT_RECORD_TOO_LARGE'
+  constructor(type: string, bytes: number) {
+    super(`a ${type} record of ${bytes} bytes is over the limit of ${RECORD_BYTES_MAX}`)
+  }
+}
+
+/**
+ * The canonical bytes of a record.
+ * @throws RecordTooLarge
+ * @throws NotCanonical for a value that has no canonical form
+ */
+export function recordBytes(head: RecordHead, body: RecordBody): Buffer {
+  const bytes = Buffer.from(canonicalBytes({ v: RECORD_VERSION, ...head, ...body }))
+  if (bytes.length > RECORD_BYTES_MAX) throw new RecordTooLarge(body.type, bytes.length)
+  return bytes
+}

@@ -78,10 +78,7 @@ impl Chain {
         let mut rest = bytes;
         let mut skip = u64::from(offset);
         for segment in &self.readable {
-            let (address, len) = match part(*segment, &mut skip, rest.len()) {
-                Some(part) => part,
-                None => continue,
-            };
+            let Some((address, len)) = part(*segment, &mut skip, rest.len()) else { continue };
             let (now, later) = rest.split_at_mut_checked(len).ok_or(Fault::Memory)?;
             memory.read(address, now)?;
             rest = later;
@@ -97,10 +94,7 @@ impl Chain {
         let mut rest = bytes;
         let mut skip = u64::from(offset);
         for segment in &self.writable {
-            let (address, len) = match part(*segment, &mut skip, rest.len()) {
-                Some(part) => part,
-                None => continue,
-            };
+            let Some((address, len)) = part(*segment, &mut skip, rest.len()) else { continue };
             let (now, later) = rest.split_at_checked(len).ok_or(Fault::Memory)?;
             memory.write(address, now)?;
             rest = later;

@@ -11,7 +11,7 @@ pub struct Counters {
     pub bad_status: u64,
     /// Notifications of a queue that does not exist or is not active.
     pub ignored_notify: u64,
-    /// Times the device set NEEDS_RESET because of what the driver did.
+    /// Times the device set `NEEDS_RESET` because of what the driver did.
     pub faults: u64,
     /// Descriptor chains completed.
     pub chains: u64,

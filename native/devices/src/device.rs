@@ -12,7 +12,7 @@ use crate::state::{Reader, StateError};
 
 /// Bytes of the largest device configuration.
 pub const CONFIG_BYTES: usize = 64;
-/// VIRTIO_F_VERSION_1: the only transport feature, and a driver must accept it.
+/// `VIRTIO_F_VERSION_1`: the only transport feature, and a driver must accept it.
 pub const FEATURE_VERSION_1: u64 = 1 << 32;
 
 /// A virtio device. Exhaustive on purpose: a new device is a new arm everywhere, and the compiler
@@ -40,7 +40,7 @@ pub struct Context<'a> {
 
 impl Device {
     /// Device id (virtio 1.2, section 5).
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         match self {
             Self::Block(_) => 2,
             Self::Console(_) => 3,
@@ -49,7 +49,7 @@ impl Device {
     }
 
     /// Distinguishes devices in saved state, more finely than the id.
-    pub fn kind(&self) -> u8 {
+    pub(crate) fn kind(&self) -> u8 {
         match self {
             Self::Block(block) => block.kind().code(),
             Self::Console(_) => 3,
@@ -58,7 +58,7 @@ impl Device {
     }
 
     /// All features offered. Fixed for each kind of device.
-    pub fn features(&self) -> u64 {
+    pub(crate) fn features(&self) -> u64 {
         FEATURE_VERSION_1
             | match self {
                 Self::Block(block) => block.features(),
@@ -68,7 +68,7 @@ impl Device {
     }
 
     /// The longest ring of each queue.
-    pub fn queue_sizes(&self) -> &'static [u16] {
+    pub(crate) fn queue_sizes(&self) -> &'static [u16] {
         match self {
             Self::Block(_) => &Block::QUEUE_SIZES,
             Self::Console(_) => &Console::QUEUE_SIZES,
@@ -77,7 +77,7 @@ impl Device {
     }
 
     /// The device's configuration; what follows it is zero.
-    pub fn config(&self) -> [u8; CONFIG_BYTES] {
+    pub(crate) fn config(&self) -> [u8; CONFIG_BYTES] {
         match self {
             Self::Block(block) => block.config(),
             Self::Console(_) => Console::config(),
@@ -86,7 +86,7 @@ impl Device {
     }
 
     /// Back to what the device was before any driver.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         match self {
             Self::Console(console) => console.reset(),
             Self::Block(_) | Self::Rng(_) => {}
@@ -94,7 +94,7 @@ impl Device {
     }
 
     /// Does one pass over a queue that has something new.
-    pub fn process(
+    pub(crate) fn process(
         &mut self,
         index: usize,
         queues: &mut Queues,
@@ -114,7 +114,7 @@ impl Device {
     }
 
     /// Appends the device's own state.
-    pub fn save(&self, out: &mut Vec<u8>) {
+    pub(crate) fn save(&self, out: &mut Vec<u8>) {
         match self {
             Self::Console(console) => console.save(out),
             Self::Block(_) | Self::Rng(_) => {}
@@ -122,7 +122,7 @@ impl Device {
     }
 
     /// Reads back what [`Self::save`] wrote.
-    pub fn restore(&mut self, state: &mut Reader<'_>) -> Result<(), StateError> {
+    pub(crate) fn restore(&mut self, state: &mut Reader<'_>) -> Result<(), StateError> {
         match self {
             Self::Console(console) => console.restore(state),
             Self::Block(_) | Self::Rng(_) => Ok(()),

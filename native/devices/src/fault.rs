@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What the driver did that the device cannot answer. The device sets NEEDS_RESET, raises a
+/// What the driver did that the device cannot answer. The device sets `NEEDS_RESET`, raises a
 /// configuration interrupt, forgets its queues and does not touch guest memory until it is reset
 /// (virtio 1.2, section 2.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! (Documentation/admin-guide/kernel-parameters.txt), so the order of slots is the order of names:
 //! the first block device is vda.
 
-/// Guest-physical address of slot 0. Above the largest memory (3,072 MiB ends at 0xc000_0000).
+/// Guest-physical address of slot 0. Above the largest memory (3,072 MiB ends at `0xc000_0000`).
 pub const MMIO_BASE: u64 = 0xd000_0000;
 /// Size of one slot's window.
 pub const MMIO_WINDOW_BYTES: u64 = 0x1000;
@@ -24,7 +24,7 @@ pub const SLOT_CONSOLE: u32 = 3;
 /// The entropy source.
 pub const SLOT_RNG: u32 = 4;
 
-/// Offset of the QueueNotify register in a window: a 4-byte write of the queue's number. The
+/// Offset of the `QueueNotify` register in a window: a 4-byte write of the queue's number. The
 /// monitor binds an ioeventfd with data match to it for each queue.
 pub const QUEUE_NOTIFY_OFFSET: u64 = 0x50;
 

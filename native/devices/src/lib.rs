@@ -11,7 +11,7 @@
 //!
 //! The guest is hostile. The one rule that everything here follows: what the guest wrote is copied
 //! once into host memory, the copy is checked, and only the copy is used. Queue addresses and sizes
-//! are copied and checked when the driver sets DRIVER_OK and cannot change until it resets the
+//! are copied and checked when the driver sets `DRIVER_OK` and cannot change until it resets the
 //! device. No buffer here grows with anything a guest says.
 
 #![forbid(unsafe_code)]

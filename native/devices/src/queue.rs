@@ -1,7 +1,7 @@
 //! The split virtqueue (virtio 1.2, section 2.7), read defensively.
 //!
 //! [`QueueConfig`] is what the driver wrote into registers and is never used as it is.
-//! [`Queue::freeze`] copies and checks it when the driver sets DRIVER_OK; a [`Queue`] has no way to
+//! [`Queue::freeze`] copies and checks it when the driver sets `DRIVER_OK`; a [`Queue`] has no way to
 //! change its size or addresses (CVE-2026-5747). Every chain is completed before the next one is
 //! taken, so nothing is ever in flight and one index serves both rings.
 

@@ -20,7 +20,7 @@ pub enum StateError {
     Device(u8),
     /// A field with a value that no device can have.
     Value(&'static str),
-    /// A queue that would be refused at DRIVER_OK.
+    /// A queue that would be refused at `DRIVER_OK`.
     Queue(crate::Fault),
 }
 

@@ -3,11 +3,11 @@
 //! The status register is a state machine, and it decides what else is possible:
 //!
 //! ```text
-//! 0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK -> DRIVER_OK          (one step a write, no way back)
+//! 0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK -> `DRIVER_OK`          (one step a write, no way back)
 //!                     |         |               +- queues work; their registers are frozen
 //!                     |         +- queue registers can be written
 //!                     +- feature registers can be written
-//! writing 0 resets from anywhere; a fault adds NEEDS_RESET and drops the queues
+//! writing 0 resets from anywhere; a fault adds `NEEDS_RESET` and drops the queues
 //! ```
 //!
 //! What is refused is ignored and counted: a register write has no way to answer.
@@ -164,7 +164,10 @@ impl MmioTransport {
             0x30 => self.registers.queue_select = value,
             0x38 => self.write_queue(|queue| queue.size = value),
             0x44 => self.write_queue_ready(value),
-            0x50 => return u16::try_from(value).map_or(Wake::Nothing, Wake::Notify),
+            0x50 => match u16::try_from(value) {
+                Ok(queue) => return Wake::Notify(queue),
+                Err(_) => bump(&mut self.counters.ignored_notify),
+            },
             0x64 => self.registers.interrupt_status &= !value,
             0x70 => self.write_status(value),
             0x80 => self.write_queue(|queue| QueueHalf::Low.set(&mut queue.descriptors, value)),
@@ -181,7 +184,7 @@ impl MmioTransport {
     }
 
     fn write_features(&mut self, value: u32) {
-        if self.registers.status == STATUS_ACKNOWLEDGE | STATUS_DRIVER {
+        if self.registers.status == ACKNOWLEDGED_DRIVER {
             self.registers.set_driver_features(value);
         } else {
             bump(&mut self.counters.frozen_write);
@@ -197,7 +200,7 @@ impl MmioTransport {
         }
     }
 
-    /// QueueReady: 1 closes the queue's registers until DRIVER_OK, 0 opens them again.
+    /// `QueueReady`: 1 closes the queue's registers until `DRIVER_OK`, 0 opens them again.
     fn write_queue_ready(&mut self, value: u32) {
         let open = self.registers.status == FEATURES_OK_STATUS && self.queue_size_max() != 0;
         match self.registers.queue_mut().filter(|_| open && value <= 1) {
@@ -230,13 +233,13 @@ impl MmioTransport {
         }
     }
 
-    /// Whether the driver took VERSION_1 and nothing that was not offered.
+    /// Whether the driver took `VERSION_1` and nothing that was not offered.
     fn features_agree(&self) -> bool {
         let taken = self.registers.driver_features;
         taken & !self.device.features() == 0 && taken & FEATURE_VERSION_1 != 0
     }
 
-    /// DRIVER_OK: every ready queue is checked and frozen, or the device fails.
+    /// `DRIVER_OK`: every ready queue is checked and frozen, or the device fails.
     fn start(&mut self) {
         self.registers.status = RUNNING_STATUS;
         match self.freeze_queues([0; crate::queue::QUEUES_MAX]) {
@@ -245,7 +248,7 @@ impl MmioTransport {
         }
     }
 
-    /// The one way from registers to active queues, at DRIVER_OK and after a restore.
+    /// The one way from registers to active queues, at `DRIVER_OK` and after a restore.
     fn freeze_queues(&self, positions: [u16; crate::queue::QUEUES_MAX]) -> Result<Queues, Fault> {
         let mut queues = Queues::default();
         let sizes = self.device.queue_sizes().iter();
@@ -289,7 +292,7 @@ impl MmioTransport {
     }
 
     /// Does one pass over a queue, because its doorbell rang. Called by the I/O thread only. A
-    /// doorbell before DRIVER_OK, after a fault or of a queue that is not there is ignored.
+    /// doorbell before `DRIVER_OK`, after a fault or of a queue that is not there is ignored.
     pub fn notify(&mut self, queue: u16) {
         let index = usize::from(queue);
         if self.queues.get(index).is_none_or(Option::is_none) {
@@ -407,7 +410,7 @@ impl MmioTransport {
         })
     }
 
-    /// Whether the driver has set DRIVER_OK and the device has not failed.
+    /// Whether the driver has set `DRIVER_OK` and the device has not failed.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.registers.status == RUNNING_STATUS

@@ -16,7 +16,7 @@ use crate::device::CONFIG_BYTES;
 
 /// Unit of capacity and of request positions.
 pub const SECTOR_BYTES: u64 = 512;
-/// The most data one request moves: SEG_MAX segments of SIZE_MAX bytes.
+/// The most data one request moves: `SEG_MAX` segments of `SIZE_MAX` bytes.
 pub const REQUEST_BYTES_MAX: u32 = SEGMENTS_MAX * SEGMENT_BYTES_MAX;
 
 const SEGMENTS_MAX: u32 = 126;
@@ -114,7 +114,7 @@ pub struct Block {
     backend: Backend,
     id: [u8; ID_BYTES],
     buffer: Box<[u8]>,
-    failed_block: Option<u64>,
+    unverified: Option<u64>,
 }
 
 impl Block {
@@ -134,7 +134,7 @@ impl Block {
             *to = from;
         }
         let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
-        Ok(Self { kind, backend, id: padded, buffer, failed_block: None })
+        Ok(Self { kind, backend, id: padded, buffer, unverified: None })
     }
 
     /// Gives a disk without a backend one. Only the transport can tell the guest of it:
@@ -159,7 +159,7 @@ impl Block {
     /// The first data block since the last call that could not be verified, for the monitor to end
     /// the guest with FAILURE VERITY. The guest saw an I/O error.
     pub(crate) fn take_verity_failure(&mut self) -> Option<u64> {
-        self.failed_block.take()
+        self.unverified.take()
     }
 
     pub(crate) fn features(&self) -> u64 {
@@ -171,7 +171,7 @@ impl Block {
             }
     }
 
-    /// struct virtio_blk_config.
+    /// `struct virtio_blk_config`.
     pub(crate) fn config(&self) -> [u8; CONFIG_BYTES] {
         let block_bytes = match self.kind {
             BlockKind::Image => IMAGE_BLOCK_BYTES,

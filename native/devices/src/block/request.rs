@@ -150,7 +150,7 @@ impl Block {
                     Ok(bytes) => bytes,
                     Err(VerityError::Mismatch(block)) => {
                         bump(&mut context.counters.verity_failures);
-                        self.failed_block = self.failed_block.or(Some(block));
+                        self.unverified = self.unverified.or(Some(block));
                         return Err(Refused::Io);
                     }
                     Err(_) => return Err(Refused::Io),
@@ -197,7 +197,8 @@ impl Block {
         Ok(u32::try_from(len).unwrap_or(0))
     }
 
-    /// Discard and write-zeroes, one segment a request: both leave zeros, and give the space back.
+    /// Discard and write-zeroes, one segment a request: both leave zeros, and give the space back
+    /// even without the unmap flag, which only asks for it: scratch is never provisioned in advance.
     fn clear(
         &mut self,
         len: u32,

@@ -1,7 +1,7 @@
 //! The control queues' conversation (virtio 1.2, section 5.3.6.2): ready, add, ready, name, open.
 //!
 //! What is to be said is a set of flags, not a queue, so a driver that repeats itself gets nothing
-//! more. `struct virtio_console_control` is le32 id, le16 event, le16 value.
+//! more. A message is le32 id, le16 event, le16 value.
 
 use super::CONSOLE_PORT_NAME;
 use crate::state::{Reader, StateError};
@@ -18,7 +18,7 @@ const PORT_READY: u16 = 3;
 const PORT_OPEN: u16 = 6;
 const PORT_NAME: u16 = 7;
 
-/// What the device says. In the order it says it.
+/// What the device says, in the order it says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Say {
     Add,
@@ -26,18 +26,26 @@ pub enum Say {
     Open,
 }
 
+/// How far the conversation is. Each step is taken once, until a reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Step {
+    /// Nothing was heard of the driver.
+    #[default]
+    Silent,
+    /// The driver knows of the device; the port is or will be announced.
+    DeviceReady,
+    /// The driver knows of the port; its name is or will be told.
+    PortReady,
+    /// As before, and a process in the guest has the port open.
+    Open,
+}
+
 /// The conversation so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Control {
-    /// The driver knows of the device; the port is or will be announced.
-    device_ready: bool,
-    /// The driver knows of the port; its name is or will be told.
-    port_ready: bool,
-    /// A process in the guest has the port open.
-    guest_open: bool,
-    say_add: bool,
-    say_name: bool,
-    say_open: bool,
+    step: Step,
+    /// Bits of [`Say`]: what the driver has not been told yet.
+    unsaid: u8,
 }
 
 /// A message, ready to be copied.
@@ -54,6 +62,16 @@ impl Outgoing {
 }
 
 impl Say {
+    const ALL: [Self; 3] = [Self::Add, Self::Name, Self::Open];
+
+    fn bit(self) -> u8 {
+        match self {
+            Self::Add => 1,
+            Self::Name => 2,
+            Self::Open => 4,
+        }
+    }
+
     pub fn encode(self) -> Outgoing {
         let (event, value, name) = match self {
             Self::Add => (PORT_ADD, 0_u16, ""),
@@ -71,8 +89,8 @@ impl Say {
 }
 
 impl Control {
-    pub fn guest_open(&self) -> bool {
-        self.guest_open
+    pub fn guest_open(self) -> bool {
+        self.step == Step::Open
     }
 
     /// Takes a message of the driver's; false when it is not one that can come now.
@@ -81,66 +99,57 @@ impl Control {
         let id = u32::from_le_bytes([i0, i1, i2, i3]);
         let event = u16::from_le_bytes([e0, e1]);
         let value = u16::from_le_bytes([v0, v1]);
-        match (event, value) {
+        match (self.step, event, value) {
             // The id has no meaning here (Linux sends 0xffff_ffff).
-            (DEVICE_READY, 1) if !self.device_ready => {
-                self.device_ready = true;
-                self.say_add = true;
+            (Step::Silent, DEVICE_READY, 1) => {
+                self.step = Step::DeviceReady;
+                self.unsaid |= Say::Add.bit();
             }
-            (PORT_READY, 1) if id == PORT && self.device_ready && !self.port_ready => {
-                self.port_ready = true;
-                self.say_name = true;
-                self.say_open = true;
+            (Step::DeviceReady, PORT_READY, 1) if id == PORT => {
+                self.step = Step::PortReady;
+                self.unsaid |= Say::Name.bit() | Say::Open.bit();
             }
-            (PORT_OPEN, 0 | 1) if id == PORT && self.port_ready => self.guest_open = value == 1,
+            (Step::PortReady | Step::Open, PORT_OPEN, 1) if id == PORT => self.step = Step::Open,
+            (Step::PortReady | Step::Open, PORT_OPEN, 0) if id == PORT => {
+                self.step = Step::PortReady;
+            }
             _ => return false,
         }
         true
     }
 
     /// The next thing to say.
-    pub fn outgoing(&self) -> Option<Say> {
-        match (self.say_add, self.say_name, self.say_open) {
-            (true, _, _) => Some(Say::Add),
-            (_, true, _) => Some(Say::Name),
-            (_, _, true) => Some(Say::Open),
-            (false, false, false) => None,
-        }
+    pub fn outgoing(self) -> Option<Say> {
+        Say::ALL.into_iter().find(|say| self.unsaid & say.bit() != 0)
     }
 
     /// It was said.
     pub fn sent(&mut self, said: Say) {
-        match said {
-            Say::Add => self.say_add = false,
-            Say::Name => self.say_name = false,
-            Say::Open => self.say_open = false,
-        }
+        self.unsaid &= !said.bit();
     }
 
-    pub fn save(&self, out: &mut Vec<u8>) {
-        let flags = [
-            self.device_ready,
-            self.port_ready,
-            self.guest_open,
-            self.say_add,
-            self.say_name,
-            self.say_open,
-        ];
-        out.extend(flags.map(u8::from));
+    pub fn save(self, out: &mut Vec<u8>) {
+        let step = match self.step {
+            Step::Silent => 0,
+            Step::DeviceReady => 1,
+            Step::PortReady => 2,
+            Step::Open => 3,
+        };
+        out.extend_from_slice(&[step, self.unsaid]);
     }
 
     pub fn restore(state: &mut Reader<'_>) -> Result<Self, StateError> {
-        let control = Self {
-            device_ready: state.bool("console device_ready")?,
-            port_ready: state.bool("console port_ready")?,
-            guest_open: state.bool("console guest_open")?,
-            say_add: state.bool("console say_add")?,
-            say_name: state.bool("console say_name")?,
-            say_open: state.bool("console say_open")?,
+        let (step, possible) = match state.u8()? {
+            0 => (Step::Silent, 0),
+            1 => (Step::DeviceReady, Say::Add.bit()),
+            2 => (Step::PortReady, 7),
+            3 => (Step::Open, 7),
+            _ => return Err(StateError::Value("console step")),
         };
-        let ordered = (control.device_ready || !(control.port_ready || control.say_add))
-            && (control.port_ready
-                || !(control.guest_open || control.say_name || control.say_open));
-        if ordered { Ok(control) } else { Err(StateError::Value("console conversation")) }
+        let unsaid = state.u8()?;
+        if unsaid & !possible != 0 {
+            return Err(StateError::Value("console message"));
+        }
+        Ok(Self { step, unsaid })
     }
 }

@@ -58,7 +58,7 @@ impl Default for Console {
 }
 
 impl Console {
-    /// VIRTIO_CONSOLE_F_MULTIPORT. No size, no emergency write.
+    /// `VIRTIO_CONSOLE_F_MULTIPORT`. No size, no emergency write.
     pub(crate) const FEATURES: u64 = 1 << 1;
     pub(crate) const QUEUE_SIZES: [u16; 6] = [2, 2, 16, 16, 32, 32];
 
@@ -72,7 +72,7 @@ impl Console {
         }
     }
 
-    /// struct virtio_console_config: cols, rows, max_nr_ports = 2, emerg_wr.
+    /// `struct virtio_console_config`: cols, rows, `max_nr_ports` = 2, `emerg_wr`.
     pub(crate) fn config() -> [u8; CONFIG_BYTES] {
         let mut config = [0; CONFIG_BYTES];
         if let Some(ports) = config.get_mut(4) {

@@ -1,0 +1,313 @@
+//! The conversation with guest-init over the control pipe, and what of it concerns spawn, the log and the agent.
+//!
+//! The guest is hostile: a frame that is none, comes out of turn or overdraws its credit ends the VM. The agent is not
+//! trusted with the VM either: it may send input, signals and stop, and a wrong frame of its own ends its connection.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::SystemTime;
+
+use casemate_wire::control::Reason;
+use casemate_wire::credit::{WINDOW_MAX, Window};
+use casemate_wire::frame::{FrameReader, GuestKind, HostKind, PROTOCOL_VERSION, append};
+use casemate_wire::log_ring::{Source, WriteAt, Writer};
+use casemate_wire::order::{Conversation, Phase};
+use casemate_wire::payload::{
+    ENTROPY_LEN, Exit, Hello, OutputCredit, StartError, Started, Stop, Stream, Unique,
+};
+
+use crate::failure::{Failure, failure};
+
+/// Bytes kept for an agent that reads slowly; more than that and its connection is given up.
+const AGENT_BACKLOG_MAX: usize = 16 << 10;
+
+/// Bytes kept for a guest that reads slowly: its configuration and then some. More means that it does not read.
+const GUEST_BACKLOG_MAX: usize = 1 << 20;
+
+/// What the conversation came to, for the I/O thread to act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The guest waits for its identity: the moment of a template.
+    Hello,
+    /// The app runs.
+    Ready,
+    /// The app ended.
+    Exit(Exit),
+    /// The app could not be started: code and the guest's sentence.
+    StartError(String),
+}
+
+/// The pod's log file, as the ring's writer wants it.
+#[derive(Debug)]
+pub struct LogFile(pub File);
+
+impl WriteAt for LogFile {
+    fn write_at(&mut self, offset: u64, parts: [&[u8]; 2]) -> std::io::Result<()> {
+        let [first, second] = parts;
+        self.0.write_all_at(first, offset)?;
+        let after = offset.saturating_add(u64::try_from(first.len()).unwrap_or(u64::MAX));
+        self.0.write_all_at(second, after)
+    }
+}
+
+/// The conversation with one guest.
+#[derive(Debug)]
+pub struct Guest {
+    reader: FrameReader<GuestKind>,
+    talk: Talk,
+}
+
+/// Everything but the reader, so that a frame can be handled while it lies in the reader's buffer.
+#[derive(Debug)]
+struct Talk {
+    conversation: Conversation,
+    config: String,
+    log: Option<Writer<LogFile>>,
+    windows: [Window; 2],
+    /// Output that was written to the log and not yet granted again, by stream.
+    owed: [u32; 2],
+    to_guest: Vec<u8>,
+    to_agent: Vec<u8>,
+    agent_lost: bool,
+    events: Vec<Event>,
+}
+
+impl Guest {
+    /// A conversation; `restored` says that HELLO was said before the template was taken. Without a `log` the guest is
+    /// a template's, which never gets as far as output.
+    #[must_use]
+    pub fn new(restored: bool, config: String, log: Option<Writer<LogFile>>) -> Self {
+        let conversation =
+            if restored { Conversation::restored() } else { Conversation::boot() };
+        let windows = [Window::open(WINDOW_MAX); 2];
+        let talk = Talk {
+            conversation,
+            config,
+            log,
+            windows,
+            owed: [0; 2],
+            to_guest: Vec::new(),
+            to_agent: Vec::new(),
+            agent_lost: false,
+            events: Vec::new(),
+        };
+        Self { reader: FrameReader::new(), talk }
+    }
+
+    /// How far the conversation has come.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.talk.conversation.phase()
+    }
+
+    /// Bytes the guest wrote to the pipe.
+    ///
+    /// # Errors
+    /// `GUEST_PROTOCOL` for what is no frame or out of turn, `IO` when the log cannot be written.
+    pub fn receive(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+        loop {
+            let frame = self
+                .reader
+                .take(&mut bytes)
+                .map_err(|error| failure(Reason::GuestProtocol, format_args!("{error}")))?;
+            let Some(frame) = frame else { return Ok(()) };
+            self.talk.frame(frame.kind, frame.payload)?;
+        }
+    }
+
+    /// What happened since the last call, oldest first.
+    pub fn events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.talk.events)
+    }
+
+    /// Makes a restored or booted guest unlike its siblings.
+    ///
+    /// # Errors
+    /// `IO` when the host has no entropy.
+    pub fn send_unique(&mut self) -> Result<(), Failure> {
+        let mut random = [0; ENTROPY_LEN.saturating_add(16)];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| failure(Reason::Io, format_args!("getrandom: {error}")))?;
+        let (entropy, nonce) = random.split_at(ENTROPY_LEN);
+        let unique = Unique {
+            entropy: entropy.try_into().unwrap_or([0; ENTROPY_LEN]),
+            wall_clock_ns: now_ns(),
+            nonce: nonce.try_into().unwrap_or([0; 16]),
+        };
+        self.talk.send(HostKind::Unique, unique.encode().as_bytes())
+    }
+
+    /// A frame of the agent.
+    ///
+    /// # Errors
+    /// `GUEST_PROTOCOL` when an agent may not send that now: the caller ends the agent's connection.
+    pub fn from_agent(&mut self, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
+        match kind {
+            HostKind::Stdin | HostKind::StdinEof | HostKind::Signal | HostKind::Stop => {
+                self.talk.send(kind, payload)
+            }
+            HostKind::Unique | HostKind::Config | HostKind::Credit => Err(failure(
+                Reason::GuestProtocol,
+                format_args!("an agent may not send a {kind:?} frame"),
+            )),
+        }
+    }
+
+    /// Asks the guest to stop the app, if it runs one.
+    ///
+    /// # Errors
+    /// None that a running guest can cause.
+    pub fn stop(&mut self, timeout_ms: u32) -> Result<(), Failure> {
+        self.talk.send(HostKind::Stop, Stop { timeout_ms }.encode().as_bytes())
+    }
+
+    /// Bytes waiting for the guest; the caller drains what the pipe took.
+    pub fn to_guest(&mut self) -> &mut Vec<u8> {
+        &mut self.talk.to_guest
+    }
+
+    /// Bytes waiting for the agent; the caller drains what the socket took.
+    pub fn to_agent(&mut self) -> &mut Vec<u8> {
+        &mut self.talk.to_agent
+    }
+
+    /// A fresh agent begins at a frame boundary: what waited for the old one is gone, and spawn has its content.
+    pub fn agent_changed(&mut self) {
+        self.talk.to_agent.clear();
+        self.talk.agent_lost = false;
+    }
+
+    /// True once when the agent let its backlog fill up.
+    pub fn agent_lost(&mut self) -> bool {
+        std::mem::take(&mut self.talk.agent_lost)
+    }
+
+    /// Writes `text` to the pod's log, if there is one.
+    ///
+    /// # Errors
+    /// `IO` when the file cannot be written.
+    pub fn note(&mut self, source: Source, text: &[u8]) -> Result<(), Failure> {
+        self.talk.write_log(source, text)
+    }
+}
+
+impl Talk {
+    fn send(&mut self, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
+        let refuse = |text: std::fmt::Arguments<'_>| failure(Reason::GuestProtocol, text);
+        self.conversation.host(kind).map_err(|error| refuse(format_args!("{error}")))?;
+        append(&mut self.to_guest, kind, payload).map_err(|error| refuse(format_args!("{error}")))?;
+        if self.to_guest.len() > GUEST_BACKLOG_MAX {
+            return Err(refuse(format_args!("the guest does not read its control pipe")));
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, kind: GuestKind, payload: &[u8]) -> Result<(), Failure> {
+        self.conversation
+            .guest(kind)
+            .map_err(|error| failure(Reason::GuestProtocol, format_args!("{error}")))?;
+        match kind {
+            GuestKind::Hello => {
+                let hello = parsed(Hello::parse(payload), kind)?;
+                if hello.version != PROTOCOL_VERSION {
+                    return Err(malformed(kind));
+                }
+                self.events.push(Event::Hello);
+            }
+            GuestKind::UniqueDone => {
+                let config = std::mem::take(&mut self.config);
+                self.send(HostKind::Config, config.as_bytes())?;
+            }
+            GuestKind::Started => {
+                parsed(Started::parse(payload), kind)?;
+                self.grant(Stream::Stdout, WINDOW_MAX)?;
+                self.grant(Stream::Stderr, WINDOW_MAX)?;
+                self.events.push(Event::Ready);
+                self.tell_agent(kind, payload)?;
+            }
+            GuestKind::Stdout => self.output(Stream::Stdout, payload)?,
+            GuestKind::Stderr => self.output(Stream::Stderr, payload)?,
+            GuestKind::Exit => {
+                self.events.push(Event::Exit(parsed(Exit::parse(payload), kind)?));
+                self.tell_agent(kind, payload)?;
+            }
+            GuestKind::Error => {
+                let error = parsed(StartError::parse(payload), kind)?;
+                self.events.push(Event::StartError(format!("{}: {}", error.code.name(), error.text)));
+                self.tell_agent(kind, payload)?;
+            }
+            GuestKind::Credit => self.tell_agent(kind, payload)?,
+        }
+        Ok(())
+    }
+
+    fn output(&mut self, stream: Stream, payload: &[u8]) -> Result<(), Failure> {
+        let [stdout, stderr] = &mut self.windows;
+        let (window, source) = match stream {
+            Stream::Stdout => (stdout, Source::Stdout),
+            Stream::Stderr => (stderr, Source::Stderr),
+        };
+        window.spend(payload.len()).ok_or_else(|| {
+            failure(Reason::GuestProtocol, format_args!("{stream:?} without credit"))
+        })?;
+        self.write_log(source, payload)?;
+        self.grant_back(stream, payload.len())
+    }
+
+    /// Renews what was written to the log, no more: the window never grows. Half a window at a time, so that output in
+    /// single bytes does not come back as a frame for each.
+    fn grant_back(&mut self, stream: Stream, length: usize) -> Result<(), Failure> {
+        let [owed_out, owed_err] = &mut self.owed;
+        let [window_out, window_err] = &mut self.windows;
+        let (owed, window) = match stream {
+            Stream::Stdout => (owed_out, window_out),
+            Stream::Stderr => (owed_err, window_err),
+        };
+        *owed = owed.saturating_add(u32::try_from(length).unwrap_or(0));
+        if *owed < WINDOW_MAX.div_ceil(2) {
+            return Ok(());
+        }
+        let bytes = std::mem::take(owed);
+        window.grant(bytes).ok_or_else(|| {
+            failure(Reason::GuestProtocol, format_args!("{stream:?} has more credit than a window"))
+        })?;
+        self.grant(stream, bytes)
+    }
+
+    fn grant(&mut self, stream: Stream, bytes: u32) -> Result<(), Failure> {
+        self.send(HostKind::Credit, OutputCredit { stream, bytes }.encode().as_bytes())
+    }
+
+    fn write_log(&mut self, source: Source, bytes: &[u8]) -> Result<(), Failure> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        log.append(source, now_ns(), bytes)
+            .map_err(|error| failure(Reason::Io, format_args!("the pod's log: {error}")))
+    }
+
+    fn tell_agent(&mut self, kind: GuestKind, payload: &[u8]) -> Result<(), Failure> {
+        if self.to_agent.len().saturating_add(payload.len()) > AGENT_BACKLOG_MAX {
+            self.agent_lost = true;
+            self.to_agent.clear();
+            return Ok(());
+        }
+        append(&mut self.to_agent, kind, payload)
+            .map_err(|error| failure(Reason::GuestProtocol, format_args!("{error}")))
+    }
+}
+
+fn parsed<T>(value: Option<T>, kind: GuestKind) -> Result<T, Failure> {
+    value.ok_or_else(|| malformed(kind))
+}
+
+fn malformed(kind: GuestKind) -> Failure {
+    failure(Reason::GuestProtocol, format_args!("a {kind:?} frame has a payload that is none"))
+}
+
+/// Wall clock, nanoseconds since 1970.
+fn now_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .ok()
+        .and_then(|since| u64::try_from(since.as_nanos()).ok())
+        .unwrap_or(0)
+}

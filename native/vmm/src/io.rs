@@ -1,0 +1,376 @@
+//! The I/O thread: queues, the control pipe, the agent's stream, and time.
+//!
+//! It owns the conversation with the guest, so it alone knows whether a machine that went off had said EXIT; it ends
+//! the process for every other thread.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use casemate_devices::{CONSOLE_OUTPUT_QUEUE, SLOT_CONSOLE, SLOT_IMAGE, SLOT_INIT};
+use casemate_wire::control::{FromVmm, Reason};
+use casemate_wire::log_ring::Source;
+use casemate_wire::order::Phase;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::agent_stream::AgentStream;
+use crate::board::Board;
+use crate::failure::{Failure, failure};
+use crate::guest::{Event, Guest};
+use crate::machine::Doorbell;
+use crate::report::{Report, exit};
+
+const TOKEN_WAKE: u64 = 1 << 32;
+const TOKEN_STREAM: u64 = TOKEN_WAKE + 1;
+const EVENTS: usize = 16;
+/// Between EXIT and power-off: the guest unmounts; longer and it is switched off.
+const POWER_OFF_WAIT: Duration = Duration::from_secs(10);
+
+/// What the control thread has for the I/O thread; written under the lock, then the board is woken.
+#[derive(Debug, Default)]
+pub struct Mailbox(Mutex<Mail>);
+
+#[derive(Debug, Default)]
+struct Mail {
+    stop: Option<u32>,
+    stream: Option<OwnedFd>,
+}
+
+impl Mailbox {
+    /// Asks for the app to be stopped.
+    pub fn put_stop(&self, timeout_ms: u32) {
+        self.lock().stop = Some(timeout_ms);
+    }
+
+    /// Hands over a fresh pod stream.
+    pub fn put_stream(&self, stream: OwnedFd) {
+        self.lock().stream = Some(stream);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Mail> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Everything the thread works with.
+#[derive(Debug)]
+pub struct Io {
+    board: Arc<Board>,
+    doorbells: Vec<Doorbell>,
+    wake: EventFd,
+    mailbox: Arc<Mailbox>,
+    guest: Guest,
+    agent: AgentStream,
+    report: Report,
+    epoll: Epoll,
+    restored: bool,
+    step: Duration,
+    deadline: Instant,
+}
+
+/// What an [`Io`] is made of.
+#[derive(Debug)]
+pub struct Wiring {
+    /// The bus.
+    pub board: Arc<Board>,
+    /// The queues' doorbells.
+    pub doorbells: Vec<Doorbell>,
+    /// Rung by the board and the control thread.
+    pub wake: EventFd,
+    /// From the control thread.
+    pub mailbox: Arc<Mailbox>,
+    /// The conversation.
+    pub guest: Guest,
+    /// The agent's stream; absent for a template.
+    pub stream: Option<OwnedFd>,
+    /// To spawn.
+    pub report: Report,
+    /// The machine comes from a template.
+    pub restored: bool,
+    /// How long each step of the start may take.
+    pub step: Duration,
+}
+
+impl Io {
+    /// Registers everything that can become readable.
+    ///
+    /// # Errors
+    /// `IO` when the kernel refuses.
+    pub fn new(wiring: Wiring) -> Result<Self, Failure> {
+        let epoll = Epoll::new().map_err(|error| io_failure(&error))?;
+        let watch = |event: &EventFd, token| {
+            let wanted = EpollEvent::new(EventSet::IN, token);
+            epoll
+                .ctl(ControlOperation::Add, event.as_raw_fd(), wanted)
+                .map_err(|error| io_failure(&error))
+        };
+        for (index, bell) in (0_u64..).zip(&wiring.doorbells) {
+            watch(&bell.event, index)?;
+        }
+        watch(&wiring.wake, TOKEN_WAKE)?;
+        let mut agent = AgentStream::new(TOKEN_STREAM);
+        if let Some(stream) = wiring.stream {
+            agent.replace(&epoll, stream).map_err(|error| io_failure(&error))?;
+        }
+        Ok(Self {
+            board: wiring.board,
+            doorbells: wiring.doorbells,
+            wake: wiring.wake,
+            mailbox: wiring.mailbox,
+            guest: wiring.guest,
+            agent,
+            report: wiring.report,
+            epoll,
+            restored: wiring.restored,
+            step: wiring.step,
+            deadline: Instant::now(),
+        })
+    }
+
+    /// Works until the machine is off and then ends the process. Returns only for a template, at HELLO.
+    pub fn run(&mut self, template: bool) {
+        self.deadline = Instant::now().checked_add(self.step).unwrap_or(self.deadline);
+        if let Err(failure) = self.serve(template) {
+            self.give_up(&failure);
+        }
+    }
+
+    fn serve(&mut self, template: bool) -> Result<(), Failure> {
+        if self.restored {
+            self.guest.send_unique()?;
+            self.board.slots().for_each(|mut device| device.resume());
+            self.take_output()?;
+        }
+        loop {
+            if self.settle(template)? {
+                return Ok(());
+            }
+            self.wait()?;
+        }
+    }
+
+    /// Everything that can be done without waiting. True when a template may be taken.
+    fn settle(&mut self, template: bool) -> Result<bool, Failure> {
+        loop {
+            let Mail { stop, stream } = std::mem::take(&mut *self.mailbox.lock());
+            if let Some(stream) = stream {
+                self.guest.agent_changed();
+                self.agent.replace(&self.epoll, stream).map_err(|error| io_failure(&error))?;
+            }
+            if let Some(timeout_ms) = stop {
+                self.stop(timeout_ms)?;
+            }
+            for (slot, queue) in self.board.rung() {
+                self.notify(slot, queue)?;
+            }
+            if self.board.off().is_some() {
+                self.finish();
+            }
+            for event in self.guest.events() {
+                if template && event == Event::Hello {
+                    return Ok(true);
+                }
+                self.act(&event)?;
+            }
+            self.agent.flush(&mut self.guest);
+            if !self.push_to_guest() {
+                break;
+            }
+        }
+        let wants_input = self.guest.phase() == Phase::Running && self.guest.to_guest().is_empty();
+        self.agent.watch(&self.epoll, wants_input, !self.guest.to_agent().is_empty());
+        Ok(false)
+    }
+
+    /// True when the pipe took something and may take more.
+    fn push_to_guest(&mut self) -> bool {
+        let waiting = self.guest.to_guest();
+        if waiting.is_empty() {
+            return false;
+        }
+        let Some(mut console) = self.board.slot(SLOT_CONSOLE) else { return false };
+        let taken = console.console_push(waiting);
+        waiting.drain(..taken.min(waiting.len()));
+        taken != 0
+    }
+
+    fn wait(&mut self) -> Result<(), Failure> {
+        let mut events = [EpollEvent::default(); EVENTS];
+        let count = match self.epoll.wait(self.timeout_ms(), &mut events) {
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+            Err(error) => return Err(io_failure(&error)),
+        };
+        for event in events.iter().take(count) {
+            self.ready(event.data(), event.event_set())?;
+        }
+        if count == 0 && self.phase_has_deadline() && Instant::now() >= self.deadline {
+            return self.too_late();
+        }
+        Ok(())
+    }
+
+    fn ready(&mut self, token: u64, flags: EventSet) -> Result<(), Failure> {
+        match token {
+            TOKEN_WAKE => {
+                let _ = self.wake.read();
+                Ok(())
+            }
+            TOKEN_STREAM => {
+                self.agent.receive(&mut self.guest, flags);
+                Ok(())
+            }
+            index => {
+                let bell = usize::try_from(index).ok().and_then(|index| self.doorbells.get(index));
+                let Some(bell) = bell else { return Ok(()) };
+                let _ = bell.event.read();
+                let (slot, queue) = (bell.slot, bell.queue);
+                self.notify(slot, queue)
+            }
+        }
+    }
+
+    fn notify(&mut self, slot: u32, queue: u16) -> Result<(), Failure> {
+        if let Some(mut device) = self.board.slot(slot) {
+            device.notify(queue);
+            let (fault, verity) = (device.fault(), device.take_verity_failure());
+            drop(device);
+            if let Some(block) = verity {
+                return Err(unverified(slot, block));
+            }
+            if let Some(fault) = fault {
+                return Err(failure(Reason::DeviceQueue, format_args!("device {slot}: {fault}")));
+            }
+        }
+        if slot == SLOT_CONSOLE && queue == CONSOLE_OUTPUT_QUEUE {
+            return self.take_output();
+        }
+        Ok(())
+    }
+
+    fn take_output(&mut self) -> Result<(), Failure> {
+        let Some(mut console) = self.board.slot(SLOT_CONSOLE) else { return Ok(()) };
+        let mut result = Ok(());
+        let guest = &mut self.guest;
+        console.console_output(&mut |bytes| {
+            if result.is_ok() {
+                result = guest.receive(bytes);
+            }
+            result.is_ok()
+        });
+        drop(console);
+        result
+    }
+
+    fn act(&mut self, event: &Event) -> Result<(), Failure> {
+        let now = Instant::now();
+        match event {
+            Event::Hello => {
+                self.deadline = now.checked_add(self.step).unwrap_or(now);
+                self.guest.send_unique()?;
+            }
+            Event::Ready => self.report.send(&FromVmm::Ready { restored: self.restored }),
+            Event::Exit(status) => {
+                self.report.send(&FromVmm::Exit(*status));
+                self.deadline = now.checked_add(POWER_OFF_WAIT).unwrap_or(now);
+            }
+            Event::StartError(text) => {
+                return Err(failure(Reason::AppStart, format_args!("{text}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, timeout_ms: u32) -> Result<(), Failure> {
+        match self.guest.phase() {
+            Phase::Starting | Phase::Running | Phase::Over => self.guest.stop(timeout_ms),
+            // Nothing of the tenant runs yet; there is nobody to ask.
+            _ => Err(failure(Reason::GuestGone, format_args!("stopped before the app was started"))),
+        }
+    }
+
+    fn phase_has_deadline(&self) -> bool {
+        self.guest.phase() != Phase::Running
+    }
+
+    /// Milliseconds until the deadline, rounded up so that a wake-up is never early; -1 without one.
+    fn timeout_ms(&self) -> i32 {
+        if !self.phase_has_deadline() {
+            return -1;
+        }
+        let left = self.deadline.saturating_duration_since(Instant::now()).as_millis();
+        i32::try_from(left).unwrap_or(i32::MAX).saturating_add(1)
+    }
+
+    fn too_late(&mut self) -> Result<(), Failure> {
+        match self.guest.phase() {
+            Phase::Over => self.finish(),
+            Phase::Boot => Err(failure(
+                Reason::BootTimeout,
+                format_args!("the guest did not say HELLO within {} ms", self.step.as_millis()),
+            )),
+            phase => Err(failure(
+                Reason::GuestSilent,
+                format_args!("the guest said nothing in phase {phase:?} for {} ms", self.step.as_millis()),
+            )),
+        }
+    }
+
+    /// The machine is off, or has had its time to go off. What the guest wrote before its last instruction is still
+    /// in the queue; it counts.
+    fn finish(&mut self) -> ! {
+        let drained = self.notify(SLOT_CONSOLE, CONSOLE_OUTPUT_QUEUE);
+        let events = self.guest.events();
+        let acted = events.iter().try_for_each(|event| self.act(event));
+        if let Err(failure) = drained.and(acted) {
+            self.give_up(&failure);
+        }
+        self.agent.flush(&mut self.guest);
+        if self.guest.phase() == Phase::Over {
+            self.write_boot_log();
+            exit(0);
+        }
+        let panicked = self.board.serial().log().windows(12).any(|text| text == b"Kernel panic");
+        let failure = match self.board.off() {
+            _ if panicked => failure(Reason::GuestPanic, format_args!("the guest's kernel panicked")),
+            Some(off) => {
+                let (reason, text) = off.explain();
+                failure(reason, format_args!("{text}"))
+            }
+            None => failure(Reason::GuestSilent, format_args!("the guest did not power off")),
+        };
+        self.give_up(&failure)
+    }
+
+    fn give_up(&mut self, failure: &Failure) -> ! {
+        self.agent.flush(&mut self.guest);
+        self.write_boot_log();
+        let _ = self.guest.note(Source::VmmNote, failure.to_string().as_bytes());
+        self.report.die(failure)
+    }
+
+    /// The guest kernel's words, bounded by the serial port's buffer, go to the pod's log; without a log (a template)
+    /// there is nobody to read them but through the failure's text.
+    fn write_boot_log(&mut self) {
+        let log = self.board.serial().log();
+        let _ = self.guest.note(Source::GuestConsole, &log);
+    }
+}
+
+fn unverified(slot: u32, block: u64) -> Failure {
+    let disk = match slot {
+        SLOT_INIT => "init",
+        SLOT_IMAGE => "image",
+        _ => "disk",
+    };
+    failure(
+        Reason::Verity,
+        format_args!("block {block} of the {disk} is not the one its signature covers"),
+    )
+}
+
+fn io_failure(error: &std::io::Error) -> Failure {
+    failure(Reason::Io, format_args!("the I/O thread: {error}"))
+}

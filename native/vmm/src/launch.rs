@@ -1,0 +1,182 @@
+//! From the launch document to checked parts: the second wall.
+//!
+//! Spawn has checked all of this already. It is checked again here because spawn is one program and one bug: a VMM
+//! started by hand, or by a spawn that was fooled, refuses just the same.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+use casemate_devices::{Scratch, Verified, Verity};
+use casemate_ticket::document::{DOCUMENT_BYTES_MAX, LaunchDocument, Mode};
+use casemate_ticket::spec::{Limits, Machine, Spec, Template, TemplateSpec, VerifiedDisk, Vmm};
+use casemate_ticket::ticket::check;
+use casemate_wire::control::Reason;
+use rustix::fs::fstat;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::descriptors::{
+    Access, DOCUMENT, IMAGE, INIT, KERNEL, LOG, MEMORY, SCRATCH, STATE, check_blocks, file,
+    present, read_verified, sealed,
+};
+use crate::failure::{Failure, failure};
+
+/// Where the machine starts from.
+#[derive(Debug)]
+pub enum Start {
+    /// A kernel image, verified.
+    Cold {
+        /// The ELF file.
+        kernel: Vec<u8>,
+    },
+    /// A template: state verified, memory sealed.
+    Restore {
+        /// The saved machine.
+        state: Vec<u8>,
+        /// Guest memory as data extents.
+        memory: File,
+    },
+}
+
+/// What only a tenant's pod has.
+#[derive(Debug)]
+pub struct Pod {
+    /// The tenant's image and the pod's scratch disk, until they are part of a machine.
+    disks: Option<(Verified, Scratch)>,
+    /// The pod's log and its size in bytes.
+    pub log: (File, u64),
+    /// CONFIG for guest-init, canonical JSON.
+    pub guest_config: String,
+    /// Filter digests the spec names.
+    pub vmm: Vmm,
+}
+
+impl Pod {
+    /// The disks, for the machine. Once.
+    pub fn take_disks(&mut self) -> Option<(Verified, Scratch)> {
+        self.disks.take()
+    }
+}
+
+/// All parts of a VM, each checked against the spec.
+#[derive(Debug)]
+pub struct Parts {
+    /// Processors, memory, command line.
+    pub machine: Machine,
+    /// Time and size limits.
+    pub limits: Limits,
+    /// Kernel or template.
+    pub start: Start,
+    /// The init disk.
+    pub init: Verified,
+    /// `None` when a template is built.
+    pub pod: Option<Pod>,
+}
+
+/// Reads document and descriptors and checks everything.
+///
+/// # Errors
+/// `LAUNCH_DOCUMENT`, `TICKET`, `MACHINE` or `DESCRIPTOR`, with a sentence.
+pub fn gather() -> Result<Parts, Failure> {
+    let document = read_document()?;
+    match document.mode {
+        Mode::Launch => gather_launch(&document),
+        Mode::Template => gather_template(&document),
+    }
+}
+
+fn read_document() -> Result<LaunchDocument, Failure> {
+    let refuse = |text: std::fmt::Arguments<'_>| failure(Reason::LaunchDocument, text);
+    let document = File::from(OwnedFd::from(present(DOCUMENT, "launch document")?));
+    sealed(&document, "launch document")?;
+    let size = fstat(&document)
+        .map_err(|error| refuse(format_args!("cannot be examined: {error}")))?
+        .st_size;
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    if size > DOCUMENT_BYTES_MAX {
+        return Err(refuse(format_args!("has {size} bytes, more than {DOCUMENT_BYTES_MAX}")));
+    }
+    let mut bytes = vec![0; size];
+    document
+        .read_exact_at(&mut bytes, 0)
+        .map_err(|error| refuse(format_args!("cannot be read: {error}")))?;
+    LaunchDocument::parse(&bytes).map_err(|error| refuse(format_args!("{error}")))
+}
+
+fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
+    let admitted = check(
+        &document.ticket,
+        document.record.as_bytes(),
+        document.spec.as_bytes(),
+        &document.context,
+        boottime_ns(),
+    )
+    .map_err(|error| failure(Reason::Ticket, format_args!("{}: {error}", error.code())))?;
+    let Spec { machine, limits, vmm, kernel, template, init, image, scratch, .. } = admitted.spec;
+    let start = match template {
+        Some(template) => restore_from(&template)?,
+        None => cold_from(kernel.size, kernel.digest)?,
+    };
+    let scratch_file = file(SCRATCH, "scratch", scratch.size, Access::ReadWrite)?;
+    check_blocks(&scratch_file, "scratch", scratch.size, scratch.blocks)?;
+    let scratch = Scratch::new(scratch_file, scratch.size)
+        .map_err(|error| failure(Reason::Descriptor, format_args!("scratch: {error}")))?;
+    let log = file(LOG, "log", admitted.spec.log_size, Access::ReadWrite)?;
+    Ok(Parts {
+        machine,
+        limits,
+        start,
+        init: verified(INIT, "init", &init)?,
+        pod: Some(Pod {
+            disks: Some((verified(IMAGE, "image", &image)?, scratch)),
+            log: (log, admitted.spec.log_size),
+            guest_config: admitted.spec.guest_config,
+            vmm,
+        }),
+    })
+}
+
+fn gather_template(document: &LaunchDocument) -> Result<Parts, Failure> {
+    let spec = TemplateSpec::parse(document.spec.as_bytes())
+        .map_err(|error| failure(Reason::Machine, format_args!("{error}")))?;
+    Ok(Parts {
+        start: cold_from(spec.kernel.size, spec.kernel.digest)?,
+        init: verified(INIT, "init", &spec.init)?,
+        machine: spec.machine,
+        limits: spec.limits,
+        pod: None,
+    })
+}
+
+fn cold_from(size: u64, digest: casemate_ticket::bytes::Digest) -> Result<Start, Failure> {
+    let image = file(KERNEL, "kernel", size, Access::Read)?;
+    Ok(Start::Cold { kernel: read_verified(&image, "kernel", size, digest)? })
+}
+
+/// The memory is not hashed again for each launch: spawn hashed it when it was sealed, and a sealed memfd cannot
+/// change. The state is small and hostile to parse, so it is hashed here as well.
+fn restore_from(template: &Template) -> Result<Start, Failure> {
+    let state = file(STATE, "template state", template.state.size, Access::Read)?;
+    sealed(&state, "template state")?;
+    let memory = file(MEMORY, "template memory", template.memory.size, Access::Read)?;
+    sealed(&memory, "template memory")?;
+    Ok(Start::Restore {
+        state: read_verified(&state, "template state", template.state.size, template.state.digest)?,
+        memory,
+    })
+}
+
+fn verified(number: i32, role: &str, disk: &VerifiedDisk) -> Result<Verified, Failure> {
+    let image = file(number, role, disk.size, Access::Read)?;
+    let verity =
+        Verity { data_blocks: disk.data_blocks, root: disk.root, salt: disk.salt.clone() };
+    Verified::new(image, disk.size, verity)
+        .map_err(|error| failure(Reason::Descriptor, format_args!("{role}: {error}")))
+}
+
+/// `CLOCK_BOOTTIME` in nanoseconds: the clock of tickets, which goes on in suspend and starts anew with the host.
+fn boottime_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}

@@ -1,0 +1,236 @@
+//! Making the virtual machine: KVM's side of it, memory, processors and the bus; booted or restored.
+
+use std::sync::Arc;
+
+use casemate_devices::{
+    Backend, Block, BlockKind, Console, Device, Interrupt, MmioTransport, QUEUE_NOTIFY_OFFSET,
+    Reader, Rng, SLOT_IMAGE, SLOT_SCRATCH, Serial, cmdline_entry, irq, window,
+};
+use casemate_ticket::spec::Machine as Shape;
+use casemate_wire::control::Reason;
+use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::board::Board;
+use crate::failure::{Failure, failure};
+use crate::launch::{Parts, Pod, Start};
+use crate::state::MachineState;
+use crate::{cpuid, memory, memory_unsafe, mptable, pvh, vcpu_state};
+
+/// Above guest memory, where KVM on VMX without unrestricted guest keeps three pages of its own.
+const TSS_ADDRESS: usize = 0xfffb_d000;
+const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
+const MIB: u64 = 1 << 20;
+
+/// A queue's doorbell: the guest's write to QueueNotify makes it readable without an exit to this process.
+#[derive(Debug)]
+pub struct Doorbell {
+    /// The device.
+    pub slot: u32,
+    /// The queue.
+    pub queue: u16,
+    /// Readable after a notification.
+    pub event: EventFd,
+}
+
+/// A machine that is ready to run and has not.
+#[derive(Debug)]
+pub struct Machine {
+    /// `/dev/kvm`; closed before the guest runs, but for a template's.
+    pub kvm: Kvm,
+    /// The VM.
+    pub vm: VmFd,
+    /// Guest memory.
+    pub memory: GuestMemoryMmap,
+    /// Processors, by id.
+    pub vcpus: Vec<VcpuFd>,
+    /// The bus.
+    pub board: Arc<Board>,
+    /// All queues' doorbells.
+    pub doorbells: Vec<Doorbell>,
+    /// Readable when the board has something for the I/O thread.
+    pub wake: EventFd,
+    /// From a template.
+    pub restored: bool,
+}
+
+/// An interrupt line into the in-kernel I/O APIC.
+#[derive(Debug)]
+struct Line(EventFd);
+
+impl Interrupt for Line {
+    fn raise(&self) {
+        // The kernel consumes an irqfd at once; the counter cannot fill up.
+        let _ = self.0.write(1);
+    }
+}
+
+fn refuse(what: &str, error: impl std::fmt::Display) -> Failure {
+    failure(Reason::Kvm, format_args!("{what}: {error}"))
+}
+
+/// An eventfd as every thread here wants it.
+///
+/// # Errors
+/// `KVM` when the process has no descriptor left.
+pub fn event() -> Result<EventFd, Failure> {
+    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(|error| refuse("eventfd", error))
+}
+
+/// Builds the machine of `parts` on `kvm` and boots or restores it, up to the first instruction. Gives back what of
+/// the pod is not part of the machine.
+///
+/// # Errors
+/// `KVM`, `MACHINE`, `KERNEL_LOAD` or `TEMPLATE_STATE`, naming the step.
+pub fn build(kvm: Kvm, parts: Parts) -> Result<(Machine, Option<Pod>), Failure> {
+    let Parts { machine: shape, limits, start, init, mut pod } = parts;
+    let memory = memory::allocate(shape.memory_mib)?;
+    let vm = kvm.create_vm().map_err(|error| refuse("KVM_CREATE_VM", error))?;
+    vm.set_tss_address(TSS_ADDRESS).map_err(|error| refuse("TSS address", error))?;
+    vm.set_identity_map_address(IDENTITY_MAP_ADDRESS)
+        .map_err(|error| refuse("identity map", error))?;
+    vm.create_irq_chip().map_err(|error| refuse("interrupt chip", error))?;
+    memory_unsafe::register(&vm, &memory)?;
+    let vcpus = (0..u64::from(shape.vcpus))
+        .map(|id| vm.create_vcpu(id).map_err(|error| refuse("KVM_CREATE_VCPU", error)))
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let (image, scratch) = match pod.as_mut().and_then(Pod::take_disks) {
+        Some((image, scratch)) => (Backend::Verified(image), Backend::Scratch(scratch)),
+        None => (Backend::Absent, Backend::Absent),
+    };
+    let wake = event()?;
+    let restored = matches!(start, Start::Restore { .. });
+    // A template's second and third disk have no capacity; after a restore the real ones are put in.
+    let (now, later) = if restored {
+        ([Backend::Absent, Backend::Absent], Some([image, scratch]))
+    } else {
+        ([image, scratch], None)
+    };
+    let devices = devices(Backend::Verified(init), now)?;
+    let mut doorbells = Vec::new();
+    let mut slots = Vec::new();
+    for (slot, device) in (0..).zip(devices) {
+        add_doorbells(&vm, slot, &device, &mut doorbells)?;
+        let line = event()?;
+        vm.register_irqfd(&line, irq(slot)).map_err(|error| refuse("irqfd", error))?;
+        slots.push(MmioTransport::new(device, memory.clone(), Box::new(Line(line))));
+    }
+    let serial = Serial::new(usize::try_from(limits.boot_log_bytes).unwrap_or(0));
+    let board_wake = wake.try_clone().map_err(|error| refuse("eventfd", error))?;
+    let board = Arc::new(Board::new(slots, serial, board_wake));
+    let machine = Machine { kvm, vm, memory, vcpus, board, doorbells, wake, restored };
+    match start {
+        Start::Cold { kernel } => machine.boot(&shape, &kernel)?,
+        Start::Restore { state, memory } => machine.restore(&shape, &state, &memory)?,
+    }
+    if let Some([image, scratch]) = later {
+        machine.attach(SLOT_IMAGE, image)?;
+        machine.attach(SLOT_SCRATCH, scratch)?;
+    }
+    Ok((machine, pod))
+}
+
+fn devices(init: Backend, [image, scratch]: [Backend; 2]) -> Result<[Device; 5], Failure> {
+    let disk = |kind, backend, id| {
+        Block::new(kind, backend, id).map(Device::Block).map_err(|error| refuse(id, error))
+    };
+    Ok([
+        disk(BlockKind::Image, init, "init")?,
+        disk(BlockKind::Image, image, "image")?,
+        disk(BlockKind::Scratch, scratch, "scratch")?,
+        Device::Console(Console::new()),
+        Device::Rng(Rng::new()),
+    ])
+}
+
+fn add_doorbells(
+    vm: &VmFd,
+    slot: u32,
+    device: &Device,
+    doorbells: &mut Vec<Doorbell>,
+) -> Result<(), Failure> {
+    let address = IoEventAddress::Mmio(window(slot).saturating_add(QUEUE_NOTIFY_OFFSET));
+    for (queue, _) in (0_u16..).zip(device.queue_sizes()) {
+        let event = event()?;
+        vm.register_ioevent(&event, &address, u32::from(queue))
+            .map_err(|error| refuse("ioeventfd", error))?;
+        doorbells.push(Doorbell { slot, queue, event });
+    }
+    Ok(())
+}
+
+impl Machine {
+    fn boot(&self, shape: &Shape, kernel: &[u8]) -> Result<(), Failure> {
+        let vcpus = u8::try_from(shape.vcpus).unwrap_or(u8::MAX);
+        let devices: String = (0..5).map(|slot| format!(" {}", cmdline_entry(slot))).collect();
+        let cmdline = format!("{}{devices}", shape.cmdline);
+        let bytes = u64::from(shape.memory_mib).saturating_mul(MIB);
+        let entry = pvh::load(&self.memory, kernel, &cmdline, bytes)?;
+        mptable::write(&self.memory, vcpus)?;
+        for (id, vcpu) in (0..).zip(&self.vcpus) {
+            let table = cpuid::template(&self.kvm, id, vcpus)?;
+            vcpu.set_cpuid2(&table).map_err(|error| refuse("CPUID", error))?;
+            if id == 0 {
+                pvh::set_registers(vcpu, entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn restore(&self, shape: &Shape, state: &[u8], template: &std::fs::File) -> Result<(), Failure> {
+        let refuse = |text: std::fmt::Arguments<'_>| failure(Reason::TemplateState, text);
+        let state =
+            MachineState::decode(state).map_err(|error| refuse(format_args!("{error}")))?;
+        if state.memory_mib != shape.memory_mib || state.vcpus.len() != self.vcpus.len() {
+            return Err(refuse(format_args!("the template is of another shape")));
+        }
+        memory::lay_template(&self.memory, template)?;
+        for (vcpu, saved) in self.vcpus.iter().zip(&state.vcpus) {
+            vcpu_state::restore(vcpu, saved)?;
+        }
+        for chip in &state.chips {
+            self.vm.set_irqchip(chip).map_err(|error| refuse(format_args!("irqchip: {error}")))?;
+        }
+        let mut clock = state.clock;
+        clock.flags = 0;
+        self.vm.set_clock(&clock).map_err(|error| refuse(format_args!("clock: {error}")))?;
+        let mut reader = Reader::new(&state.devices);
+        for mut device in self.board.slots() {
+            device
+                .restore(&mut reader)
+                .map_err(|error| refuse(format_args!("a device: {error}")))?;
+        }
+        if reader.rest().is_empty() {
+            return Ok(());
+        }
+        Err(refuse(format_args!("bytes are left over after the devices")))
+    }
+
+    fn attach(&self, slot: u32, backend: Backend) -> Result<(), Failure> {
+        let mut device = self.board.slot(slot).ok_or_else(|| refuse("slot", "is missing"))?;
+        device.attach(backend).map_err(|error| refuse("disk", error))
+    }
+
+    /// The whole state of a machine whose processors do not run.
+    ///
+    /// # Errors
+    /// `KVM` naming the call that was refused.
+    pub fn save(&self, memory_mib: u32) -> Result<MachineState, Failure> {
+        let mut chips = [kvm_bindings::kvm_irqchip::default(); crate::state::CHIPS];
+        for (id, chip) in (0..).zip(&mut chips) {
+            chip.chip_id = id;
+            self.vm.get_irqchip(chip).map_err(|error| refuse("irqchip", error))?;
+        }
+        let vcpus = self
+            .vcpus
+            .iter()
+            .map(|vcpu| vcpu_state::save(&self.kvm, vcpu))
+            .collect::<Result<_, _>>()?;
+        let mut devices = Vec::new();
+        self.board.slots().for_each(|device| device.save(&mut devices));
+        let clock = self.vm.get_clock().map_err(|error| refuse("clock", error))?;
+        Ok(MachineState { memory_mib, vcpus, chips, clock, devices })
+    }
+}

@@ -1,0 +1,69 @@
+//! Guest memory as KVM and the kernel's memory manager see it: the two calls that no library makes safe.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+use crate::failure::{Failure, failure};
+use casemate_wire::control::Reason;
+
+/// Tells KVM where the guest's memory is: one slot, from guest address 0.
+///
+/// # Errors
+/// `KVM` when the region cannot be found or KVM refuses it.
+pub fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), Failure> {
+    let base = memory
+        .get_host_address(GuestAddress(0))
+        .map_err(|error| failure(Reason::Kvm, format_args!("guest memory has no start: {error}")))?;
+    let region = kvm_userspace_memory_region {
+        slot: 0,
+        flags: 0,
+        guest_phys_addr: 0,
+        memory_size: memory.iter().map(GuestMemoryRegion::len).sum(),
+        userspace_addr: base.expose_provenance() as u64,
+    };
+    // SAFETY: the mapping belongs to `memory`, which lives as long as the process (the VM is never taken apart).
+    unsafe { vm.set_user_memory_region(region) }
+        .map_err(|error| failure(Reason::Kvm, format_args!("set_user_memory_region: {error}")))
+}
+
+/// Lays `length` bytes of `file` from `offset` over the guest memory at the same address, private to this process.
+///
+/// Only extents that hold data are laid: a private mapping of a memfd's hole would cost its page twice, once in
+/// the memfd and once as the copy.
+///
+/// # Errors
+/// `TEMPLATE_STATE` when the range is not inside the guest's memory or the kernel refuses the mapping.
+pub fn overlay(
+    memory: &GuestMemoryMmap,
+    file: impl AsFd,
+    offset: u64,
+    length: usize,
+) -> Result<(), Failure> {
+    let refuse = |why: std::fmt::Arguments<'_>| failure(Reason::TemplateState, why);
+    let target = memory
+        .get_slice(GuestAddress(offset), length)
+        .map_err(|error| refuse(format_args!("extent outside guest memory: {error}")))?;
+    let file_offset = libc::off_t::try_from(offset)
+        .map_err(|_| refuse(format_args!("extent offset does not fit a file offset")))?;
+    let target = target.ptr_guard_mut();
+    // SAFETY: the target range is inside one mapping that this process owns, checked by `get_slice`; nothing holds a
+    // reference into it; MAP_FIXED replaces exactly these pages.
+    let mapped = unsafe {
+        libc::mmap(
+            target.as_ptr().cast(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+            file.as_fd().as_raw_fd(),
+            file_offset,
+        )
+    };
+    if mapped == libc::MAP_FAILED {
+        let error = std::io::Error::last_os_error();
+        return Err(refuse(format_args!("mmap of a template extent: {error}")));
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+/** What the tenants folder offers. */
+export { TENANTS_ERROR_CODES, TenantsError, type TenantsErrorCode } from './errors.ts'
+export { DATABASE_FILE, openTenants, type TenantsConfig } from './open.ts'
+export { POD_JSON_BYTES_MAX, type Pod, type PodChanges, type PodProblem } from './pod.ts'
+export { isFinal, POD_STATES, type PodState, parsePodState } from './pod-state.ts'
+export {
+  type Caller,
+  type OperatorScope,
+  operatorFromPeer,
+  systemScope,
+  type TenantScope,
+} from './scope.ts'
+export {
+  type Answer,
+  type Created,
+  IDEMPOTENCY_MS,
+  type IdempotencyKey,
+  type NewPod,
+  parseIdempotencyKey,
+  RESPONSE_BYTES_MAX,
+} from './store/requests.ts'
+export type { TenantChanges } from './store/tenants.ts'
+export type { IssuedToken } from './store/tokens.ts'
+export {
+  DEFAULT_QUOTA_LIMITS,
+  type NewTenant,
+  parseDisplay,
+  parseQuotaLimits,
+  type QuotaLimits,
+  type Tenant,
+  type TenantState,
+} from './tenant.ts'
+export { type NewToken, type Page, Tenants } from './tenants.ts'
+export {
+  type IdentityName,
+  parseIdentityName,
+  TOKEN_BYTES_MAX,
+  TOKEN_MS_DEFAULT,
+  TOKEN_MS_MAX,
+} from './tokens/authority.ts'

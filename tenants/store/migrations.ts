@@ -1,0 +1,135 @@
+/**
+ * The schema, step by step. Steps are only ever added: a database remembers each step's digest, and
+ * a step that was edited later is refused. `user_version` is the number of steps applied.
+ */
+import { createHash } from 'node:crypto'
+import type { DatabaseSync } from 'node:sqlite'
+import { TenantsError } from '../errors.ts'
+
+const FIRST = `
+CREATE TABLE tenants (
+  id TEXT PRIMARY KEY,
+  display TEXT NOT NULL,
+  trust TEXT NOT NULL DEFAULT 'untrusted' CHECK (trust IN ('untrusted', 'verified', 'trusted')),
+  state TEXT NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'suspended')),
+  created_ms INTEGER NOT NULL,
+  image_rule TEXT CHECK (image_rule IS NULL OR json_valid(image_rule)),
+  image_rule_digest TEXT CHECK ((image_rule IS NULL) = (image_rule_digest IS NULL)),
+  quota_vcpus INTEGER NOT NULL CHECK (quota_vcpus >= 0),
+  quota_memory_mib INTEGER NOT NULL CHECK (quota_memory_mib >= 0),
+  quota_pods INTEGER NOT NULL CHECK (quota_pods >= 0),
+  used_vcpus INTEGER NOT NULL DEFAULT 0 CHECK (used_vcpus >= 0),
+  used_memory_mib INTEGER NOT NULL DEFAULT 0 CHECK (used_memory_mib >= 0),
+  used_pods INTEGER NOT NULL DEFAULT 0 CHECK (used_pods >= 0)
+) STRICT;
+CREATE TABLE pods (
+  id TEXT PRIMARY KEY,
+  tenant TEXT NOT NULL REFERENCES tenants (id),
+  state TEXT NOT NULL
+    CHECK (state IN ('requested', 'launching', 'running', 'exited', 'failed', 'refused')),
+  identity TEXT NOT NULL,
+  image_reference TEXT NOT NULL,
+  image_digest TEXT,
+  level TEXT CHECK (level IN ('host', 'container', 'vm')),
+  spec_digest TEXT,
+  record_index INTEGER CHECK (record_index >= 0),
+  reserved INTEGER NOT NULL DEFAULT 0 CHECK (reserved IN (0, 1)),
+  vcpus INTEGER NOT NULL DEFAULT 0,
+  memory_mib INTEGER NOT NULL DEFAULT 0,
+  created_ms INTEGER NOT NULL,
+  started_ms INTEGER,
+  ended_ms INTEGER,
+  exit TEXT CHECK (exit IS NULL OR json_valid(exit)),
+  problem TEXT CHECK (problem IS NULL OR json_valid(problem)),
+  facts TEXT CHECK (facts IS NULL OR json_valid(facts)),
+  CHECK (reserved = 0 OR state IN ('requested', 'launching', 'running'))
+) STRICT;
+CREATE UNIQUE INDEX pods_of_tenant ON pods (tenant, id);
+CREATE INDEX pods_unfinished ON pods (state) WHERE state IN ('requested', 'launching', 'running');
+CREATE TABLE idempotency (
+  tenant TEXT NOT NULL REFERENCES tenants (id),
+  identity TEXT NOT NULL,
+  key TEXT NOT NULL,
+  body_digest TEXT NOT NULL,
+  pod TEXT NOT NULL,
+  status INTEGER,
+  response TEXT CHECK ((status IS NULL) = (response IS NULL)),
+  expires_ms INTEGER NOT NULL,
+  PRIMARY KEY (tenant, identity, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_expires ON idempotency (expires_ms);
+CREATE TABLE tokens (
+  jti TEXT PRIMARY KEY,
+  tenant TEXT NOT NULL REFERENCES tenants (id),
+  name TEXT NOT NULL,
+  issued_ms INTEGER NOT NULL,
+  expires_ms INTEGER NOT NULL,
+  revoked_ms INTEGER
+) STRICT;
+CREATE INDEX tokens_expires ON tokens (expires_ms);
+`
+
+const MIGRATIONS: readonly string[] = [FIRST]
+
+/** What `user_version` is when all steps are applied. */
+export const SCHEMA_VERSION: number = MIGRATIONS.length
+
+const LEDGER = `CREATE TABLE IF NOT EXISTS migrations (
+  version INTEGER PRIMARY KEY,
+  sha256 TEXT NOT NULL
+) STRICT;`
+
+const digestOf = (step: string): string => createHash('sha256').update(step).digest('hex')
+
+/**
+ * Applies the missing steps in one transaction.
+ * @throws TenantsError STORE_NEWER, STORE_FOREIGN
+ */
+export function migrate(database: DatabaseSync, applicationId: number): void {
+  database.exec('BEGIN IMMEDIATE')
+  try {
+    const version = versionOf(database)
+    checkLedger(database, version)
+    for (const [index, step] of MIGRATIONS.entries()) {
+      if (index < version) continue
+      database.exec(step)
+      database
+        .prepare('INSERT INTO migrations (version, sha256) VALUES (?, ?)')
+        .run(index + 1, digestOf(step))
+    }
+    // Pragmas take no parameters; both are numbers of this program.
+    database.exec(`PRAGMA application_id = ${applicationId}`)
+    database.exec(`PRAGMA user_version = ${SCHEMA_VERSION}`)
+    database.exec('COMMIT')
+  } catch (error) {
+    if (database.isTransaction) database.exec('ROLLBACK')
+    throw error
+  }
+}
+
+/** @throws TenantsError STORE_NEWER */
+export function versionOf(database: DatabaseSync): number {
+  const version = Number(database.prepare('PRAGMA user_version').get()?.['user_version'])
+  if (version > SCHEMA_VERSION) {
+    throw new TenantsError(
+      'STORE_NEWER',
+      `The database has schema ${version} and this Casemate knows ${SCHEMA_VERSION}: it was written by a newer version. Start that version, or restore a backup of before the upgrade.`,
+      { version, known: SCHEMA_VERSION },
+    )
+  }
+  return version
+}
+
+function checkLedger(database: DatabaseSync, version: number): void {
+  database.exec(LEDGER)
+  const rows = database.prepare('SELECT version, sha256 FROM migrations ORDER BY version').all()
+  const same =
+    rows.length === version &&
+    rows.every((row, index) => row['sha256'] === digestOf(MIGRATIONS[index] ?? ''))
+  if (same) return
+  throw new TenantsError(
+    'STORE_FOREIGN',
+    `The database's schema ${version} was made by other steps than this Casemate's. Start the version that made it.`,
+    { version },
+  )
+}

@@ -1,0 +1,101 @@
+/**
+ * Rows into types. A database file is input like any other: what does not parse is damage, and is
+ * said to be, instead of travelling on.
+ */
+import { type Canonical, canonicalJson, parseCanonical } from '../../policy/canonical.ts'
+import {
+  parseDigest,
+  parseImageRule,
+  parseIsolationLevel,
+  parsePodId,
+  parseTenantId,
+  parseTrust,
+  type Quotas,
+} from '../../policy/index.ts'
+import { TenantsError } from '../errors.ts'
+import { POD_JSON_BYTES_MAX, type Pod, type PodProblem } from '../pod.ts'
+import { parsePodState } from '../pod-state.ts'
+import type { Tenant } from '../tenant.ts'
+import type { PodRow, TenantRow } from './tables.ts'
+
+function read<T>(table: string, id: string, parse: () => T): T {
+  try {
+    return parse()
+  } catch (cause) {
+    throw new TenantsError(
+      'STORE_CORRUPT',
+      `The row ${id} of table ${table} cannot be read; it was changed by hand or damaged. Restore the database from a backup.`,
+      { table },
+      { cause },
+    )
+  }
+}
+
+const orNull = <T>(value: string | null, parse: (text: string) => T): T | null =>
+  value === null ? null : parse(value)
+
+export const quotasOf = (row: TenantRow): Quotas => ({
+  vcpus: { used: row.used_vcpus, limit: row.quota_vcpus },
+  memoryMib: { used: row.used_memory_mib, limit: row.quota_memory_mib },
+  pods: { used: row.used_pods, limit: row.quota_pods },
+})
+
+/** @throws TenantsError STORE_CORRUPT */
+export const tenantOf = (row: TenantRow): Tenant =>
+  read('tenants', row.id, () => {
+    const imageRule = orNull(row.image_rule, parseImageRule)
+    if ((imageRule?.digest ?? null) !== row.image_rule_digest) {
+      throw new TypeError('the image rule is not the one of its digest')
+    }
+    return {
+      id: parseTenantId(row.id),
+      display: row.display,
+      trust: parseTrust(row.trust),
+      state: row.state === 'active' ? 'active' : 'suspended',
+      createdMs: row.created_ms,
+      imageRule,
+      quotas: quotasOf(row),
+    }
+  })
+
+function problemOf(text: string): PodProblem {
+  const value = parseCanonical(text, POD_JSON_BYTES_MAX)
+  if (typeof value === 'object' && value !== null && 'code' in value && 'message' in value) {
+    const { code, message } = value
+    if (typeof code === 'string' && typeof message === 'string') return { code, message }
+  }
+  throw new TypeError('a problem has a code and a message')
+}
+
+/** @throws TenantsError STORE_CORRUPT */
+export const podOf = (row: PodRow): Pod =>
+  read('pods', row.id, () => ({
+    id: parsePodId(row.id),
+    tenant: parseTenantId(row.tenant),
+    state: parsePodState(row.state),
+    identity: row.identity,
+    imageReference: row.image_reference,
+    imageDigest: orNull(row.image_digest, parseDigest),
+    level: orNull(row.level, parseIsolationLevel),
+    specDigest: orNull(row.spec_digest, parseDigest),
+    recordIndex: row.record_index,
+    charge: row.reserved === 1 ? { vcpus: row.vcpus, memoryMib: row.memory_mib, pods: 1 } : null,
+    createdMs: row.created_ms,
+    startedMs: row.started_ms,
+    endedMs: row.ended_ms,
+    exit: orNull(row.exit, (text) => parseCanonical(text, POD_JSON_BYTES_MAX)),
+    problem: orNull(row.problem, problemOf),
+    facts: orNull(row.facts, (text) => parseCanonical(text, POD_JSON_BYTES_MAX)),
+  }))
+
+/**
+ * Canonical JSON of bounded size for a column.
+ * @throws NotCanonical, RangeError
+ */
+export function jsonColumn(value: Canonical): string {
+  const text = canonicalJson(value)
+  if (Buffer.byteLength(text) > POD_JSON_BYTES_MAX) {
+    throw new RangeError(`a pod's JSON is limited to ${POD_JSON_BYTES_MAX} bytes`)
+  }
+  return text
+}

@@ -1,0 +1,69 @@
+/** The tables as Kysely knows them. migrations.ts makes them; times are ms since 1970. */
+import type { Kysely } from 'kysely'
+
+export interface TenantRow {
+  readonly id: string
+  readonly display: string
+  readonly trust: string
+  readonly state: string
+  readonly created_ms: number
+  readonly image_rule: string | null
+  readonly image_rule_digest: string | null
+  readonly quota_vcpus: number
+  readonly quota_memory_mib: number
+  readonly quota_pods: number
+  readonly used_vcpus: number
+  readonly used_memory_mib: number
+  readonly used_pods: number
+}
+
+export interface PodRow {
+  readonly id: string
+  readonly tenant: string
+  readonly state: string
+  readonly identity: string
+  readonly image_reference: string
+  readonly image_digest: string | null
+  readonly level: string | null
+  readonly spec_digest: string | null
+  readonly record_index: number | null
+  /** 1 while vcpus and memory_mib are counted in the tenant's use. */
+  readonly reserved: number
+  readonly vcpus: number
+  readonly memory_mib: number
+  readonly created_ms: number
+  readonly started_ms: number | null
+  readonly ended_ms: number | null
+  readonly exit: string | null
+  readonly problem: string | null
+  readonly facts: string | null
+}
+
+export interface IdempotencyRow {
+  readonly tenant: string
+  readonly identity: string
+  readonly key: string
+  readonly body_digest: string
+  readonly pod: string
+  readonly status: number | null
+  readonly response: string | null
+  readonly expires_ms: number
+}
+
+export interface TokenRow {
+  readonly jti: string
+  readonly tenant: string
+  readonly name: string
+  readonly issued_ms: number
+  readonly expires_ms: number
+  readonly revoked_ms: number | null
+}
+
+export interface Tables {
+  readonly tenants: TenantRow
+  readonly pods: PodRow
+  readonly idempotency: IdempotencyRow
+  readonly tokens: TokenRow
+}
+
+export type Store = Kysely<Tables>

@@ -1,0 +1,131 @@
+/** The tenants table, but for the use of quotas, which is quota.ts. */
+import { type ImageRule, parseImageRule, type TenantId, type Trust } from '../../policy/index.ts'
+import { TenantsError } from '../errors.ts'
+import { tenantNotFound } from '../scope.ts'
+import {
+  type NewTenant,
+  parseDisplay,
+  parseQuotaLimits,
+  type QuotaLimits,
+  type Tenant,
+  type TenantState,
+} from '../tenant.ts'
+import { tenantOf } from './rows.ts'
+import type { Store } from './tables.ts'
+
+/** @throws TenantsError TENANT_EXISTS */
+export async function insertTenant(
+  store: Store,
+  tenant: NewTenant,
+  nowMs: number,
+): Promise<Tenant> {
+  const quotas = parseQuotaLimits(tenant.quotas)
+  const row = await store
+    .insertInto('tenants')
+    .values({
+      id: tenant.id,
+      display: parseDisplay(tenant.display),
+      trust: tenant.trust,
+      state: 'active',
+      created_ms: nowMs,
+      image_rule: null,
+      image_rule_digest: null,
+      quota_vcpus: quotas.vcpus,
+      quota_memory_mib: quotas.memoryMib,
+      quota_pods: quotas.pods,
+      used_vcpus: 0,
+      used_memory_mib: 0,
+      used_pods: 0,
+    })
+    .onConflict((conflict) => conflict.column('id').doNothing())
+    .returningAll()
+    .executeTakeFirst()
+  if (row !== undefined) return tenantOf(row)
+  throw new TenantsError(
+    'TENANT_EXISTS',
+    `Tenant ${tenant.id} exists already. Choose another id, or change that tenant.`,
+    { tenant: tenant.id },
+  )
+}
+
+/** @throws TenantsError TENANT_NOT_FOUND */
+export async function selectTenant(store: Store, id: TenantId): Promise<Tenant> {
+  const row = await store.selectFrom('tenants').selectAll().where('id', '=', id).executeTakeFirst()
+  if (row === undefined) throw tenantNotFound()
+  return tenantOf(row)
+}
+
+/** By id, at most `limit`, those after `after`. */
+export async function selectTenants(
+  store: Store,
+  page: { readonly limit: number; readonly after: TenantId | null },
+): Promise<readonly Tenant[]> {
+  const rows = await store
+    .selectFrom('tenants')
+    .selectAll()
+    .where('id', '>', page.after ?? '')
+    .orderBy('id')
+    .limit(page.limit)
+    .execute()
+  return rows.map(tenantOf)
+}
+
+/** What operators change of a tenant; an absent member stays as it is. */
+export interface TenantChanges {
+  readonly display?: string
+  readonly trust?: Trust
+  readonly state?: TenantState
+  /** Below what is in use is allowed: nothing is stopped, and nothing more starts. */
+  readonly quotas?: QuotaLimits
+}
+
+/** @throws TenantsError TENANT_NOT_FOUND */
+export async function updateTenant(
+  store: Store,
+  id: TenantId,
+  changes: TenantChanges,
+): Promise<Tenant> {
+  const { display, trust, state, quotas } = changes
+  const limits = quotas === undefined ? null : parseQuotaLimits(quotas)
+  const row = await store
+    .updateTable('tenants')
+    .set({
+      ...(display === undefined ? {} : { display: parseDisplay(display) }),
+      ...(trust === undefined ? {} : { trust }),
+      ...(state === undefined ? {} : { state }),
+      ...(limits === null
+        ? {}
+        : {
+            quota_vcpus: limits.vcpus,
+            quota_memory_mib: limits.memoryMib,
+            quota_pods: limits.pods,
+          }),
+      // So that an empty change is an update too, and finds out whether the tenant exists.
+      id,
+    })
+    .where('id', '=', id)
+    .returningAll()
+    .executeTakeFirst()
+  if (row === undefined) throw tenantNotFound()
+  return tenantOf(row)
+}
+
+/**
+ * Reads the rule and puts it in place of the tenant's last one, or changes nothing.
+ * @throws BadDocument, TenantsError TENANT_NOT_FOUND
+ */
+export async function updateImageRule(
+  store: Store,
+  id: TenantId,
+  text: string,
+): Promise<ImageRule> {
+  const rule = parseImageRule(text)
+  const row = await store
+    .updateTable('tenants')
+    .set({ image_rule: rule.text, image_rule_digest: rule.digest })
+    .where('id', '=', id)
+    .returning('id')
+    .executeTakeFirst()
+  if (row === undefined) throw tenantNotFound()
+  return rule
+}

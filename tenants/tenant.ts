@@ -1,0 +1,49 @@
+/** A tenant as the store holds it, and what can be set about one. */
+import { BadNoun, type ImageRule, type Quotas, type TenantId, type Trust } from '../policy/index.ts'
+
+export type TenantState = 'active' | 'suspended'
+
+export interface Tenant {
+  readonly id: TenantId
+  /** A name for people, 1 to 200 characters. */
+  readonly display: string
+  readonly trust: Trust
+  readonly state: TenantState
+  readonly createdMs: number
+  readonly imageRule: ImageRule | null
+  readonly quotas: Quotas
+}
+
+/** The most a tenant may hold at once. */
+export interface QuotaLimits {
+  readonly vcpus: number
+  readonly memoryMib: number
+  readonly pods: number
+}
+
+/** What a tenant gets that was created without quotas. */
+export const DEFAULT_QUOTA_LIMITS: QuotaLimits = { vcpus: 4, memoryMib: 4096, pods: 16 }
+const QUOTA_MAX = 1_000_000
+
+export interface NewTenant {
+  readonly id: TenantId
+  readonly display: string
+  readonly trust: Trust
+  readonly quotas: QuotaLimits
+}
+
+/** @throws BadNoun */
+export function parseDisplay(input: unknown): string {
+  if (typeof input === 'string' && /^[^\p{C}\p{Zl}\p{Zp}]{1,200}$/u.test(input)) return input
+  throw new BadNoun('display name', 'must be 1 to 200 characters without control characters')
+}
+
+const isQuota = (value: unknown): value is number =>
+  typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= QUOTA_MAX
+
+/** @throws BadNoun */
+export function parseQuotaLimits(input: QuotaLimits): QuotaLimits {
+  const { vcpus, memoryMib, pods } = input
+  if ([vcpus, memoryMib, pods].every(isQuota)) return { vcpus, memoryMib, pods }
+  throw new BadNoun('quotas', `must be integers, 0 to ${QUOTA_MAX}`)
+}

@@ -1,0 +1,232 @@
+/**
+ * The tenants of one host: the only door to the store. It adds the clock and the token key, and
+ * takes a scope for everything that belongs to a tenant.
+ */
+import type { Charge, ImageRule, PodId, TenantFacts, TenantId } from '../policy/index.ts'
+import { TenantsError } from './errors.ts'
+import type { Pod, PodChanges } from './pod.ts'
+import type { PodState } from './pod-state.ts'
+import {
+  type Caller,
+  type OperatorScope,
+  operatorScope,
+  type TenantScope,
+  tenantScope,
+} from './scope.ts'
+import {
+  deletePod,
+  movePod,
+  notePod,
+  selectPod,
+  selectPods,
+  selectUnfinished,
+} from './store/pods.ts'
+import { reserve } from './store/quota.ts'
+import {
+  type Answer,
+  answerRequest,
+  type Created,
+  createPod,
+  type NewPod,
+  selectUnanswered,
+} from './store/requests.ts'
+import type { Store } from './store/tables.ts'
+import {
+  insertTenant,
+  selectTenant,
+  selectTenants,
+  type TenantChanges,
+  updateImageRule,
+  updateTenant,
+} from './store/tenants.ts'
+import { type IssuedToken, insertToken, isLive, revokeToken, selectTokens } from './store/tokens.ts'
+import type { NewTenant, Tenant } from './tenant.ts'
+import {
+  type IdentityName,
+  readToken,
+  signToken,
+  TOKEN_MS_DEFAULT,
+  type TokenAuthority,
+} from './tokens/authority.ts'
+
+export interface TenantsParts {
+  readonly store: Store
+  readonly authority: TokenAuthority
+  /** ms since 1970. */
+  readonly now: () => number
+}
+
+export interface NewToken {
+  readonly jti: string
+  /** Shown once; only its jti is kept. */
+  readonly token: string
+  readonly subject: string
+  readonly expiresMs: number
+}
+
+/** A page of a listing; `limit` 1 to 1000. */
+export interface Page<Cursor> {
+  readonly limit: number
+  readonly cursor: Cursor | null
+}
+
+export class Tenants {
+  readonly #store: Store
+  readonly #authority: TokenAuthority
+  readonly #now: () => number
+
+  constructor({ store, authority, now }: TenantsParts) {
+    this.#store = store
+    this.#authority = authority
+    this.#now = now
+  }
+
+  /**
+   * The scope for a tenant that exists and that the caller may use.
+   * @throws TenantsError TENANT_NOT_FOUND, the same for both
+   */
+  async scope(caller: Caller, tenant: TenantId): Promise<TenantScope> {
+    const scope = tenantScope(caller, tenant)
+    await selectTenant(this.#store, tenant)
+    return scope
+  }
+
+  /** @throws TenantsError OPERATOR_ONLY */
+  operator(caller: Caller): OperatorScope {
+    return operatorScope(caller)
+  }
+
+  /** @throws TenantsError TENANT_EXISTS; BadNoun */
+  async createTenant(_operator: OperatorScope, tenant: NewTenant): Promise<Tenant> {
+    return await insertTenant(this.#store, tenant, this.#now())
+  }
+
+  async getTenant(scope: TenantScope): Promise<Tenant> {
+    return await selectTenant(this.#store, scope.tenant)
+  }
+
+  /** By id; the cursor is the last id of the page before. */
+  async listTenants(_operator: OperatorScope, page: Page<TenantId>): Promise<readonly Tenant[]> {
+    return await selectTenants(this.#store, { limit: limitOf(page), after: page.cursor })
+  }
+
+  async changeTenant(
+    _operator: OperatorScope,
+    tenant: TenantId,
+    changes: TenantChanges,
+  ): Promise<Tenant> {
+    return await updateTenant(this.#store, tenant, changes)
+  }
+
+  /** @throws BadDocument when the text is refused; the rule before it stays */
+  async setImageRule(_operator: OperatorScope, tenant: TenantId, text: string): Promise<ImageRule> {
+    return await updateImageRule(this.#store, tenant, text)
+  }
+
+  /** What a decision has to know of the tenant. */
+  async facts(scope: TenantScope): Promise<TenantFacts> {
+    const { id, trust, state, imageRule, quotas } = await this.getTenant(scope)
+    return { id, trust, suspended: state === 'suspended', imageRule, quotas }
+  }
+
+  /** Signs a token and writes its jti down; the row is there before the token is shown. */
+  async issueToken(
+    _operator: OperatorScope,
+    scope: TenantScope,
+    wanted: { readonly name: IdentityName; readonly lifetimeMs: number | null },
+  ): Promise<NewToken> {
+    const { tenant } = scope
+    const issuedMs = this.#now()
+    const lifetimeMs = wanted.lifetimeMs ?? TOKEN_MS_DEFAULT
+    const grant = { tenant, name: wanted.name, issuedMs, lifetimeMs }
+    const { jti, token, subject, expiresMs } = await signToken(this.#authority, grant)
+    const row = { jti, name: wanted.name, issuedMs, expiresMs, revokedMs: null }
+    await insertToken(this.#store, scope, row)
+    return { jti, token, subject, expiresMs }
+  }
+
+  /** @throws TenantsError TOKEN_TOO_LARGE, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED */
+  async verifyToken(token: string): Promise<Extract<Caller, { kind: 'tenant' }>> {
+    const claims = await readToken(this.#authority, token, this.#now())
+    if (!(await isLive(this.#store, claims.tenant, claims.jti))) {
+      throw new TenantsError('TOKEN_REVOKED', 'The access token was revoked. Get a new one.')
+    }
+    return { kind: 'tenant', ...claims }
+  }
+
+  async listTokens(scope: TenantScope): Promise<readonly IssuedToken[]> {
+    return await selectTokens(this.#store, scope)
+  }
+
+  /** true when the token was live until now. */
+  async revokeToken(scope: TenantScope, jti: string): Promise<boolean> {
+    return await revokeToken(this.#store, scope, jti, this.#now())
+  }
+
+  /** A pod in state `requested`, or the answer to the same request when it was sent before. */
+  async createPod(scope: TenantScope, pod: NewPod): Promise<Created> {
+    return await createPod(this.#store, scope, pod, this.#now())
+  }
+
+  /** Keeps the answer to a pod's request, for the same request sent again. */
+  async answerRequest(scope: TenantScope, pod: PodId, answer: Answer): Promise<void> {
+    await answerRequest(this.#store, scope, pod, answer)
+  }
+
+  async unansweredRequests(): ReturnType<typeof selectUnanswered> {
+    return await selectUnanswered(this.#store)
+  }
+
+  /** @throws Refusal QUOTA_EXCEEDED, TENANT_SUSPENDED; TenantsError POD_STATE_CONFLICT */
+  async reserve(scope: TenantScope, pod: PodId, charge: Charge): Promise<void> {
+    await reserve(this.#store, scope, pod, charge)
+  }
+
+  async getPod(scope: TenantScope, pod: PodId): Promise<Pod> {
+    return await selectPod(this.#store, scope, pod)
+  }
+
+  /** The newest first; the cursor is the last id of the page before. */
+  async listPods(scope: TenantScope, page: Page<PodId>): Promise<readonly Pod[]> {
+    return await selectPods(this.#store, scope, { limit: limitOf(page), before: page.cursor })
+  }
+
+  /** Pods of all tenants that have not ended, for reconcile. */
+  async unfinishedPods(): ReturnType<typeof selectUnfinished> {
+    return await selectUnfinished(this.#store)
+  }
+
+  /**
+   * Moves a pod to its next state; a final one releases its reservation, once.
+   * @throws TenantsError POD_NOT_FOUND, POD_STATE_CONFLICT
+   */
+  async movePod(
+    scope: TenantScope,
+    pod: PodId,
+    to: PodState,
+    changes: PodChanges = {},
+  ): Promise<Pod> {
+    return await movePod(this.#store, scope, pod, { to, changes, nowMs: this.#now() })
+  }
+
+  /** Writes facts of a pod that has not ended. */
+  async notePod(scope: TenantScope, pod: PodId, changes: PodChanges): Promise<Pod> {
+    return await notePod(this.#store, scope, pod, changes)
+  }
+
+  /** @throws TenantsError POD_NOT_FOUND, POD_STATE_CONFLICT while it has not ended */
+  async deletePod(scope: TenantScope, pod: PodId): Promise<void> {
+    await deletePod(this.#store, scope, pod)
+  }
+
+  async close(): Promise<void> {
+    await this.#store.destroy()
+  }
+}
+
+const PAGE_MAX = 1000
+
+function limitOf(page: { readonly limit: number }): number {
+  if (Number.isInteger(page.limit) && page.limit >= 1 && page.limit <= PAGE_MAX) return page.limit
+  throw new RangeError(`a page holds 1 to ${PAGE_MAX} items`)
+}

@@ -10,13 +10,12 @@ export const CANONICAL_DEPTH_MAX = 32
 export const CANONICAL_BYTES_MAX = 2_097_152
 
 /** What canonical JSON can hold. Larger integers travel as decimal strings, unknown is null. */
-export type Canonical =
-  | null
-  | boolean
-  | number
-  | string
-  | readonly Canonical[]
-  | { readonly [name: string]: Canonical }
+export type Canonical = null | boolean | number | string | readonly Canonical[] | CanonicalObject
+export type CanonicalObject = { readonly [name: string]: Canonical }
+
+/** Array.isArray alone does not tell the compiler that a readonly array is none. */
+export const isCanonicalObject = (value: Canonical): value is CanonicalObject =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
 
 /** The value has no canonical form, or the text is not the canonical form of its value. */
 export class NotCanonical extends TypeError {

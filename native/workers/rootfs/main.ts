@@ -7,6 +7,7 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 
+import { canonicalJson } from '../../../policy/canonical.ts'
 import { buildRootfs } from './build.ts'
 import { RootfsFailure } from './failure.ts'
 import { parseRequest } from './parse-request.ts'
@@ -30,7 +31,7 @@ function refused(error: unknown): RootfsAnswer {
 
 async function answer(): Promise<RootfsAnswer> {
   try {
-    const request = parseRequest(readFileSync(REQUEST_FD, 'utf8'))
+    const request = parseRequest(readFileSync(REQUEST_FD))
     const layerFds = request.layers.map((_, index) => LAYERS_FD + index)
     return await buildRootfs(request, OUTPUT_FD, layerFds)
   } catch (error) {
@@ -39,5 +40,4 @@ async function answer(): Promise<RootfsAnswer> {
 }
 
 const result = await answer()
-// A flat document, so naming the members in order is RFC 8785.
-writeFileSync(ANSWER_FD, JSON.stringify(result, Object.keys(result).toSorted()))
+writeFileSync(ANSWER_FD, canonicalJson({ ...result }))

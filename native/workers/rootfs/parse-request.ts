@@ -1,4 +1,5 @@
 /** Reads the request strictly: the worker runs nothing it does not understand whole. */
+import { parseCanonical } from '../../../policy/canonical.ts'
 import { RootfsFailure } from './failure.ts'
 import {
   LAYER_PACKINGS,
@@ -67,12 +68,12 @@ function parseLimits(input: unknown): RootfsLimits {
 }
 
 /** @throws RootfsFailure ROOTFS_REQUEST_INVALID */
-export function parseRequest(text: string): RootfsRequest {
+export function parseRequest(bytes: Uint8Array): RootfsRequest {
   let input: unknown
   try {
-    input = JSON.parse(text)
+    input = parseCanonical(bytes)
   } catch {
-    throw bad('not JSON')
+    throw bad('not canonical JSON')
   }
   const request = membersOf(input, ['v', 'layers', 'limits'], 'the document')
   if (request['v'] !== REQUEST_VERSION) throw bad('another version')

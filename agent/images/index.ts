@@ -1,0 +1,155 @@
+/**
+ * Images, from a reference to a root image: what agent/tasks/launch.ts calls, in this order. Nothing
+ * of a tenant is unpacked before the policy has seen the evidence.
+ */
+import path from 'node:path'
+
+import type { TenantId } from '../../policy/index.ts'
+import { BlobStore } from './blob-store.ts'
+import { Builder, type RunWorker } from './build.ts'
+import { ImageError } from './errors.ts'
+import type { SigningKey } from './keys.ts'
+import { CHECK_MS, PACKED_BYTES_MAX } from './limits.ts'
+import { pullLayers } from './pull.ts'
+import { parseReference } from './reference.ts'
+import type { RegistryAllowance } from './registry/address.ts'
+import type { Credentials } from './registry/authorize.ts'
+import { RegistryClient } from './registry/client.ts'
+import { type Image, resolveImage } from './resolve.ts'
+import { type Rootfs, RootfsStore } from './rootfs-store.ts'
+import { runTask } from './run.ts'
+import { type SignatureForm, type Signed, signImage } from './sign.ts'
+import { collectSignatures } from './signatures/collect.ts'
+import type { BrokenSignature, CheckedSignature, TrustedKey } from './signatures/found.ts'
+
+export type { RunWorker } from './build.ts'
+export type { ProcessFacts } from './config.ts'
+export { IMAGE_ERROR_CODES, ImageError, type ImageErrorCode } from './errors.ts'
+export { generateSigningKey, readSigningKey, type SigningKey, type SigningKeyPair } from './keys.ts'
+export { formatReference, nameOf, parseReference, type Reference } from './reference.ts'
+export type { RegistryAllowance } from './registry/address.ts'
+export type { Credentials } from './registry/authorize.ts'
+export type { Image, ImageLayer } from './resolve.ts'
+export type { Rootfs } from './rootfs-store.ts'
+export type { SignatureForm, Signed } from './sign.ts'
+export type { CheckedSignature, TrustedKey } from './signatures/found.ts'
+
+export interface ImagesPorts {
+  /** Private to the agent; holds blobs and root images. */
+  readonly directory: string
+  /** Registries that the provider vouches for. */
+  readonly allowances: readonly RegistryAllowance[]
+  readonly runWorker: RunWorker
+}
+
+/** An image being worked on for one tenant: the connection to its registry goes with it. */
+export interface ImageSession {
+  readonly image: Image
+  /** Signatures found, checked against `keys`. Policy decides what they are worth. */
+  collectEvidence(keys: readonly TrustedKey[]): Promise<readonly CheckedSignature[]>
+  /** Layers into the tenant's store. */
+  pullLayers(): Promise<void>
+  /** After pullLayers. @param devices keep device nodes: at level vm only */
+  buildRootfs(devices: boolean): Promise<Rootfs>
+  /** @param form null: as the registry has it */
+  sign(key: SigningKey, form: SignatureForm | null): Promise<Signed>
+  close(): Promise<void>
+}
+
+export interface ResolveOptions {
+  readonly tenant: TenantId
+  readonly credentials: Credentials | null
+  /** Signing needs to push. */
+  readonly access: 'pull' | 'pull,push'
+}
+
+export interface Images {
+  /** @throws ImageError */
+  resolve(reference: string, options: ResolveOptions): Promise<ImageSession>
+}
+
+/** Sessions of one tenant at once; the rest of the agent is for the other tenants. */
+const SESSIONS_MAX = 8
+
+const brokenEvidence = ({ form, artifact, detail }: BrokenSignature): CheckedSignature => ({
+  kind: 'cosign-key',
+  keyId: null,
+  form,
+  digest: null,
+  identity: null,
+  artifact,
+  verified: false,
+  reason: 'malformed',
+  payload: null,
+  detail,
+})
+
+async function collectEvidence(
+  client: RegistryClient,
+  { resolved: { digest } }: Image,
+  keys: readonly TrustedKey[],
+): Promise<readonly CheckedSignature[]> {
+  const { found, broken } = await collectSignatures(client, digest)
+  const payloads = found.reduce((sum, { bytes }) => sum + bytes.length, 0)
+  // A check costs about as much as parsing 1 KiB, and there is one for each key and signature.
+  const bytes = payloads + found.length * keys.length * 1024
+  const checked = await runTask(
+    'checkSignatures',
+    { found, keys, digest },
+    { bytes, timeoutMs: CHECK_MS },
+  )
+  return [...checked, ...broken.map(brokenEvidence)]
+}
+
+export function createImages({ directory, allowances, runWorker }: ImagesPorts): Images {
+  const blobs = new BlobStore(path.join(directory, 'blobs'))
+  const rootfs = new RootfsStore(path.join(directory, 'rootfs'))
+  const builder = new Builder({ blobs, rootfs, runWorker })
+  const sessions = new Map<TenantId, number>()
+  const count = (tenant: TenantId, by: number): void => {
+    const now = (sessions.get(tenant) ?? 0) + by
+    if (now > SESSIONS_MAX) {
+      const message = `The tenant has ${SESSIONS_MAX} images under way already. Try again later.`
+      throw new ImageError('IMAGE_BUSY', message)
+    }
+    if (now === 0) sessions.delete(tenant)
+    else sessions.set(tenant, now)
+  }
+  return {
+    resolve: async (text, { tenant, credentials, access }) => {
+      const reference = parseReference(text)
+      const { registry, repository } = reference
+      count(tenant, 1)
+      const client = new RegistryClient({
+        name: { registry, repository },
+        allowances,
+        credentials,
+        access,
+      })
+      let open = true
+      const close = async (): Promise<void> => {
+        if (!open) return
+        open = false
+        count(tenant, -1)
+        await client.close()
+      }
+      try {
+        const image = await resolveImage(client, reference)
+        return {
+          image,
+          collectEvidence: (keys) => collectEvidence(client, image, keys),
+          pullLayers: async () => {
+            await blobs.trim(tenant, PACKED_BYTES_MAX)
+            await pullLayers(client, blobs, tenant, image.layers)
+          },
+          buildRootfs: (devices) => builder.build(image.layers, { tenant, devices }),
+          sign: (key, form) => signImage(client, image.target, key, form),
+          close,
+        }
+      } catch (error) {
+        await close()
+        throw error
+      }
+    },
+  }
+}

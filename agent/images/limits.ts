@@ -1,0 +1,36 @@
+/** Every cap on what registries may send. Sizes in bytes, times in milliseconds. */
+const MIB = 1024 * 1024
+
+/** distribution-spec: manifests up to 4 MiB must be accepted by registries; larger never are here. */
+export const MANIFEST_BYTES_MAX: number = 4 * MIB
+export const CONFIG_BYTES_MAX: number = 8 * MIB
+/** A simplesigning payload or a sigstore bundle. */
+export const SIGNATURE_BYTES_MAX: number = MIB
+/** All signatures of one image together. */
+export const SIGNATURES_BYTES_MAX: number = 4 * MIB
+/** Notation (CVE-2023-33957) and cosign (CVE-2024-29902) were made to fetch without end. */
+export const SIGNATURES_MAX = 64
+export const REFERRERS_MAX = 1000
+export const REFERRER_PAGES_MAX = 10
+export const INDEX_ENTRIES_MAX = 1000
+/** What Docker's overlay driver can stack; also keeps a build's descriptors under spawn's 250. */
+export const LAYERS_MAX = 127
+/** Layers of one image, packed. */
+export const PACKED_BYTES_MAX: number = 4096 * MIB
+/** Layers of one image, unpacked. */
+export const UNPACKED_BYTES_MAX: number = 8192 * MIB
+/** Names in the image; the worker keeps each in memory. */
+export const ENTRIES_MAX = 400_000
+/** Unpacked to packed, of one layer, for layers that unpack to more than RATIO_FROM_BYTES. */
+export const RATIO_MAX = 100
+export const RATIO_FROM_BYTES: number = 8 * MIB
+export const JSON_DEPTH_MAX = 32
+
+export const TOKEN_BYTES_MAX: number = MIB / 16
+export const DOCUMENT_MS = 30_000
+export const BLOB_MS = 900_000
+export const BUILD_MS = 600_000
+/** Fetching all signatures of one image. */
+export const COLLECT_MS = 60_000
+/** Checking all signatures of one image, in a thread that is ended after it. */
+export const CHECK_MS = 10_000

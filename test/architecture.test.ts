@@ -54,7 +54,8 @@ const says = (file: string): boolean => /\bunsafe\b/u.test(codeOfRust(read(file)
 /** What is wrong with one import, or null. */
 function complaint(folder: string, file: string, specifier: string): string | null {
   if (!specifier.startsWith('.')) {
-    if (builtinModules.includes(specifier)) return `${specifier} is imported without node:`
+    if (!specifier.startsWith('node:') && builtinModules.includes(specifier))
+      return `${specifier} is imported without node:`
     const allowed = outside[folder]?.test(specifier) === true
     return allowed ? null : `${folder} may not use ${specifier}`
   }

@@ -1,5 +1,6 @@
 /** Debian packages, installed without starting a service. */
 import {
+  appendFileSync,
   chmodSync,
   existsSync,
   mkdirSync,
@@ -71,6 +72,9 @@ function installed(names) {
   )
 }
 
+/** What set-up installed, a name a line, so that the README's undo removes that and no more. */
+const INSTALLED_LIST = path.join(cache, 'debian-packages.txt')
+
 const POLICY = '/usr/sbin/policy-rc.d'
 const POLICY_TEXT =
   '#!/bin/sh\n# Written by Casemate set-up while it installs packages: no service starts. Removed when it is done.\nexit 101\n'
@@ -112,6 +116,8 @@ export async function installPackages(names, log, working) {
       await install()
     }
   })
+  mkdirSync(cache, { recursive: true })
+  appendFileSync(INSTALLED_LIST, `${missing.join('\n')}\n`)
 }
 
 /**

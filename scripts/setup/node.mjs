@@ -6,6 +6,8 @@ import { inRoot, node24, tools } from './paths.mjs'
 import { capture } from './run.mjs'
 
 const NODE_VERSION = '24.21.0'
+/** npm runs in the machine's Node: Debian's npm finds its own modules only there. */
+const MACHINE = { PATH: process.env.PATH }
 const ADVICE =
   'check that the npm registry can be reached (npm ping), then run the same command again'
 
@@ -21,6 +23,7 @@ export async function installNode(log, working) {
     ['npm', 'install', '--ignore-scripts', '--no-audit', '--no-fund', '--prefix', tools],
     {
       cwd: tools,
+      env: MACHINE,
       advice: ADVICE,
     },
   )
@@ -41,5 +44,5 @@ function packagesMatch() {
 export async function installPackagesOfNpm(log, working) {
   if (packagesMatch()) return
   working('installing npm packages')
-  await log.run(['npm', 'ci', '--no-audit', '--no-fund'], { advice: ADVICE })
+  await log.run(['npm', 'ci', '--no-audit', '--no-fund'], { env: MACHINE, advice: ADVICE })
 }

@@ -68,7 +68,7 @@ impl Device {
     }
 
     /// The longest ring of each queue.
-    pub(crate) fn queue_sizes(&self) -> &'static [u16] {
+    pub fn queue_sizes(&self) -> &'static [u16] {
         match self {
             Self::Block(_) => &Block::QUEUE_SIZES,
             Self::Console(_) => &Console::QUEUE_SIZES,

@@ -337,15 +337,15 @@ impl MmioTransport {
     /// rang while the state was saved are lost, and raises again what was not acknowledged. The
     /// caller then calls [`Self::console_output`] on a console.
     pub fn resume(&mut self) {
+        if self.registers.interrupt_status != 0 {
+            self.raise(0);
+        }
         for queue in 0_u16.. {
             match self.queues.get(usize::from(queue)) {
                 Some(Some(_)) => self.notify(queue),
                 Some(None) => {}
                 None => break,
             }
-        }
-        if self.registers.interrupt_status != 0 {
-            self.raise(0);
         }
     }
 

@@ -1,0 +1,83 @@
+//! The app's cgroup (version 2): so that a kill by the guest's memory limit can be told from any
+//! other SIGKILL, and init keeps a little memory whatever the app does.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use casemate_wire::payload::ErrorCode;
+
+use crate::failure::{Failure, OrFailure};
+
+/// Memory the app cannot have: what init needs to report that the app ran out of it.
+const RESERVE_BYTES: u64 = 4 * 1_048_576;
+
+/// Makes the app's cgroup below `root`, where cgroup2 is mounted. `None` when the kernel has no
+/// memory controller to offer: then an OOM kill is reported as a signal.
+#[must_use]
+pub fn create(root: &Path) -> Option<PathBuf> {
+    fs::write(root.join("cgroup.subtree_control"), "+memory").ok()?;
+    // Both are a service to the app, which sees them as its own limits; it runs without them too.
+    for controller in ["+pids", "+cpu"] {
+        let _ = fs::write(root.join("cgroup.subtree_control"), controller);
+    }
+    let group = root.join("app");
+    fs::create_dir(&group).ok()?;
+    Some(group)
+}
+
+/// Gives the app what is available now, less a reserve.
+///
+/// # Errors
+/// [`ErrorCode::Other`] when the kernel takes no limit.
+pub fn limit(group: &Path) -> Result<(), Failure> {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let Some(bytes) = available(&meminfo).and_then(|bytes| bytes.checked_sub(RESERVE_BYTES)) else {
+        return Ok(());
+    };
+    fs::write(group.join("memory.max"), bytes.to_string())
+        .or_failure(ErrorCode::Other, "limit the app's memory")
+}
+
+/// Moves the calling process into the group.
+///
+/// # Errors
+/// [`ErrorCode::Other`] when the kernel refuses.
+pub fn enter(group: &Path) -> Result<(), Failure> {
+    fs::write(group.join("cgroup.procs"), "0")
+        .or_failure(ErrorCode::Other, "enter the app's cgroup")
+}
+
+/// Whether the kernel has killed a process of the group for want of memory.
+#[must_use]
+pub fn has_oom_kill(group: &Path) -> bool {
+    fs::read_to_string(group.join("memory.events")).is_ok_and(|events| oom_kills(&events) > 0)
+}
+
+fn oom_kills(events: &str) -> u64 {
+    events
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_kernel_writes() {
+        let events = "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 7\n";
+        assert_eq!(oom_kills(events), 2);
+        assert_eq!(oom_kills("oom 3\n"), 0);
+        let meminfo = "MemTotal:         100000 kB\nMemAvailable:      90000 kB\n";
+        assert_eq!(available(meminfo), Some(90_000 * 1024));
+        assert_eq!(available("MemAvailable: lots kB\n"), None);
+    }
+}

@@ -1,0 +1,136 @@
+//! From fork to exec: the child of init that becomes the app. It is process 1 of the app's pid
+//! namespace from the start; every step that fails is reported on a pipe that a successful exec
+//! closes.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use casemate_ticket::app::App;
+use casemate_wire::payload::{ErrorCode, StartError};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchown};
+use rustix::process::{chdir, setsid, umask};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::system::sethostname;
+use rustix::thread::UnshareFlags;
+
+use crate::failure::{Failure, OrFailure};
+use crate::places::Places;
+use crate::users::{self, DATABASE_BYTES_MAX, Identity};
+use crate::{cgroup, exec, privileges, process_unsafe, root, seal};
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Plan<'a> {
+    /// The app.
+    pub app: &'a App,
+    /// The machine's name.
+    pub hostname: &'a str,
+    /// Where its file systems are.
+    pub places: &'a Places,
+}
+
+/// The app's ends of its pipes.
+#[derive(Debug)]
+pub struct Stdio {
+    /// Reading end.
+    pub stdin: OwnedFd,
+    /// Writing end.
+    pub stdout: OwnedFd,
+    /// Writing end.
+    pub stderr: OwnedFd,
+}
+
+/// Becomes the app, or reports why not and ends. Called in the forked process only.
+pub fn run(plan: &Plan<'_>, stdio: Stdio, report: &OwnedFd) -> ! {
+    let failure = match prepare(plan, stdio, report) {
+        Ok(identity) => finish(plan, &identity),
+        Err(failure) => failure,
+    };
+    let encoded = StartError { code: failure.code, text: &failure.text }.encode();
+    // Nobody is left to tell when this fails too; init sees an app that ended at once.
+    let _ = rustix::io::write(report, &encoded);
+    process_unsafe::exit_now(127)
+}
+
+/// Everything that needs more than the app's own privileges.
+fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &OwnedFd) -> Result<Identity, Failure> {
+    let Plan { app, hostname, places } = plan;
+    if let Some(group) = &places.cgroup {
+        cgroup::enter(group)?;
+    }
+    let apart =
+        UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
+    process_unsafe::unshare(apart).or_failure(ErrorCode::Other, "make namespaces for the app")?;
+    setsid().or_failure(ErrorCode::Other, "begin a session")?;
+    process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
+    sethostname(hostname.as_bytes()).or_failure(ErrorCode::Other, "set the host name")?;
+    umask(Mode::empty());
+    root::enter(places, app.read_only_root)?;
+    let identity = identify(&app.process.user)?;
+    take_stdio(stdio, &identity)?;
+    // From here on a descriptor of init or of the old root can be reached by no path, such as a
+    // working directory of /proc/self/fd/7 (CVE-2024-21626).
+    process_unsafe::close_all_but(report.as_fd())
+        .or_failure(ErrorCode::Other, "close descriptors")?;
+    enter_cwd(&app.process.cwd)?;
+    seal::apply(app.read_only_root)?;
+    Ok(identity)
+}
+
+fn finish(plan: &Plan<'_>, identity: &Identity) -> Failure {
+    let process = &plan.app.process;
+    let env = exec::environment(process, &identity.home, plan.places.glibc_tunables.as_deref());
+    match privileges::apply(plan.app, identity) {
+        Ok(()) => exec::run(&process.args, &env),
+        Err(failure) => failure,
+    }
+}
+
+/// The user of the image, by files of the image, read inside its root.
+fn identify(user: &str) -> Result<Identity, Failure> {
+    let passwd = read_database("/etc/passwd")?;
+    let group = read_database("/etc/group")?;
+    users::resolve(user, &passwd, &group)
+        .map_err(|error| Failure::new(ErrorCode::User, error.to_string()))
+}
+
+/// A regular file of bounded size; one that is absent counts as empty.
+fn read_database(path: &str) -> Result<String, Failure> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).unwrap_or(0);
+    let Ok(file) = File::options().read(true).custom_flags(flags).open(path) else {
+        return Ok(String::new());
+    };
+    let regular = file.metadata().is_ok_and(|data| data.is_file());
+    let mut bytes = Vec::new();
+    let limit = DATABASE_BYTES_MAX.saturating_add(1);
+    file.take(u64::try_from(limit).unwrap_or(0))
+        .read_to_end(&mut bytes)
+        .or_failure(ErrorCode::User, format!("read {path}"))?;
+    if !regular || bytes.len() > DATABASE_BYTES_MAX {
+        let text = format!("{path} is no regular file of at most {DATABASE_BYTES_MAX} bytes");
+        return Err(Failure::new(ErrorCode::User, text));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The pipes become 0, 1 and 2, and the app's own, so that it may open /dev/stdout again.
+fn take_stdio(stdio: Stdio, identity: &Identity) -> Result<(), Failure> {
+    let Stdio { stdin, stdout, stderr } = stdio;
+    let owner = (Some(Uid::from_raw(identity.uid)), Some(Gid::from_raw(identity.gid)));
+    for pipe in [&stdin, &stdout, &stderr] {
+        fchown(pipe, owner.0, owner.1).or_failure(ErrorCode::Other, "give the app its pipes")?;
+    }
+    dup2_stdin(&stdin)
+        .and_then(|()| dup2_stdout(&stdout))
+        .and_then(|()| dup2_stderr(&stderr))
+        .or_failure(ErrorCode::Other, "connect the app's streams")
+}
+
+/// Made when it is missing, with root as its owner, as other OCI runtimes do.
+fn enter_cwd(cwd: &str) -> Result<(), Failure> {
+    fs::create_dir_all(cwd).or_failure(ErrorCode::Cwd, format!("make {cwd:?}"))?;
+    chdir(cwd).or_failure(ErrorCode::Cwd, format!("enter {cwd:?}"))
+}

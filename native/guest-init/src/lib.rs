@@ -1,0 +1,32 @@
+//! guest-init: PID 1 of the virtual machine. It makes a restored machine unlike its siblings, takes
+//! one app from the control pipe, runs it in namespaces of its own and reports how it ended.
+//!
+//! ```text
+//!   boot     mounts, control port, HELLO | UNIQUE: reseed, set the clock, execute itself anew
+//!   session  UNIQUE_DONE, CONFIG | fork -> child | streams, signals, credit | EXIT
+//!   child    root, devices, user, limits, capabilities, seccomp | exec
+//! ```
+//!
+//! The host is taken for hostile as far as that has a meaning (it owns the machine): garbage on the
+//! pipe ends the guest. The image and the app are hostile without qualification: paths of the image
+//! are resolved inside the new root only, and the app has no way back to init or its pipe.
+
+pub mod boot;
+pub mod cgroup;
+pub mod child;
+pub mod devices;
+#[expect(unsafe_code, reason = "two ioctls of /dev/urandom have no safe wrapper")]
+mod entropy_unsafe;
+pub mod exec;
+pub mod failure;
+pub mod link;
+pub mod places;
+pub mod privileges;
+#[expect(unsafe_code, reason = "fork, exec and unshare change what the process is")]
+mod process_unsafe;
+pub mod root;
+pub mod running;
+pub mod seal;
+pub mod session;
+pub mod streams;
+pub mod users;

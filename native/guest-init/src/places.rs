@@ -1,0 +1,60 @@
+//! Where the app's file systems come from. In a machine: two disks. In tests: directories.
+
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use casemate_wire::payload::ErrorCode;
+
+use crate::failure::Failure;
+
+/// How long a disk may stay empty after CONFIG: the VMM has raised its configuration-change
+/// interrupt before it sends CONFIG, so this is the time the guest's driver needs.
+const DISK_TIMEOUT: Duration = Duration::from_secs(30);
+const DISK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Where a file system comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A disk, by the name of its node in /dev. Empty in a template; it gets its capacity by a
+    /// configuration change after the restore.
+    Disk(&'static str),
+    /// A directory of this system, for tests.
+    Directory(PathBuf),
+}
+
+/// Everything outside the app that starting it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The tenant's image; read-only. A disk holds EROFS.
+    pub image: Source,
+    /// What the app writes. A disk holds ext4; a directory is replaced by memory.
+    pub scratch: Source,
+    /// An empty directory to build the new root in.
+    pub staging: PathBuf,
+    /// The app's cgroup (version 2), if the kernel has one.
+    pub cgroup: Option<PathBuf>,
+    /// The value of `GLIBC_TUNABLES` that init itself was started with: set under software KVM
+    /// only, and then the app needs it as much as init does.
+    pub glibc_tunables: Option<String>,
+}
+
+/// Waits until the disk `name` has a capacity and returns its node.
+///
+/// # Errors
+/// [`ErrorCode::Mount`] when it stays empty.
+pub fn wait_for_disk(name: &str) -> Result<PathBuf, Failure> {
+    let size = PathBuf::from(format!("/sys/block/{name}/size"));
+    let begin = Instant::now();
+    while begin.elapsed() < DISK_TIMEOUT {
+        let sectors = std::fs::read_to_string(&size).ok().and_then(|text| text.trim().parse().ok());
+        if sectors.is_some_and(|sectors: u64| sectors > 0) {
+            return Ok(PathBuf::from(format!("/dev/{name}")));
+        }
+        sleep(DISK_INTERVAL);
+    }
+    Err(Failure::new(
+        ErrorCode::Mount,
+        format!("disk {name} has no capacity after {} s", DISK_TIMEOUT.as_secs()),
+    ))
+}

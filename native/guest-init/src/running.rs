@@ -1,0 +1,277 @@
+//! The app as init sees it: a process, three pipes, and what is due when.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use casemate_wire::payload::{ErrorCode, Exit, StartError, Stream};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::{Errno, read};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{
+    Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, pidfd_open, waitid, waitpid,
+};
+use rustix::thread::UnshareFlags;
+
+use crate::cgroup;
+use crate::child::{self, Plan, Stdio};
+use crate::failure::{Failure, OrFailure};
+use crate::link::{Broken, Outbox};
+use crate::process_unsafe::{self, Fork};
+use crate::session::Watched;
+use crate::streams::{Input, Output};
+
+/// How long EXIT waits for the rest of the app's output while none of it moves.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes of a report: code and text of ERROR.
+const REPORT_MAX: usize = 1026;
+
+/// What the child's report says so far.
+pub enum Report {
+    /// The child is still at it.
+    Unfinished,
+    /// The pipe closed without a word: exec has happened.
+    Started,
+    /// A step failed.
+    Failed(Failure),
+}
+
+/// An app between fork and EXIT.
+#[derive(Debug)]
+pub struct Running {
+    /// Its standard input.
+    pub input: Input,
+    stdout: Output,
+    stderr: Output,
+    pid: Pid,
+    process: OwnedFd,
+    report: Option<OwnedFd>,
+    reported: Vec<u8>,
+    group: Option<PathBuf>,
+    stop_asked: bool,
+    kill_at: Option<Instant>,
+    exit: Option<Exit>,
+    drained_at: Option<Instant>,
+}
+
+impl Running {
+    /// Forks the child that becomes the app.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Other`] when the kernel refuses pipes, a namespace or a process.
+    pub fn start(plan: &Plan<'_>) -> Result<Self, Failure> {
+        let group = plan.places.cgroup.clone();
+        if let Some(group) = &group {
+            cgroup::limit(group)?;
+        }
+        let (child_stdin, stdin) = pipe()?;
+        let (stdout, child_stdout) = pipe()?;
+        let (stderr, child_stderr) = pipe()?;
+        let (report, child_report) = pipe()?;
+        for ours in [&stdin, &stdout, &stderr, &report] {
+            fcntl_setfl(ours, OFlags::NONBLOCK).or_failure(ErrorCode::Other, "prepare pipes")?;
+        }
+        // Holds for processes made from now on, and this is the only one.
+        process_unsafe::unshare(UnshareFlags::NEWPID)
+            .or_failure(ErrorCode::Other, "make a process namespace for the app")?;
+        let pid = match process_unsafe::fork().or_failure(ErrorCode::Other, "make a process")? {
+            Fork::Parent(pid) => pid,
+            Fork::Child => {
+                let (stdin, stdout, stderr) = (child_stdin, child_stdout, child_stderr);
+                child::run(plan, Stdio { stdin, stdout, stderr }, &child_report)
+            }
+        };
+        let process = pidfd_open(pid, PidfdFlags::empty())
+            .or_failure(ErrorCode::Other, "watch the app's process")?;
+        Ok(Self {
+            input: Input::new(stdin),
+            stdout: Output::new(Stream::Stdout, stdout),
+            stderr: Output::new(Stream::Stderr, stderr),
+            pid,
+            process,
+            report: Some(report),
+            reported: Vec::new(),
+            group,
+            stop_asked: false,
+            kill_at: None,
+            exit: None,
+            drained_at: None,
+        })
+    }
+
+    /// The app's process id as init sees it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        u32::try_from(self.pid.as_raw_nonzero().get()).unwrap_or(0)
+    }
+
+    /// One of the output streams.
+    pub fn output(&mut self, stream: Stream) -> &mut Output {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    /// Adds what is worth waiting for. Output of an app that has not been announced waits.
+    pub fn watch<'a>(&'a self, outbox: &Outbox, set: &mut Vec<(Watched, PollFd<'a>)>) {
+        let mut add =
+            |watched, fd: &'a OwnedFd, events| set.push((watched, PollFd::new(fd, events)));
+        if let Some(report) = &self.report {
+            add(Watched::Report, report, PollFlags::IN);
+        } else {
+            let outputs = [(Watched::Stdout, &self.stdout), (Watched::Stderr, &self.stderr)];
+            for (watched, output) in outputs {
+                if let (true, Some(fd)) = (output.wants_read(outbox), &output.pipe) {
+                    add(watched, fd, PollFlags::IN);
+                }
+            }
+        }
+        if let (true, Some(fd)) = (self.input.wants_write(), &self.input.pipe) {
+            add(Watched::Stdin, fd, PollFlags::OUT);
+        }
+        if self.exit.is_none() {
+            add(Watched::Process, &self.process, PollFlags::IN);
+        }
+    }
+
+    /// Reads the child's report.
+    ///
+    /// # Errors
+    /// What reading answers.
+    pub fn read_report(&mut self) -> Result<Report, Broken> {
+        let Some(pipe) = &self.report else { return Ok(Report::Unfinished) };
+        let mut buffer = [0_u8; REPORT_MAX];
+        match read(pipe, &mut buffer) {
+            Ok(0) => {}
+            Ok(count) => {
+                self.reported.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                // The child writes once and ends; more than that is not from the child's code.
+                if self.reported.len() <= REPORT_MAX {
+                    return Ok(Report::Unfinished);
+                }
+            }
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Report::Unfinished),
+            Err(errno) => return Err(Broken::Io(errno)),
+        }
+        self.report = None;
+        if self.reported.is_empty() {
+            return Ok(Report::Started);
+        }
+        let failure = StartError::parse(&self.reported).map_or_else(
+            || Failure::new(ErrorCode::Other, "the app's process ended while it was set up"),
+            |error| Failure::new(error.code, error.text),
+        );
+        Ok(Report::Failed(failure))
+    }
+
+    /// The app runs: its input is open, and a STOP that came early takes effect.
+    ///
+    /// # Errors
+    /// As [`Outbox::push`].
+    pub fn begin(&mut self, outbox: &mut Outbox) -> Result<(), Broken> {
+        if self.stop_asked {
+            self.signal(libc::SIGTERM);
+        }
+        self.input.open(outbox)
+    }
+
+    /// Moves output of one stream, at most one frame.
+    ///
+    /// # Errors
+    /// As [`Output::pump`].
+    pub fn pump(&mut self, watched: Watched, outbox: &mut Outbox) -> Result<(), Broken> {
+        let stream = if watched == Watched::Stderr { Stream::Stderr } else { Stream::Stdout };
+        let moved = self.output(stream).pump(outbox)?;
+        if moved && self.exit.is_some() {
+            self.drained_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to the app's first process, unless that has ended.
+    pub fn signal(&self, number: i32) {
+        if self.exit.is_none() {
+            // It may end at any time; that there is nobody to signal is then no error.
+            let _ = process_unsafe::send_signal(self.process.as_fd(), number);
+        }
+    }
+
+    /// SIGKILL, which takes every process of the app's namespace with it.
+    pub fn kill(&self) {
+        self.signal(libc::SIGKILL);
+    }
+
+    /// SIGTERM now, SIGKILL after `timeout`. A second STOP can only bring the end nearer.
+    pub fn stop(&mut self, timeout: Duration) {
+        let at = Instant::now().checked_add(timeout);
+        self.kill_at = match (self.kill_at, at) {
+            (Some(before), Some(at)) => Some(before.min(at)),
+            (before, at) => before.or(at),
+        };
+        if self.report.is_none() && !self.stop_asked {
+            self.signal(libc::SIGTERM);
+        }
+        self.stop_asked = true;
+    }
+
+    /// Kills the app when its time after STOP is over.
+    pub fn kill_when_due(&mut self, now: Instant) {
+        if self.kill_at.is_some_and(|at| at <= now) {
+            self.kill_at = None;
+            self.kill();
+        }
+    }
+
+    /// Takes the app's status, and that of whatever else was left to process 1.
+    ///
+    /// # Errors
+    /// What waiting answers.
+    pub fn reap(&mut self) -> Result<(), Broken> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let Some(status) = waitid(WaitId::PidFd(self.process.as_fd()), options)? else {
+            return Ok(());
+        };
+        self.exit = Some(self.exit_of(&status));
+        self.kill_at = None;
+        self.drained_at = Some(Instant::now());
+        self.input.drop_all();
+        while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+        Ok(())
+    }
+
+    fn exit_of(&self, status: &WaitIdStatus) -> Exit {
+        let number = |value: i32| u8::try_from(value & 0xff).unwrap_or(u8::MAX);
+        match (status.terminating_signal(), status.exit_status()) {
+            (Some(libc::SIGKILL), _) if self.group.as_deref().is_some_and(cgroup::has_oom_kill) => {
+                Exit::Oom(number(libc::SIGKILL))
+            }
+            (Some(signal), _) => Exit::Signal(number(signal)),
+            (None, Some(code)) => Exit::Code(number(code)),
+            (None, None) => Exit::Code(u8::MAX),
+        }
+    }
+
+    /// How the app ended, once its output is out or has been held up for too long.
+    #[must_use]
+    pub fn finished(&self, now: Instant) -> Option<Exit> {
+        let drained = self.stdout.pipe.is_none() && self.stderr.pipe.is_none();
+        let due = self.drain_deadline().is_some_and(|at| at <= now);
+        self.exit.filter(|_| drained || due)
+    }
+
+    /// When something is due next.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.kill_at.into_iter().chain(self.drain_deadline()).min()
+    }
+
+    fn drain_deadline(&self) -> Option<Instant> {
+        self.drained_at.and_then(|at| at.checked_add(DRAIN_TIMEOUT))
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
+    pipe_with(PipeFlags::CLOEXEC).or_failure(ErrorCode::Other, "make a pipe")
+}

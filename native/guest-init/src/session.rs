@@ -1,0 +1,217 @@
+//! One app's life, from UNIQUE_DONE to EXIT, as one poll loop with bounded buffers.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use casemate_ticket::app::App;
+use casemate_wire::frame::{Frame, GuestKind, HostKind};
+use casemate_wire::order::{Conversation, Phase};
+use casemate_wire::payload::{ErrorCode, OutputCredit, Signal, StartError, Started, Stop};
+use rustix::event::{PollFd, PollFlags};
+
+use crate::child::Plan;
+use crate::failure::{Failure, OrFailure};
+use crate::link::{Broken, Inbox, Outbox, poll_for};
+use crate::places::Places;
+use crate::running::{Report, Running};
+
+/// Runs one conversation from `UNIQUE_DONE` on; returns when `EXIT` or `ERROR` has left.
+///
+/// # Errors
+/// [`Broken`] when the host broke the protocol or went away. The app is killed then.
+pub fn run(pipe: &OwnedFd, places: &Places) -> Result<(), Broken> {
+    let mut session = Session {
+        places,
+        conversation: Conversation::reseeding(),
+        inbox: Inbox::default(),
+        outbox: Outbox::default(),
+        running: None,
+    };
+    let answer = session.converse(pipe);
+    if let (Err(_), Some(running)) = (&answer, &session.running) {
+        running.kill();
+    }
+    answer?;
+    session.outbox.flush_all(pipe)
+}
+
+/// A descriptor of the poll set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// The control pipe.
+    Pipe,
+    /// The pipe on which the child reports why it could not become the app.
+    Report,
+    /// The app's process.
+    Process,
+    /// The app's standard input.
+    Stdin,
+    /// The app's standard output.
+    Stdout,
+    /// The app's standard error.
+    Stderr,
+}
+
+struct Session<'a> {
+    places: &'a Places,
+    conversation: Conversation,
+    inbox: Inbox,
+    outbox: Outbox,
+    running: Option<Running>,
+}
+
+impl Session<'_> {
+    fn converse(&mut self, pipe: &OwnedFd) -> Result<(), Broken> {
+        self.say(GuestKind::UniqueDone, &[])?;
+        while self.conversation.phase() != Phase::Over {
+            for (watched, events) in self.wait(pipe)? {
+                if watched == Watched::Pipe {
+                    self.serve_pipe(pipe, events)?;
+                } else {
+                    self.serve_app(watched)?;
+                }
+            }
+            self.look_at_the_clock()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until something can be done, and answers what.
+    fn wait(&self, pipe: &OwnedFd) -> Result<Vec<(Watched, PollFlags)>, Broken> {
+        let mut interest = PollFlags::IN;
+        if self.outbox.pending() > 0 {
+            interest |= PollFlags::OUT;
+        }
+        let mut set = vec![(Watched::Pipe, PollFd::new(pipe, interest))];
+        let mut deadline = None;
+        if let Some(running) = &self.running {
+            running.watch(&self.outbox, &mut set);
+            deadline = running.deadline();
+        }
+        let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let (names, mut fds): (Vec<Watched>, Vec<PollFd<'_>>) = set.into_iter().unzip();
+        // A millisecond on top: a timeout that was rounded down would spin until its time.
+        poll_for(&mut fds, timeout.map(|time| time.saturating_add(Duration::from_millis(1))))?;
+        let ready = names.into_iter().zip(fds.iter().map(PollFd::revents));
+        Ok(ready.filter(|(_, events)| !events.is_empty()).collect())
+    }
+
+    fn serve_pipe(&mut self, pipe: &OwnedFd, events: PollFlags) -> Result<(), Broken> {
+        if events.contains(PollFlags::OUT) {
+            self.outbox.flush_some(pipe.as_fd())?;
+        }
+        if events.difference(PollFlags::OUT).is_empty() {
+            return Ok(());
+        }
+        self.inbox.fill(pipe.as_fd())?;
+        let mut inbox = std::mem::take(&mut self.inbox);
+        let heard = loop {
+            match inbox.next() {
+                Ok(Some(frame)) => match self.hear(frame) {
+                    Ok(()) => {}
+                    Err(broken) => break Err(broken),
+                },
+                Ok(None) => break Ok(()),
+                Err(broken) => break Err(broken),
+            }
+        };
+        self.inbox = inbox;
+        heard
+    }
+
+    fn hear(&mut self, frame: Frame<'_, HostKind>) -> Result<(), Broken> {
+        let Frame { kind, payload } = frame;
+        self.conversation.host(kind)?;
+        let wrong = || Broken::Payload(kind);
+        if kind == HostKind::Config {
+            return self.start(payload);
+        }
+        // After EXIT or ERROR the host may still speak of an app that it does not know ended.
+        let Some(running) = &mut self.running else { return Ok(()) };
+        match kind {
+            HostKind::Unique | HostKind::Config => Ok(()),
+            HostKind::Stdin => {
+                running.input.take(payload)?;
+                running.input.pump(&mut self.outbox)
+            }
+            HostKind::StdinEof => {
+                running.input.end();
+                Ok(())
+            }
+            HostKind::Signal => {
+                let signal = Signal::parse(payload).ok_or_else(wrong)?;
+                let number = i32::try_from(signal.number).map_err(|_| wrong())?;
+                if !(1..=64).contains(&number) {
+                    return Err(wrong());
+                }
+                running.signal(number);
+                Ok(())
+            }
+            HostKind::Credit => {
+                let credit = OutputCredit::parse(payload).ok_or_else(wrong)?;
+                running.output(credit.stream).grant(credit.bytes)
+            }
+            HostKind::Stop => {
+                let stop = Stop::parse(payload).ok_or_else(wrong)?;
+                running.stop(Duration::from_millis(u64::from(stop.timeout_ms)));
+                Ok(())
+            }
+        }
+    }
+
+    fn start(&mut self, config: &[u8]) -> Result<(), Broken> {
+        let started = App::parse_config(config)
+            .or_failure(ErrorCode::Config, "use the configuration")
+            .and_then(|(app, hostname)| {
+                Running::start(&Plan { app: &app, hostname: &hostname, places: self.places })
+            });
+        match started {
+            Ok(running) => {
+                self.running = Some(running);
+                Ok(())
+            }
+            Err(failure) => self.say_error(&failure),
+        }
+    }
+
+    fn serve_app(&mut self, watched: Watched) -> Result<(), Broken> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        match watched {
+            Watched::Pipe => Ok(()),
+            Watched::Report => match running.read_report()? {
+                Report::Unfinished => Ok(()),
+                Report::Started => {
+                    let pid = running.pid();
+                    self.say(GuestKind::Started, Started { pid }.encode().as_bytes())?;
+                    self.running.as_mut().map_or(Ok(()), |app| app.begin(&mut self.outbox))
+                }
+                Report::Failed(failure) => self.say_error(&failure),
+            },
+            Watched::Process => running.reap(),
+            Watched::Stdin => running.input.pump(&mut self.outbox),
+            Watched::Stdout | Watched::Stderr => running.pump(watched, &mut self.outbox),
+        }
+    }
+
+    /// KILL after a STOP; EXIT when the app ended and its output is out or held up for too long.
+    fn look_at_the_clock(&mut self) -> Result<(), Broken> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        running.kill_when_due(Instant::now());
+        match running.finished(Instant::now()) {
+            Some(exit) if self.conversation.phase() == Phase::Running => {
+                self.say(GuestKind::Exit, exit.encode().as_bytes())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn say_error(&mut self, failure: &Failure) -> Result<(), Broken> {
+        let error = StartError { code: failure.code, text: &failure.text };
+        self.say(GuestKind::Error, &error.encode())
+    }
+
+    fn say(&mut self, kind: GuestKind, payload: &[u8]) -> Result<(), Broken> {
+        self.conversation.guest(kind)?;
+        self.outbox.push(kind, payload)
+    }
+}

@@ -1,0 +1,96 @@
+//! The app's part: small things that show what it can see and do.
+
+use std::fs;
+use std::io::{Read, Write, copy, stdin, stdout};
+use std::process::{Command, ExitCode};
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+
+use crate::app_unsafe;
+
+pub fn main(args: &[String]) -> ExitCode {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["exit", code] => return ExitCode::from(code.parse::<u8>().unwrap()),
+        ["both"] => {
+            println!("to stdout");
+            eprintln!("to stderr");
+        }
+        ["args", rest @ ..] => println!("{rest:?}"),
+        ["env"] => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
+        ["print", path] => print!("{}", tell(fs::read_to_string(path))),
+        ["list", path] => list(path),
+        ["write", path] => print!("{}", tell(fs::write(path, "new").map(|()| "written".into()))),
+        ["cwd"] => print!("{}", tell(std::env::current_dir().map(|d| d.display().to_string()))),
+        ["node", path] => node(path),
+        ["copy"] => drop(copy(&mut stdin(), &mut stdout()).unwrap()),
+        ["close-stdin"] => close_stdin(),
+        ["flood", bytes] => flood(bytes.parse().unwrap()),
+        ["abort"] => std::process::abort(),
+        ["wait"] => wait(),
+        ["wait-for-term"] => {
+            app_unsafe::exit_on_term(7);
+            wait();
+        }
+        ["leave-orphan"] => leave_orphan(),
+        ["again"] => {
+            print!("{}", tell(fs::write("/dev/stdout", "once more\n").map(|()| String::new())))
+        }
+        other => panic!("the app does not know {other:?}"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn tell(answer: std::io::Result<String>) -> String {
+    answer.unwrap_or_else(|error| format!("error {}", error.raw_os_error().unwrap_or(0)))
+}
+
+fn list(path: &str) {
+    let mut names: Vec<String> = fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    print!("{}", names.join(" "));
+}
+
+/// A node of the memory device `zero`, and what opening it answers.
+fn node(path: &str) {
+    let made =
+        mknodat(CWD, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(1, 5));
+    let opened = tell(fs::File::open(path).map(|_| "open".into()));
+    print!("{} {opened}", if made.is_ok() { "made" } else { "refused" });
+}
+
+fn wait() {
+    println!("ready");
+    loop {
+        sleep(Duration::from_secs(3600));
+    }
+}
+
+fn close_stdin() {
+    app_unsafe::close_stdin();
+    wait();
+}
+
+fn flood(bytes: usize) {
+    let chunk = [b'x'; 4096];
+    let mut left = bytes;
+    while left > 0 {
+        let now = left.min(chunk.len());
+        stdout().write_all(&chunk[..now]).unwrap();
+        left -= now;
+    }
+}
+
+/// Ends while a grandchild still holds its output.
+fn leave_orphan() {
+    let mut child = Command::new("/bin/app").args(["app", "wait"]).spawn().unwrap();
+    let mut one = [0];
+    // Until the host says that the grandchild has spoken.
+    let _ = stdin().read(&mut one).unwrap();
+    assert!(child.try_wait().unwrap().is_none());
+}

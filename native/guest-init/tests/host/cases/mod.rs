@@ -1,0 +1,34 @@
+//! The cases, by what they look at.
+
+mod process;
+mod protocol;
+mod refusals;
+mod root;
+
+pub type Case = (&'static str, fn());
+
+macro_rules! cases {
+    ($($module:ident: $($name:ident)*;)*) => {
+        /// Every case with its name.
+        pub fn all() -> Vec<Case> {
+            vec![$($((concat!(stringify!($module), "::", stringify!($name)), $module::$name as fn()),)*)*]
+        }
+    };
+}
+
+cases! {
+    process: keeps_streams_apart_and_reports_the_code reports_a_signal passes_arguments_and_environment
+        passes_tunables_only_under_software_kvm sets_user_groups_and_home sets_capabilities
+        raises_ambient_capabilities sets_limits is_process_one_and_sees_no_other
+        inherits_no_descriptor reopens_its_own_stdout_as_another_user finds_programs_on_the_path;
+    root: writes_above_an_image_that_stays_as_it_is refuses_writes_to_a_read_only_root
+        sees_the_default_devices_and_no_others cannot_open_a_node_it_makes masks_and_protects
+        sees_no_mount_of_the_machine keeps_the_image_s_tmp gives_a_tmp_where_none_is;
+    refusals: reports_programs_that_are_not_there_or_not_executable reports_users_that_do_not_exist
+        reads_users_inside_the_image_only reports_a_working_directory_it_cannot_enter
+        reports_an_image_whose_proc_is_a_link applies_seccomp reports_a_bad_seccomp_program
+        reports_a_bad_configuration;
+    protocol: carries_input_under_credit takes_input_nobody_reads keeps_output_to_its_credit
+        stops_with_term_and_then_kill signals_the_app ends_with_the_app_though_an_orphan_holds_its_output
+        ends_at_garbage_and_kills_the_app ends_when_credit_is_exceeded ends_when_the_host_goes;
+}

@@ -1,0 +1,109 @@
+//! CONFIG frames for the tests: a default app, and changes to it.
+
+use casemate_ticket::json::{Value, write};
+
+pub struct Config {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: String,
+    pub user: String,
+    pub gids: Vec<i64>,
+    /// Names without `CAP_`, for all sets but the ambient one.
+    pub capabilities: Vec<&'static str>,
+    pub ambient: Vec<&'static str>,
+    pub rlimits: Vec<(&'static str, i64, i64)>,
+    pub no_new_privileges: bool,
+    pub read_only_root: bool,
+    pub seccomp: Option<Vec<[u8; 8]>>,
+}
+
+/// The app of the image, told to do `what`.
+pub fn app(what: &[&str]) -> Config {
+    let args = ["/bin/app", "app"].iter().chain(what).map(ToString::to_string).collect();
+    Config {
+        args,
+        env: vec!["PATH=/bin".into()],
+        cwd: "/".into(),
+        user: String::new(),
+        gids: vec![],
+        capabilities: vec![],
+        ambient: vec![],
+        rlimits: vec![],
+        no_new_privileges: true,
+        read_only_root: false,
+        seccomp: None,
+    }
+}
+
+fn object(members: &[(&str, Value)]) -> Value {
+    Value::object(members.iter().map(|(name, value)| ((*name).into(), value.clone())).collect())
+}
+
+fn strings<T: AsRef<str>>(items: &[T]) -> Value {
+    Value::Array(items.iter().map(|item| Value::String(item.as_ref().into())).collect())
+}
+
+fn capability_set(names: &[&str]) -> Value {
+    strings(&names.iter().map(|name| format!("CAP_{name}")).collect::<Vec<_>>())
+}
+
+impl Config {
+    pub fn bytes(&self) -> Vec<u8> {
+        let most = capability_set(&self.capabilities);
+        let capabilities = object(&[
+            ("ambient", capability_set(&self.ambient)),
+            ("bounding", most.clone()),
+            ("effective", most.clone()),
+            ("inheritable", capability_set(&self.ambient)),
+            ("permitted", most),
+        ]);
+        let rlimits = self.rlimits.iter().map(|(kind, soft, hard)| {
+            object(&[
+                ("hard", Value::Integer(*hard)),
+                ("soft", Value::Integer(*soft)),
+                ("type", Value::String((*kind).into())),
+            ])
+        });
+        let process = object(&[
+            ("args", strings(&self.args)),
+            ("env", strings(&self.env)),
+            ("cwd", Value::String(self.cwd.clone())),
+            ("user", Value::String(self.user.clone())),
+            (
+                "additional_gids",
+                Value::Array(self.gids.iter().map(|gid| Value::Integer(*gid)).collect()),
+            ),
+            ("capabilities", capabilities),
+            ("rlimits", Value::Array(rlimits.collect())),
+            ("no_new_privileges", Value::Bool(self.no_new_privileges)),
+        ]);
+        let seccomp = self.seccomp.as_ref().map_or(Value::Null, |program| {
+            let digest = format!("sha256:{}", "0".repeat(64));
+            object(&[
+                ("digest", Value::String(digest)),
+                ("program", Value::String(base64(&program.concat()))),
+            ])
+        });
+        let app = object(&[
+            ("name", Value::String("app".into())),
+            ("process", process),
+            ("read_only_root", Value::Bool(self.read_only_root)),
+            ("seccomp", seccomp),
+        ]);
+        write(&object(&[("app", app), ("hostname", Value::String("web-1".into()))])).into_bytes()
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let group = chunk.iter().fold(0_u32, |sum, byte| (sum << 8) | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(group >> (18 - 6 * place)) as usize & 63];
+            out.push(if place <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    out
+}

@@ -2,6 +2,7 @@
  * `npm test`: quality gates, TypeScript tests, Rust tests, fuzz targets, and one closing line.
  * `npm test -- test/policy test/audit/log.test.ts` runs the TypeScript tests under those paths only.
  */
+import { goTools } from './setup/go-tools.mjs'
 import { gates } from './test/gates.mjs'
 import { runNodeTests } from './test/node-tests.mjs'
 import { Report, runGates } from './test/report.mjs'
@@ -10,6 +11,7 @@ import { runCargoTests, runFuzzTargets } from './test/rust-tests.mjs'
 const wanted = process.argv.slice(2)
 const report = new Report()
 if (wanted.length === 0) await runGates(gates, report)
+for (const sentence of await goTools()) process.stdout.write(`note: ${sentence}\n`)
 await runNodeTests(wanted, report)
 if (wanted.length === 0) {
   await runCargoTests(report)

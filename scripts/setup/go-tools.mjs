@@ -1,0 +1,114 @@
+/**
+ * Programs in Go that tests compare ours with: the verifiers under test/peers, and cosign on request.
+ * Built once into the cache, found by tests in .tools/peers/<name>. Needs Go; without it tests skip.
+ *
+ *   node scripts/setup/go-tools.mjs                     the verifiers (seconds)
+ *   CASEMATE_COSIGN=1 node scripts/setup/go-tools.mjs   and cosign (5 to 11 minutes, 2 GB of module cache)
+ */
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { withLock } from './lock.mjs'
+import { cache, inRoot, tools } from './paths.mjs'
+import { capture, Log } from './run.mjs'
+
+const COSIGN = { module: 'github.com/sigstore/cosign/v3/cmd/cosign', version: 'v3.1.3' }
+const ADVICE = 'check the network, then run the same command again'
+
+/** Go must not fetch another version of itself on its own. */
+const environment = { CGO_ENABLED: '0', GOTOOLCHAIN: 'local', GOFLAGS: '-mod=readonly -trimpath' }
+
+const peersFolder = inRoot('test/peers')
+const place = (name) => path.join(tools, 'peers', name)
+
+/** Folders under test/peers that are Go modules. */
+function peerModules() {
+  if (!existsSync(peersFolder)) return []
+  return readdirSync(peersFolder).filter((name) =>
+    existsSync(path.join(peersFolder, name, 'go.mod')),
+  )
+}
+
+/** A digest of a module's files and of the compiler, so that a changed verifier is built again. */
+function keyOf(folder, version) {
+  const hash = createHash('sha256').update(version)
+  for (const name of readdirSync(folder).sort()) {
+    if (/\.go$|^go\.(mod|sum)$/u.test(name)) {
+      hash.update(`${name}\0`).update(
+        createHash('sha256')
+          .update(readFileSync(path.join(folder, name)))
+          .digest(),
+      )
+    }
+  }
+  return hash.digest('hex').slice(0, 32)
+}
+
+/** Makes .tools/peers/<name> point at `program`. */
+function publish(name, program) {
+  mkdirSync(path.join(tools, 'peers'), { recursive: true })
+  rmSync(place(name), { force: true })
+  symlinkSync(program, place(name))
+}
+
+async function buildPeer(name, version, log) {
+  const folder = path.join(peersFolder, name)
+  const program = path.join(cache, 'go', keyOf(folder, version), name)
+  if (!existsSync(program)) {
+    await log.run(['go', 'build', '-o', program, '.'], {
+      cwd: folder,
+      env: environment,
+      advice: ADVICE,
+    })
+  }
+  publish(name, program)
+}
+
+async function buildCosign(log) {
+  const home = path.join(cache, 'go', `cosign-${COSIGN.version}`)
+  const program = path.join(home, 'cosign')
+  if (!existsSync(program)) {
+    if (process.env.CASEMATE_COSIGN !== '1') return
+    process.stderr.write('building cosign, once for this machine: 5 to 11 minutes\n')
+    const command = ['nice', 'go', 'install', `${COSIGN.module}@${COSIGN.version}`]
+    await log.run(command, {
+      env: { ...environment, GOFLAGS: '-trimpath', GOBIN: home },
+      advice: ADVICE,
+    })
+  }
+  publish('cosign', program)
+}
+
+/** Builds what can be built; returns what is missing, one sentence for each. */
+export async function goTools() {
+  const version = capture(['go', 'version'])
+  if (version === null) return ['Go is not installed: independent verifiers are skipped']
+  const log = new Log('go-tools')
+  const missing = []
+  try {
+    await withLock(
+      path.join(cache, 'go.lock'),
+      () => {},
+      async () => {
+        for (const name of peerModules()) {
+          await buildPeer(name, version, log).catch((error) =>
+            missing.push(`${name} could not be built: ${error.message}`),
+          )
+        }
+        await buildCosign(log).catch((error) =>
+          missing.push(`cosign could not be built: ${error.message}`),
+        )
+      },
+    )
+  } finally {
+    await log.close()
+  }
+  if (!existsSync(place('cosign')))
+    missing.push('no cosign: comparison with it is skipped (CASEMATE_COSIGN=1 builds it)')
+  return missing
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  for (const sentence of await goTools()) process.stdout.write(`${sentence}\n`)
+}

@@ -67,7 +67,8 @@ impl Device {
             }
     }
 
-    /// The longest ring of each queue.
+    /// The longest ring of each queue, by number.
+    #[must_use]
     pub fn queue_sizes(&self) -> &'static [u16] {
         match self {
             Self::Block(_) => &Block::QUEUE_SIZES,

@@ -48,14 +48,14 @@ fn ring_sizes_are_small_powers_of_two() {
 fn rings_lie_inside_one_region_of_memory() {
     let good = Rings::of(0, 128);
     let outside = [
-        LOW_END,                // the first byte beyond
-        LOW_END - 16,           // begins inside, ends outside
-        0xd000_0000,            // where the devices are
-        HIGH - 16,              // in the hole, runs into memory
-        HIGH_END - 16,          // at the very end
-        HIGH_END,               // beyond it
-        u64::MAX & !15,         // wraps around
-        (u64::MAX & !15) - 256, // ends at the last address there is
+        LOW_END,       // the first byte beyond
+        LOW_END - 16,  // begins inside, ends outside
+        0xd000_0000,   // where the devices are
+        HIGH - 16,     // in the hole, runs into memory
+        HIGH_END - 16, // at the very end
+        HIGH_END,      // beyond it
+        !15,           // wraps around
+        (!15) - 256,   // ends at the last address there is
     ];
     for address in outside {
         for rings in [

@@ -102,7 +102,7 @@ impl Guest {
         assert_eq!(self.get(0x70), DRIVER_OK);
     }
 
-    /// Everything up to FEATURES_OK.
+    /// Everything up to `FEATURES_OK`.
     pub fn negotiate(&mut self) {
         self.set(0x70, ACKNOWLEDGE);
         self.set(0x70, DRIVER);

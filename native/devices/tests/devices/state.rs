@@ -161,7 +161,7 @@ fn impossible_registers_are_refused() {
     assert_eq!(refused, StateError::Value("queue"), "queues are ready before FEATURES_OK");
 }
 
-/// Exactly what is refused at DRIVER_OK is refused here.
+/// Exactly what is refused at `DRIVER_OK` is refused here.
 #[test]
 fn queues_are_checked_again() {
     let set = |queue: usize, at: usize, value: &'static [u8]| {

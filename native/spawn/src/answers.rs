@@ -1,0 +1,96 @@
+//! What `describe` and `list` answer, and the documents spawn writes of itself.
+
+use casemate_ticket::bytes::{Digest, encode_hex};
+use casemate_ticket::document::Context;
+use casemate_ticket::json::Value;
+use casemate_ticket::spec::{File, Vmm};
+
+use crate::clients::Answer;
+use crate::config::Config;
+use crate::daemon::Daemon;
+use crate::machine;
+use crate::pod::{Identity, PodExit};
+
+/// A JSON string.
+pub fn string(text: &(impl ToString + ?Sized)) -> Value {
+    Value::String(text.to_string())
+}
+
+/// A JSON integer; beyond 2^53 there is none, and no size of ours is.
+pub fn number(value: impl Into<u64>) -> Value {
+    Value::Integer(i64::try_from(value.into()).unwrap_or(casemate_ticket::json::INTEGER_MAX))
+}
+
+/// A JSON object.
+pub fn object(members: Vec<(&str, Value)>) -> Value {
+    Value::object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// `vmm` of a spec.
+pub fn vmm(vmm: &Vmm) -> Value {
+    let filters = object(vec![
+        ("control", string(&vmm.filter_control)),
+        ("io", string(&vmm.filter_io)),
+        ("vcpu", string(&vmm.filter_vcpu)),
+    ]);
+    object(vec![("digest", string(&vmm.digest)), ("filters", filters)])
+}
+
+/// `kernel` of a spec.
+pub fn kernel(file: &File) -> Value {
+    object(vec![("digest", string(&file.digest)), ("size", number(file.size))])
+}
+
+/// `size` and `verity` of the init disk.
+pub fn init(config: &Config) -> Vec<(&'static str, Value)> {
+    let verity = object(vec![
+        ("data_blocks", number(config.init_verity.data_blocks)),
+        ("root", string(&encode_hex(&config.init_verity.root))),
+        ("salt", string(&encode_hex(&config.init_verity.salt))),
+    ]);
+    vec![("size", number(config.init_size())), ("verity", verity)]
+}
+
+/// `{"op":"describe"}`.
+pub fn describe(daemon: &Daemon) -> Answer {
+    let kvm = daemon.open_kvm();
+    let context = daemon.context(kvm.as_ref().ok().map(|(class, _)| *class));
+    let levels = Context::to_value(&context).get("levels").cloned().unwrap_or(Value::Null);
+    let reason = kvm.as_ref().err().map_or(Value::Null, string);
+    let scratch = daemon.config.scratch.iter().map(|digest: &Digest| string(digest)).collect();
+    Answer::new(vec![
+        ("node", string(&daemon.config.node)),
+        ("boot_id", string(&daemon.boot_id)),
+        ("kvm", context.kvm.map_or(Value::Null, |class| string(class.as_str()))),
+        ("kvm_reason", reason),
+        ("allow_software_kvm", Value::Bool(daemon.config.allow_software_kvm)),
+        ("vmm", vmm(&daemon.assets.vmm_digests)),
+        ("kernel", kernel(&daemon.assets.kernel_file)),
+        ("cmdline", string(&machine::cmdline(daemon.kvm_class))),
+        ("init", object(init(&daemon.config))),
+        ("scratch", Value::Array(scratch)),
+        ("templates", Value::Array(daemon.templates.describe())),
+        ("levels", levels),
+    ])
+}
+
+/// `{"op":"list"}`: what runs, then what has ended and was not forgotten.
+pub fn list(daemon: &Daemon) -> Answer {
+    let running = daemon
+        .pods
+        .values()
+        .filter_map(|pod| pod.identity.as_ref().map(|identity| entry(identity, pod.pid, None)));
+    let exited = daemon.exited.iter().map(|pod| entry(&pod.identity, pod.pid, Some(&pod.exit)));
+    Answer::new(vec![("pods", Value::Array(running.chain(exited).collect()))])
+}
+
+fn entry(identity: &Identity, pid: i32, exit: Option<&PodExit>) -> Value {
+    object(vec![
+        ("pod", string(&identity.pod)),
+        ("tenant", string(&identity.tenant)),
+        ("spec", string(&identity.spec)),
+        ("pid", Value::Integer(pid.into())),
+        ("state", string(if exit.is_some() { "exited" } else { "running" })),
+        ("exit", exit.map_or(Value::Null, PodExit::to_value)),
+    ])
+}

@@ -1,0 +1,354 @@
+//! A cgroup per VM and worker: memory, CPU time, number of tasks.
+//!
+//! Version 2 where the unified hierarchy has the controllers, version 1 otherwise (which hybrid hosts
+//! are). The groups lie in `casemate/<instance>/` of each hierarchy; the instance is a hash of the run
+//! directory, so that two Casemates of one host do not sweep each other's VMs.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use casemate_ticket::bytes::{Digest, encode_hex};
+
+/// Microseconds of one CPU quota period.
+const PERIOD_US: u64 = 100_000;
+/// How long a restarted spawn waits for what its predecessor left to die.
+const SWEEP_WAIT: Duration = Duration::from_secs(10);
+
+/// What a group may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory, no swap.
+    pub memory_bytes: u64,
+    /// CPU time in percent of one CPU.
+    pub cpu_percent: u32,
+    /// Tasks: processes and threads.
+    pub pids: u32,
+}
+
+/// The hierarchies of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Layout {
+    /// Mount points of one hierarchy per controller.
+    V1 { memory: PathBuf, cpu: PathBuf, pids: PathBuf },
+    /// Mount point of the unified hierarchy.
+    V2(PathBuf),
+}
+
+/// Makes groups.
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    layout: Layout,
+    /// `casemate/<instance>`.
+    below: PathBuf,
+}
+
+/// One group; [`Cgroup::remove`] it when its last process is gone.
+#[derive(Debug)]
+pub struct Cgroup {
+    directories: Vec<PathBuf>,
+    memory: PathBuf,
+    is_v2: bool,
+}
+
+/// A file of a group and what is written to it; `optional` files are missing on some kernels.
+#[derive(Debug, PartialEq, Eq)]
+struct Setting {
+    file: &'static str,
+    value: String,
+    optional: bool,
+}
+
+fn setting(file: &'static str, value: impl Into<Value>, optional: bool) -> Setting {
+    let Value(value) = value.into();
+    Setting { file, value, optional }
+}
+
+/// What is written, as text.
+struct Value(String);
+
+impl From<u64> for Value {
+    fn from(number: u64) -> Self {
+        Self(number.to_string())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+fn quota_us(limits: &Limits) -> u64 {
+    u64::from(limits.cpu_percent).saturating_mul(PERIOD_US / 100)
+}
+
+/// Swap is off because guest memory in a swap file outlives its tenant.
+fn v1_memory(limits: &Limits) -> Vec<Setting> {
+    vec![
+        setting("memory.limit_in_bytes", limits.memory_bytes, false),
+        setting("memory.memsw.limit_in_bytes", limits.memory_bytes, true),
+        setting("memory.swappiness", 0_u64, true),
+    ]
+}
+
+fn v1_cpu(limits: &Limits) -> Vec<Setting> {
+    vec![
+        setting("cpu.cfs_period_us", PERIOD_US, false),
+        setting("cpu.cfs_quota_us", quota_us(limits), false),
+    ]
+}
+
+fn v1_pids(limits: &Limits) -> Vec<Setting> {
+    vec![setting("pids.max", u64::from(limits.pids), false)]
+}
+
+fn v2_all(limits: &Limits) -> Vec<Setting> {
+    vec![
+        setting("memory.max", limits.memory_bytes, false),
+        setting("memory.swap.max", 0_u64, true),
+        setting("memory.oom.group", 1_u64, false),
+        setting("cpu.max", format!("{} {PERIOD_US}", quota_us(limits)), false),
+        setting("pids.max", u64::from(limits.pids), false),
+    ]
+}
+
+/// Mount points of cgroup file systems in the text of /proc/self/mountinfo: type, options, directory.
+fn mounts(mountinfo: &str) -> Vec<(&str, &str, &str)> {
+    mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let directory = left.split(' ').nth(4)?;
+            let mut right = right.split(' ');
+            let (kind, _source, options) = (right.next()?, right.next()?, right.next()?);
+            matches!(kind, "cgroup" | "cgroup2").then_some((kind, options, directory))
+        })
+        .collect()
+}
+
+fn layout(mountinfo: &str, controllers: impl Fn(&Path) -> String) -> Option<Layout> {
+    let mounts = mounts(mountinfo);
+    for (kind, _, directory) in &mounts {
+        let root = PathBuf::from(directory);
+        let available = controllers(&root);
+        let has = |name: &str| available.split_whitespace().any(|word| word == name);
+        if *kind == "cgroup2" && has("memory") && has("cpu") && has("pids") {
+            return Some(Layout::V2(root));
+        }
+    }
+    let v1 = |name: &str| {
+        let with = |options: &str| options.split(',').any(|word| word == name);
+        let found = mounts.iter().find(|(kind, options, _)| *kind == "cgroup" && with(options));
+        found.map(|(_, _, directory)| PathBuf::from(directory))
+    };
+    Some(Layout::V1 { memory: v1("memory")?, cpu: v1("cpu")?, pids: v1("pids")? })
+}
+
+impl Cgroups {
+    /// Finds the hierarchies and makes the instance's directories in them.
+    ///
+    /// # Errors
+    /// A host without the controllers memory, cpu and pids, or one that refuses the directories.
+    pub fn open(run_dir: &Path) -> io::Result<Self> {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
+        let read =
+            |root: &Path| fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        let layout = layout(&mountinfo, read).ok_or_else(|| {
+            io::Error::new(
+                ErrorKind::NotFound,
+                "no cgroup hierarchy has memory, cpu and pids; mount cgroup2",
+            )
+        })?;
+        let digest = Digest::of(run_dir.as_os_str().as_encoded_bytes());
+        let instance = encode_hex(digest.0.get(..8).unwrap_or_default());
+        let groups = Self { layout, below: Path::new("casemate").join(instance) };
+        for root in groups.roots() {
+            if matches!(groups.layout, Layout::V2(_)) {
+                enable_controllers(&root)?;
+                make(&root.join("casemate"))?;
+                enable_controllers(&root.join("casemate"))?;
+            }
+            make(&root.join("casemate"))?;
+            make(&root.join(&groups.below))?;
+            if matches!(groups.layout, Layout::V2(_)) {
+                enable_controllers(&root.join(&groups.below))?;
+            }
+        }
+        Ok(groups)
+    }
+
+    fn roots(&self) -> Vec<PathBuf> {
+        match &self.layout {
+            Layout::V1 { memory, cpu, pids } => {
+                let mut roots = vec![memory.clone(), cpu.clone(), pids.clone()];
+                roots.dedup();
+                roots
+            }
+            Layout::V2(root) => vec![root.clone()],
+        }
+    }
+
+    /// Makes the group `name`, which must be a plain file name, with its limits.
+    ///
+    /// # Errors
+    /// What the kernel says; nothing stays behind then.
+    pub fn create(&self, name: &str, limits: &Limits) -> io::Result<Cgroup> {
+        let at = |root: &Path| root.join(&self.below).join(name);
+        let plan: Vec<(PathBuf, Vec<Setting>)> = match &self.layout {
+            Layout::V1 { memory, cpu, pids } => vec![
+                (at(memory), v1_memory(limits)),
+                (at(cpu), v1_cpu(limits)),
+                (at(pids), v1_pids(limits)),
+            ],
+            Layout::V2(root) => vec![(at(root), v2_all(limits))],
+        };
+        let memory = plan.first().map(|(directory, _)| directory.clone()).unwrap_or_default();
+        let is_v2 = matches!(self.layout, Layout::V2(_));
+        let mut group = Cgroup { directories: Vec::new(), memory, is_v2 };
+        for (directory, settings) in plan {
+            if !group.directories.contains(&directory) {
+                group.directories.push(directory.clone());
+            }
+            let made = make(&directory).and_then(|()| write_all(&directory, &settings));
+            if let Err(error) = made {
+                let _ = group.remove();
+                return Err(error);
+            }
+        }
+        Ok(group)
+    }
+
+    /// Kills whatever an earlier spawn left in this instance's groups and removes them: its records of
+    /// them are lost, and their user ids are about to be handed out again. Returns how many groups there were.
+    ///
+    /// # Errors
+    /// When a group stays in use.
+    pub fn sweep(&self) -> io::Result<usize> {
+        let mut swept: usize = 0;
+        for root in self.roots() {
+            for entry in fs::read_dir(root.join(&self.below))? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    kill_all(&entry.path())?;
+                    swept = swept.saturating_add(1);
+                }
+            }
+        }
+        Ok(swept)
+    }
+}
+
+fn kill_all(directory: &Path) -> io::Result<()> {
+    let end = Instant::now().checked_add(SWEEP_WAIT);
+    loop {
+        for pid in fs::read_to_string(directory.join("cgroup.procs"))?.lines() {
+            let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
+            if let Some(pid) = pid {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        match fs::remove_dir(directory) {
+            Ok(()) => return Ok(()),
+            Err(error) if end.is_some_and(|end| Instant::now() > end) => return Err(error),
+            Err(_) => sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+fn make(directory: &Path) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        result => result,
+    }
+}
+
+fn write_all(directory: &Path, settings: &[Setting]) -> io::Result<()> {
+    for Setting { file, value, optional } in settings {
+        let path = directory.join(file);
+        match fs::write(&path, value) {
+            Err(_) if *optional => {}
+            Err(error) => {
+                return Err(io::Error::new(
+                    error.kind(),
+                    format!("{} = {value}: {error}", path.display()),
+                ));
+            }
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+fn enable_controllers(directory: &Path) -> io::Result<()> {
+    fs::write(directory.join("cgroup.subtree_control"), "+memory +cpu +pids")
+}
+
+impl Cgroup {
+    /// The directory to clone into (version 2), or `None`: then [`Cgroup::add`] the process after the clone.
+    ///
+    /// # Errors
+    /// What opening it says.
+    pub fn clone_target(&self) -> io::Result<Option<OwnedFd>> {
+        if !self.is_v2 {
+            return Ok(None);
+        }
+        let directory = fs::File::open(&self.memory)?;
+        Ok(Some(directory.into()))
+    }
+
+    /// Puts a process into the group (version 1; in version 2 it is there from its first instruction).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn add(&self, pid: i32) -> io::Result<()> {
+        if self.is_v2 {
+            return Ok(());
+        }
+        self.directories
+            .iter()
+            .try_for_each(|directory| fs::write(directory.join("cgroup.procs"), pid.to_string()))
+    }
+
+    /// Whether the kernel killed a process of the group for want of memory.
+    pub fn was_oom_killed(&self) -> bool {
+        let file = if self.is_v2 { "memory.events" } else { "memory.oom_control" };
+        let text = fs::read_to_string(self.memory.join(file)).unwrap_or_default();
+        oom_kills(&text) > 0
+    }
+
+    /// Removes the group. Safe to repeat.
+    ///
+    /// # Errors
+    /// While the kernel still holds something in it.
+    pub fn remove(&self) -> io::Result<()> {
+        let mut result = Ok(());
+        for directory in &self.directories {
+            match fs::remove_dir(directory) {
+                Err(error) if error.kind() != ErrorKind::NotFound => result = Err(error),
+                _ => {}
+            }
+        }
+        result
+    }
+}
+
+/// The line `oom_kill N`, the same in both versions.
+fn oom_kills(text: &str) -> u64 {
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "tests stop at the first surprise"
+)]
+#[path = "cgroup_tests.rs"]
+mod tests;

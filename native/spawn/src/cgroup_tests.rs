@@ -1,0 +1,68 @@
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+const HYBRID: &str = "\
+31 30 0:26 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:27 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+34 31 0:29 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+35 31 0:30 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
+40 31 0:35 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+const UNIFIED: &str = "30 25 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
+
+#[test]
+fn takes_version_1_where_the_unified_hierarchy_lacks_the_controllers() {
+    let expected = Layout::V1 {
+        memory: "/sys/fs/cgroup/memory".into(),
+        cpu: "/sys/fs/cgroup/cpu".into(),
+        pids: "/sys/fs/cgroup/pids".into(),
+    };
+    assert_eq!(layout(HYBRID, |_| "hugetlb\n".into()), Some(expected));
+}
+
+#[test]
+fn takes_version_2_only_with_all_three_controllers() {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let all = |_: &Path| "cpuset cpu io memory hugetlb pids rdma misc\n".to_owned();
+    assert_eq!(layout(UNIFIED, all), Some(Layout::V2(root)));
+    assert_eq!(layout(UNIFIED, |_| "cpu memory".into()), None);
+    assert_eq!(layout(UNIFIED, |_| "cpuset memory pids".into()), None, "cpuset is not cpu");
+    assert_eq!(layout("", |_| String::new()), None);
+}
+
+#[test]
+fn writes_limits_as_each_version_spells_them() {
+    let limits = Limits { memory_bytes: 201_326_592, cpu_percent: 150, pids: 32 };
+    let text = |settings: Vec<Setting>| -> Vec<String> {
+        settings.iter().map(|s| format!("{}={}", s.file, s.value)).collect()
+    };
+    assert_eq!(
+        text(v1_memory(&limits)),
+        [
+            "memory.limit_in_bytes=201326592",
+            "memory.memsw.limit_in_bytes=201326592",
+            "memory.swappiness=0"
+        ]
+    );
+    assert_eq!(text(v1_cpu(&limits)), ["cpu.cfs_period_us=100000", "cpu.cfs_quota_us=150000"]);
+    assert_eq!(text(v1_pids(&limits)), ["pids.max=32"]);
+    assert_eq!(
+        text(v2_all(&limits)),
+        [
+            "memory.max=201326592",
+            "memory.swap.max=0",
+            "memory.oom.group=1",
+            "cpu.max=150000 100000",
+            "pids.max=32"
+        ]
+    );
+}
+
+#[test]
+fn counts_oom_kills_in_the_text_of_both_versions() {
+    assert_eq!(oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), 2);
+    assert_eq!(oom_kills("low 0\nhigh 0\nmax 12\noom 3\noom_kill 1\noom_group_kill 1\n"), 1);
+    assert_eq!(oom_kills("oom_kill_disable 1\nunder_oom 0\n"), 0);
+    assert_eq!(oom_kills(""), 0);
+}

@@ -1,0 +1,293 @@
+//! The event loop, and all that spawn knows.
+//!
+//! One thread, no waiting: everything that takes time (a client, a jail, a VM) is a state here and a
+//! descriptor in the poller. What each event does is in `clients`, `pods`, `templates`, `workers`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use casemate_ticket::document::Context;
+use casemate_ticket::spec::KvmClass;
+
+use crate::assets::Assets;
+use crate::cgroup::{Cgroup, Cgroups};
+use crate::clients::Client;
+use crate::config::Config;
+use crate::host;
+use crate::kmsg::Kmsg;
+use crate::pod::Exited;
+use crate::pods::Pod;
+use crate::poller::{Interest, Poller, Watched};
+use crate::refusal::{Refusal, Result};
+use crate::spent::Spent;
+use crate::sys_unsafe::termination_signals;
+use crate::templates::Templates;
+use crate::uids::Uids;
+use crate::workers::Worker;
+
+/// How often expired tickets and left-over cgroups are swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How long a stopping spawn waits for its VMs to be gone.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
+
+/// Which descriptor something happened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The listening socket.
+    Listener,
+    /// SIGTERM and its like.
+    Signals,
+    /// A connection.
+    Client(u64),
+    /// A VM's jail is made, or failed.
+    PodJail(u64),
+    /// A VMM said something.
+    PodControl(u64),
+    /// A VMM has ended.
+    PodEnd(u64),
+    /// A worker's jail is made, or failed.
+    WorkerJail(u64),
+    /// A worker wrote to its standard error.
+    WorkerLog(u64),
+    /// A worker has ended.
+    WorkerEnd(u64),
+}
+
+/// Everything spawn knows.
+#[derive(Debug)]
+pub struct Daemon {
+    pub(crate) config: Config,
+    pub(crate) assets: Assets,
+    pub(crate) boot_id: String,
+    pub(crate) kvm_class: KvmClass,
+    pub(crate) poller: Poller<Source>,
+    pub(crate) listener: Option<Watched<Source>>,
+    pub(crate) clients: BTreeMap<u64, Client>,
+    pub(crate) pods: BTreeMap<u64, Pod>,
+    pub(crate) exited: VecDeque<Exited>,
+    pub(crate) workers: BTreeMap<u64, Worker>,
+    pub(crate) templates: Templates,
+    pub(crate) uids: Uids,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) spent: Spent,
+    pub(crate) kmsg: Option<Kmsg>,
+    /// `/dev/null`, read and write.
+    pub(crate) null: OwnedFd,
+    /// When spawn was told to stop, until when it waits for its VMs.
+    pub(crate) stopping: Option<Instant>,
+    signals: Watched<Source>,
+    /// Groups the kernel would not remove yet.
+    garbage: Vec<Cgroup>,
+    next_sweep: Option<Instant>,
+    next_id: u64,
+    /// Held for ever: one spawn per run directory.
+    _lock: OwnedFd,
+}
+
+impl Daemon {
+    /// Takes the run directory, cleans up after an earlier spawn, listens.
+    ///
+    /// # Errors
+    /// `START`, `ASSET`, with what is wrong and where.
+    pub fn start(config: Config) -> Result<Self> {
+        let start = |what: &str| {
+            let what = what.to_owned();
+            move |error: io::Error| Refusal::new("START", format!("{what}: {error}"))
+        };
+        prepare_process().map_err(start("preparing the process"))?;
+        let lock = prepare_directories(&config).map_err(start("run_dir or state_dir"))?;
+        let assets = Assets::open(&config)?;
+        let cgroups = Cgroups::open(&config.run_dir).map_err(start("cgroups"))?;
+        let swept = cgroups.sweep().map_err(start("ending what an earlier spawn left"))?;
+        if swept > 0 {
+            log(&format!("ended what an earlier spawn left in {swept} cgroups"));
+        }
+        let spent =
+            Spent::open(&config.run_dir).map_err(start("the directory of spent tickets"))?;
+        let poller = Poller::new().map_err(start("epoll"))?;
+        let signals = termination_signals()
+            .and_then(|fd| poller.watch(fd, Interest::IN, Source::Signals))
+            .map_err(start("signals"))?;
+        let listener = crate::clients::listen(&config.run_dir, config.agent.1)
+            .and_then(|fd| poller.watch(fd, Interest::IN, Source::Listener))
+            .map_err(start("spawn.sock"))?;
+        let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+        Ok(Self {
+            boot_id: host::boot_id().map_err(start("boot id"))?,
+            kvm_class: host::kvm_class(),
+            uids: Uids::new(config.vm_uid_base, config.vm_uid_count),
+            kmsg: Kmsg::open(),
+            null: null.map_err(start("/dev/null"))?.into(),
+            listener: Some(listener),
+            clients: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            exited: VecDeque::new(),
+            workers: BTreeMap::new(),
+            templates: Templates::default(),
+            stopping: None,
+            garbage: Vec::new(),
+            next_sweep: Some(Instant::now()),
+            next_id: 0,
+            _lock: lock,
+            config,
+            assets,
+            poller,
+            cgroups,
+            spent,
+            signals,
+        })
+    }
+
+    /// Serves until a signal ends it; returns when every VM is gone.
+    ///
+    /// # Errors
+    /// When waiting itself fails.
+    pub fn run(&mut self) -> io::Result<()> {
+        while !self.is_over() {
+            let due = self.next_deadline();
+            for (source, flags) in self.poller.wait(due)? {
+                self.dispatch(source, flags);
+            }
+            self.do_what_is_due();
+        }
+        self.collect_garbage();
+        Ok(())
+    }
+
+    fn dispatch(&mut self, source: Source, flags: Interest) {
+        match source {
+            Source::Listener => self.accept(),
+            Source::Signals => self.stop_all(),
+            Source::Client(id) => self.client_event(id, flags),
+            Source::PodJail(id) => self.pod_jail(id),
+            Source::PodControl(id) => self.pod_control(id),
+            Source::PodEnd(id) => self.pod_end(id),
+            Source::WorkerJail(id) => self.worker_jail(id),
+            Source::WorkerLog(id) => self.worker_log(id),
+            Source::WorkerEnd(id) => self.worker_end(id),
+        }
+    }
+
+    /// SIGTERM: no new request, every VM is killed and its end recorded. Pods outlive the agent, not spawn.
+    fn stop_all(&mut self) {
+        let mut signal = [0_u8; 128];
+        let _ = rustix::io::read(self.signals.as_fd(), &mut signal);
+        if self.stopping.is_none() {
+            log("stopping: every VM and worker is killed");
+            self.stopping = Instant::now().checked_add(SHUTDOWN_WAIT);
+            self.listener = None;
+            let _ = fs::remove_file(self.config.run_dir.join("spawn.sock"));
+            self.kill_all_pods();
+            self.kill_all_workers();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(until) = self.stopping else { return false };
+        let idle = self.pods.is_empty() && self.workers.is_empty() && self.clients.is_empty();
+        idle || Instant::now() >= until
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let clients = self.clients.values().filter_map(|client| client.deadline);
+        let pods = self.pods.values().filter_map(Pod::next_deadline);
+        let workers = self.workers.values().filter_map(|worker| worker.deadline);
+        let own = self.stopping.into_iter().chain(self.next_sweep);
+        clients.chain(pods).chain(workers).chain(own).min()
+    }
+
+    fn do_what_is_due(&mut self) {
+        let now = Instant::now();
+        self.clients_due(now);
+        self.pods_due(now);
+        self.workers_due(now);
+        if self.next_sweep.is_some_and(|at| at <= now) {
+            if let Err(error) = self.spent.sweep(host::boottime_ns()) {
+                log(&format!("spent tickets could not be swept: {error}"));
+            }
+            self.collect_garbage();
+            self.next_sweep = now.checked_add(SWEEP_EVERY);
+        }
+    }
+
+    /// Removes a cgroup now, or later when the kernel still holds something in it.
+    pub(crate) fn discard(&mut self, cgroup: Cgroup) {
+        if cgroup.remove().is_err() {
+            self.garbage.push(cgroup);
+        }
+    }
+
+    fn collect_garbage(&mut self) {
+        self.garbage.retain(|cgroup| cgroup.remove().is_err());
+    }
+
+    /// A number that no other client, pod or worker has had.
+    pub(crate) fn fresh_id(&mut self) -> u64 {
+        self.next_id = self.next_id.wrapping_add(1);
+        self.next_id
+    }
+
+    /// What tickets are checked against, with the class of a KVM that can be used at this moment.
+    pub(crate) fn context(&self, kvm: Option<KvmClass>) -> Context {
+        Context {
+            node: self.config.node.clone(),
+            boot_id: self.boot_id.clone(),
+            kvm,
+            allow_software_kvm: self.config.allow_software_kvm,
+            levels: self.config.levels.clone(),
+            log_keys: self.config.log_keys.clone(),
+        }
+    }
+
+    /// Opens KVM for one VM, or says why there is none to use.
+    pub(crate) fn open_kvm(&self) -> std::result::Result<(KvmClass, OwnedFd), String> {
+        let kvm = host::open_kvm()?;
+        let (class, built_for) = (self.kvm_class, self.assets.kernel_class);
+        if class == built_for {
+            return Ok((class, kvm));
+        }
+        let (class, built_for) = (class.as_str(), built_for.as_str());
+        Err(format!(
+            "this host has {class} KVM and the configured kernel is built for {built_for} KVM"
+        ))
+    }
+}
+
+/// One line on standard error, where the service manager picks it up. Nothing of a tenant's is in it.
+pub fn log(line: &str) {
+    eprintln!("casemate-spawn: {line}");
+}
+
+/// No supplementary groups to be inherited by VMs, room for descriptors, no core dumps with tenants' memory.
+fn prepare_process() -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let all = |value| Rlimit { current: Some(value), maximum: Some(value) };
+    setrlimit(Resource::Nofile, all(65_536))?;
+    setrlimit(Resource::Core, all(0))?;
+    Ok(())
+}
+
+fn prepare_directories(config: &Config) -> io::Result<OwnedFd> {
+    fs::create_dir_all(&config.run_dir)?;
+    // The agent must reach the socket in it.
+    fs::set_permissions(&config.run_dir, Permissions::from_mode(0o755))?;
+    fs::create_dir_all(&config.state_dir)?;
+    fs::set_permissions(&config.state_dir, Permissions::from_mode(0o700))?;
+    lock(&config.run_dir.join("spawn.lock"))
+}
+
+fn lock(path: &Path) -> io::Result<OwnedFd> {
+    let file: OwnedFd =
+        fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?.into();
+    match rustix::fs::flock(file.as_fd(), rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(io::Error::other("another casemate-spawn runs on this run directory")),
+    }
+}

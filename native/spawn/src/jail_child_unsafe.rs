@@ -1,0 +1,306 @@
+//! What the new process does between clone3 and exec: the jail, step by step, in the order of [`STEPS`].
+//!
+//! Everything it needs was made before the clone. It allocates nothing, takes no lock and returns
+//! never: after a step that fails it says which one and ends.
+
+use std::ffi::{CStr, c_char};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
+
+use rustix::io::{Errno, Result};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, UnshareFlags};
+
+/// The file system the process sees.
+#[derive(Clone, Copy)]
+pub enum Root<'a> {
+    /// An empty read-only tmpfs.
+    Empty,
+    /// The host's files, read-only, with a proc of its own and these directories hidden.
+    Host {
+        /// Existing directories that become empty.
+        hidden: &'a [&'a CStr],
+    },
+}
+
+/// The program to become.
+#[derive(Clone, Copy)]
+pub enum Program<'a> {
+    /// This open file, with these arguments and an empty environment.
+    Descriptor {
+        /// A static ELF file.
+        file: BorrowedFd<'a>,
+        /// Arguments, null-terminated array.
+        argv: &'a [*const c_char],
+    },
+    /// A path of the host.
+    Path {
+        /// Absolute.
+        path: &'a CStr,
+        /// Arguments, null-terminated array.
+        argv: &'a [*const c_char],
+        /// Environment, null-terminated array.
+        envp: &'a [*const c_char],
+    },
+}
+
+/// All that the child needs, made before the clone.
+pub struct Child<'a> {
+    /// Stream socket to spawn: one byte releases the child; a failure is reported on it; exec closes it.
+    pub channel: BorrowedFd<'a>,
+    /// User and group, as the new user namespace (if any) names them.
+    pub id: (u32, u32),
+    /// Whether supplementary groups are cleared here (in the host's user namespace) or may not be
+    /// touched (in a new one; spawn itself has none).
+    pub clear_groups: bool,
+    /// Hard and soft limits.
+    pub limits: &'a [(Resource, u64)],
+    /// The file system.
+    pub root: Root<'a>,
+    /// What becomes descriptor 0, 1, 2, ...; every number here is far above them.
+    pub descriptors: &'a [Option<RawFd>],
+    /// A Landlock rule set to enter.
+    pub landlock: Option<BorrowedFd<'a>>,
+    /// The program.
+    pub program: Program<'a>,
+}
+
+struct Run<'a> {
+    child: &'a Child<'a>,
+    channel: RawFd,
+    landlock: Option<RawFd>,
+    file: Option<RawFd>,
+}
+
+type StepFunction = fn(&mut Run<'_>) -> Result<()>;
+
+/// The steps of the jail by name, in their order. Identity is given up before the descriptors are
+/// placed, capabilities after the last step that needs one, Landlock last because it also stops us.
+const STEPS: [(&str, StepFunction); 12] = [
+    ("wait for spawn", wait),
+    ("signals", signals),
+    ("session", session),
+    ("cgroup namespace", cgroup_namespace),
+    ("file system", file_system),
+    ("resource limits", resource_limits),
+    ("user and group", identity),
+    ("descriptors", descriptors),
+    ("capabilities", capabilities),
+    ("no_new_privs", no_new_privs),
+    ("landlock", landlock),
+    ("exec", exec),
+];
+
+/// The name of the step with this index.
+pub fn step_name(index: usize) -> Option<&'static str> {
+    STEPS.get(index).map(|(name, _)| *name)
+}
+
+/// Runs the steps. What is written to the channel on failure: the step's index, then errno (i32, little endian).
+pub fn run(child: &Child<'_>) -> ! {
+    let channel = child.channel.as_raw_fd();
+    let mut run = Run { child, channel, landlock: None, file: None };
+    for (index, (_, step)) in STEPS.iter().enumerate() {
+        if let Err(errno) = step(&mut run) {
+            let mut report = [0_u8; 5];
+            let [first, code @ ..] = &mut report;
+            *first = u8::try_from(index).unwrap_or(u8::MAX);
+            *code = errno.raw_os_error().to_le_bytes();
+            // SAFETY: `report` is readable; a failing write changes nothing, the process ends anyway.
+            unsafe { libc::write(run.channel, report.as_ptr().cast(), report.len()) };
+            break;
+        }
+    }
+    // SAFETY: ends this process without running the parent's exit handlers.
+    unsafe { libc::_exit(127) }
+}
+
+fn check(result: i64) -> Result<()> {
+    if result >= 0 {
+        return Ok(());
+    }
+    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+}
+
+fn wait(run: &mut Run<'_>) -> Result<()> {
+    let mut byte = [0_u8; 1];
+    match rustix::io::read(run.child.channel, &mut byte)? {
+        1 => Ok(()),
+        // Spawn ended or gave up.
+        _ => Err(Errno::PIPE),
+    }
+}
+
+/// Rust ignores SIGPIPE and spawn blocks what it reads from a signalfd; exec would hand on both.
+fn signals(_: &mut Run<'_>) -> Result<()> {
+    // SAFETY: sets a default disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: initialises the set.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: the set is initialised, the old one not asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) }.into())
+}
+
+fn session(_: &mut Run<'_>) -> Result<()> {
+    rustix::process::setsid().map(|_| ())
+}
+
+/// Here and not in the clone, so that its root is the pod's cgroup also where spawn moves the child there (v1).
+fn cgroup_namespace(_: &mut Run<'_>) -> Result<()> {
+    // SAFETY: a cgroup namespace changes no memory and no descriptor.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }
+}
+
+fn file_system(run: &mut Run<'_>) -> Result<()> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change(c"/", private)?;
+    match &run.child.root {
+        Root::Empty => empty_root(),
+        Root::Host { hidden } => host_root(hidden),
+    }
+}
+
+const INERT: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
+fn empty_root() -> Result<()> {
+    let flags = INERT.union(MountFlags::RDONLY);
+    // One inode: the root. Any directory serves as its first place; spawn itself needs /proc.
+    let options = c"size=4096,nr_inodes=1,mode=0555";
+    rustix::mount::mount(c"none", c"/proc", c"tmpfs", flags, options)?;
+    rustix::process::chdir(c"/proc")?;
+    // The old root lands on top of the new one, and is what "." then names.
+    rustix::process::pivot_root(c".", c".")?;
+    rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
+    rustix::process::chdir(c"/")
+}
+
+fn host_root(hidden: &[&CStr]) -> Result<()> {
+    rustix::mount::mount(c"proc", c"/proc", c"proc", INERT, None)?;
+    for directory in hidden {
+        rustix::mount::mount(c"none", *directory, c"tmpfs", INERT, c"size=4096,mode=0000")?;
+    }
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let recursive = libc::c_uint::try_from(libc::AT_RECURSIVE).unwrap_or(0);
+    let size = size_of::<libc::mount_attr>();
+    let (root, path) = (libc::AT_FDCWD, c"/".as_ptr());
+    // SAFETY: path and attributes are valid for the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_mount_setattr, root, path, recursive, &raw const attributes, size)
+    })
+}
+
+fn resource_limits(run: &mut Run<'_>) -> Result<()> {
+    for (resource, value) in run.child.limits {
+        let limit = Rlimit { current: Some(*value), maximum: Some(*value) };
+        rustix::process::setrlimit(*resource, limit)?;
+    }
+    Ok(())
+}
+
+fn identity(run: &mut Run<'_>) -> Result<()> {
+    let (uid, gid) = run.child.id;
+    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+    if run.child.clear_groups {
+        rustix::thread::set_thread_groups(&[])?;
+        // The move away from root must not take the capabilities the next steps give up by name.
+        rustix::thread::set_keep_capabilities(true)?;
+    }
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    if run.child.clear_groups {
+        // KEEPCAPS keeps the permitted set alone.
+        let mut sets = rustix::thread::capabilities(None)?;
+        sets.effective = sets.permitted;
+        rustix::thread::set_capabilities(None, sets)?;
+    }
+    Ok(())
+}
+
+fn place(source: RawFd, target: RawFd, flags: libc::c_int) -> Result<RawFd> {
+    // SAFETY: dup3 on numbers; this process owns no descriptor object that could be confused by it.
+    check(unsafe { libc::dup3(source, target, flags) }.into())?;
+    Ok(target)
+}
+
+/// Fills 0, 1, 2, ... and closes everything else; what is still needed until exec sits just above, close-on-exec.
+fn descriptors(run: &mut Run<'_>) -> Result<()> {
+    let mut target: RawFd = 0;
+    for source in run.child.descriptors {
+        match source {
+            Some(source) => place(*source, target, 0).map(|_| ())?,
+            // SAFETY: closes whatever spawn happened to have there; this process does not use it.
+            None => drop(unsafe { libc::close(target) }),
+        }
+        target = target.wrapping_add(1);
+    }
+    let mut keep = |source: RawFd| {
+        let placed = place(source, target, libc::O_CLOEXEC)?;
+        target = target.wrapping_add(1);
+        Ok(placed)
+    };
+    run.channel = keep(run.channel)?;
+    if let Some(ruleset) = &run.child.landlock {
+        run.landlock = Some(keep(ruleset.as_raw_fd())?);
+    }
+    if let Program::Descriptor { file, .. } = &run.child.program {
+        run.file = Some(keep(file.as_raw_fd())?);
+    }
+    let first = libc::c_uint::try_from(target).unwrap_or(0);
+    let flags: libc::c_uint = 0;
+    // SAFETY: closes what this process does not use.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) })
+}
+
+fn capabilities(_: &mut Run<'_>) -> Result<()> {
+    for capability in 0..libc::c_ulong::from(64_u32) {
+        // SAFETY: changes the calling thread's bounding set.
+        match check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability) }.into()) {
+            Ok(()) => {}
+            // The first number that is no capability of this kernel.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    rustix::thread::clear_ambient_capability_set()?;
+    let locked = CapabilitiesSecureBits::NO_ROOT
+        | CapabilitiesSecureBits::NO_ROOT_LOCKED
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    rustix::thread::set_capabilities_secure_bits(locked)?;
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets)
+}
+
+fn no_new_privs(_: &mut Run<'_>) -> Result<()> {
+    rustix::thread::set_no_new_privs(true)
+}
+
+fn landlock(run: &mut Run<'_>) -> Result<()> {
+    let Some(ruleset) = run.landlock else { return Ok(()) };
+    let flags: libc::c_uint = 0;
+    // SAFETY: restricts this thread, the only one.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, flags) })
+}
+
+fn exec(run: &mut Run<'_>) -> Result<()> {
+    let nothing: [*const c_char; 1] = [ptr::null()];
+    let (at, path, argv, envp) = match &run.child.program {
+        Program::Descriptor { argv, .. } => (run.file, c"".as_ptr(), *argv, nothing.as_slice()),
+        Program::Path { path, argv, envp } => (None, path.as_ptr(), *argv, *envp),
+    };
+    let flags = if at.is_some() { libc::AT_EMPTY_PATH } else { 0 };
+    let (at, argv, envp) = (at.unwrap_or(libc::AT_FDCWD), argv.as_ptr(), envp.as_ptr());
+    // SAFETY: both arrays end with null and point to strings that live until the exec.
+    check(unsafe { libc::syscall(libc::SYS_execveat, at, path, argv, envp, flags) })
+}

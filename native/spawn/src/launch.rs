@@ -1,0 +1,367 @@
+//! One launch: the first wall, then the jail. Everything that can refuse does so before the ticket is
+//! spent, and the ticket is spent before anything is made.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use casemate_ticket::bytes::Digest;
+use casemate_ticket::document::{LaunchDocument, Mode};
+use casemate_ticket::spec::{Level, Limits, Spec, Vmm};
+use casemate_ticket::ticket::{TicketError, check};
+use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
+use rustix::net::SocketType;
+use rustix::process::Resource;
+
+use crate::cgroup;
+use crate::daemon::{Daemon, Source};
+use crate::host;
+use crate::jail::{self, Jail, pair, pointers};
+use crate::jail_child_unsafe::{Program, Root};
+use crate::machine;
+use crate::pod::{Identity, Said};
+use crate::pods::Pod;
+use crate::poller::Interest;
+use crate::refusal::{Refusal, Result};
+use crate::request::Launch;
+use crate::sparse;
+
+/// Time a VM may take beyond its spec's `boot_ms`, which its VMM watches itself.
+const BOOT_GRACE: Duration = Duration::from_secs(10);
+/// Descriptors of one VMM: its own, one per virtio queue and irqfd, epoll.
+const VMM_DESCRIPTORS: u64 = 256;
+
+/// What the agent sends along, in this order.
+struct Files {
+    image: OwnedFd,
+    scratch: OwnedFd,
+    log: OwnedFd,
+}
+
+/// A VM to be started.
+pub struct Plan {
+    /// Who it is; a template is nobody.
+    pub identity: Option<Identity>,
+    /// Shape.
+    pub shape: (u32, u32),
+    /// Filters its VMM must install.
+    pub vmm: Vmm,
+    /// Limits.
+    pub limits: Limits,
+    /// Largest file it may write, bytes.
+    pub file_bytes_max: u64,
+    /// Name of its cgroup.
+    pub name: String,
+    /// Text of the launch document.
+    pub document: String,
+    /// Descriptors 6 and up (docs/formats.md section 6); `None` for what this launch has no use for.
+    pub descriptors: Vec<Option<OwnedFd>>,
+}
+
+impl Daemon {
+    /// Starts a pod; the connection is answered when its VMM runs.
+    pub(crate) fn launch(&mut self, client: u64, launch: &Launch, fds: Vec<OwnedFd>) -> Result<()> {
+        self.check_room()?;
+        let kvm = self.open_kvm();
+        let context = self.context(kvm.as_ref().ok().map(|(class, _)| *class));
+        let spec_bytes = launch.spec.as_bytes();
+        let now = host::boottime_ns();
+        let admitted = check(&launch.ticket, launch.record.as_bytes(), spec_bytes, &context, now)
+            .map_err(|error| refuse_ticket(&error, kvm.as_ref().err()))?;
+        let spec = admitted.spec;
+        let (_, kvm) = kvm.map_err(|reason| Refusal::new("KVM_UNAVAILABLE", reason))?;
+        self.check_spec(&spec)?;
+        let files = check_files(&spec, fds)?;
+        let document = LaunchDocument {
+            context,
+            mode: Mode::Launch,
+            record: launch.record.clone(),
+            spec: launch.spec.clone(),
+            ticket: launch.ticket.clone(),
+        };
+        let descriptors = self.pod_descriptors(&spec, kvm, files)?;
+        self.spent.spend(&admitted.leaf_hash, admitted.deadline_ns)?;
+        let plan = Plan {
+            identity: Some(Identity {
+                pod: spec.launch_id.clone(),
+                tenant: spec.tenant.clone(),
+                spec: Digest::of(spec_bytes),
+            }),
+            shape: (spec.machine.vcpus, spec.machine.memory_mib),
+            vmm: spec.vmm,
+            limits: spec.limits,
+            file_bytes_max: spec.scratch.size.max(spec.log_size),
+            name: spec.launch_id,
+            document: document.write(),
+            descriptors,
+        };
+        self.start_vm(plan, Some(client)).map(|_| ())
+    }
+
+    /// What the spec says of this host must be so: a spec is written by the agent.
+    fn check_spec(&self, spec: &Spec) -> Result<()> {
+        if spec.level != Level::Vm {
+            let message = format!("this version starts level vm only, not {}", spec.level.as_str());
+            return Err(Refusal::new("LEVEL_NOT_AVAILABLE", message));
+        }
+        let init = &spec.init;
+        let verity = &self.config.init_verity;
+        let same_init = init.size == self.config.init_size()
+            && init.data_blocks == verity.data_blocks
+            && init.root == verity.root
+            && init.salt == verity.salt;
+        let template = (spec.machine.vcpus, spec.machine.memory_mib);
+        let known = |wanted| self.templates.find(template, wanted).is_some();
+        let checks = [
+            ("vmm", spec.vmm == self.assets.vmm_digests),
+            ("kernel", spec.kernel == self.assets.kernel_file),
+            ("machine.cmdline", spec.machine.cmdline == machine::cmdline(self.kvm_class)),
+            ("init", same_init),
+            ("scratch", self.config.scratch.contains(&spec.scratch.blocks)),
+            ("template", spec.template.as_ref().is_none_or(known)),
+        ];
+        if let Some((name, _)) = checks.iter().find(|(_, same)| !same) {
+            let message =
+                format!("the spec's {name} is not this host's; ask describe and decide again");
+            return Err(Refusal::new("SPEC_NOT_OF_THIS_HOST", message));
+        }
+        if self.knows_pod(&spec.launch_id) {
+            return Err(Refusal::new(
+                "POD_EXISTS",
+                "a pod of this launch id runs or has ended already",
+            ));
+        }
+        Ok(())
+    }
+
+    fn pod_descriptors(
+        &mut self,
+        spec: &Spec,
+        kvm: OwnedFd,
+        files: Files,
+    ) -> Result<Vec<Option<OwnedFd>>> {
+        let shape = (spec.machine.vcpus, spec.machine.memory_mib);
+        let (kernel, state, memory) = match &spec.template {
+            Some(wanted) => {
+                let (state, memory) =
+                    self.templates.open(shape, wanted, &spec.tenant).map_err(no_resources)?;
+                (None, Some(state), Some(memory))
+            }
+            None => (Some(self.assets.kernel().map_err(no_resources)?), None, None),
+        };
+        let init = self.assets.init().map_err(no_resources)?;
+        let Files { image, scratch, log } = files;
+        Ok(vec![
+            Some(kvm),
+            kernel,
+            Some(init),
+            state,
+            memory,
+            Some(image),
+            Some(scratch),
+            Some(log),
+        ])
+    }
+
+    /// Makes uid, cgroup, sockets and jail and starts the VMM. Returns the pod's number.
+    pub(crate) fn start_vm(&mut self, plan: Plan, client: Option<u64>) -> Result<u64> {
+        let Some(uid) = self.uids.take() else {
+            return Err(Refusal::new("HOST_FULL", "every user id of vm_uid_count has its VM"));
+        };
+        let limits = cgroup::Limits {
+            memory_bytes: mib(plan.shape.1.saturating_add(plan.limits.vmm_overhead_mib)),
+            cpu_percent: plan.limits.cpu_quota_percent,
+            pids: plan.limits.pids,
+        };
+        let result = self
+            .cgroups
+            .create(&plan.name, &limits)
+            .map_err(|error| {
+                Refusal::new("CGROUP", format!("the pod's cgroup could not be made: {error}"))
+            })
+            .and_then(|cgroup| match self.enter_jail(&plan, uid, &cgroup) {
+                Ok(entered) => Ok((cgroup, entered)),
+                Err(refusal) => {
+                    self.discard(cgroup);
+                    Err(refusal)
+                }
+            });
+        let (cgroup, entered) = match result {
+            Ok(made) => made,
+            Err(refusal) => {
+                self.uids.free(uid);
+                return Err(refusal);
+            }
+        };
+        self.keep(plan, uid, cgroup, entered, client)
+    }
+
+    fn enter_jail(&self, plan: &Plan, uid: u32, cgroup: &cgroup::Cgroup) -> Result<Entered> {
+        let document = sparse::sealed_memfd("launch-document", plan.document.as_bytes())
+            .map_err(no_resources)?;
+        let document = sparse::reopen_read_only(document.as_fd()).map_err(no_resources)?;
+        let (control, vmm_control) = pair(SocketType::SEQPACKET).map_err(no_resources)?;
+        let (stream, vmm_stream) = pair(SocketType::STREAM).map_err(no_resources)?;
+        let has_stream = plan.identity.is_some();
+        let null = Some(self.null.as_fd());
+        let mut descriptors: Vec<Option<BorrowedFd<'_>>> = vec![null, null, null];
+        descriptors.extend([Some(document.as_fd()), Some(vmm_control.as_fd())]);
+        descriptors.push(has_stream.then_some(vmm_stream.as_fd()));
+        descriptors.extend(plan.descriptors.iter().map(|fd| fd.as_ref().map(AsFd::as_fd)));
+        let argv = [c"casemate-vmm".to_owned()];
+        let jail = Jail {
+            own_user_namespace: true,
+            id: (uid, uid),
+            cgroup,
+            limits: &resource_limits(plan),
+            root: Root::Empty,
+            descriptors: &descriptors,
+            landlock: self.assets.landlock.as_ref().map(AsFd::as_fd),
+            program: Program::Descriptor { file: self.assets.vmm.as_fd(), argv: &pointers(&argv) },
+        };
+        let jailed = jail::start(&jail)?;
+        Ok(Entered { jailed, control, stream: has_stream.then_some(stream) })
+    }
+
+    fn keep(
+        &mut self,
+        plan: Plan,
+        uid: u32,
+        cgroup: cgroup::Cgroup,
+        entered: Entered,
+        client: Option<u64>,
+    ) -> Result<u64> {
+        let id = self.fresh_id();
+        let jail::Jailed { pid, pidfd, channel } = entered.jailed;
+        let watch = |fd, source| self.poller.watch(fd, Interest::IN, source);
+        // Kept apart: it must outlive a failure to watch, to be killed.
+        let killer = pidfd.try_clone().map_err(no_resources);
+        let watched = killer.and_then(|killer| {
+            let watch_all = || -> io::Result<_> {
+                let end = watch(pidfd, Source::PodEnd(id))?;
+                let jail = watch(channel, Source::PodJail(id))?;
+                Ok((end, jail, watch(entered.control, Source::PodControl(id))?))
+            };
+            watch_all().map_err(|error| {
+                jail::kill_and_reap(&killer);
+                no_resources(error)
+            })
+        });
+        let (end, jail, control) = match watched {
+            Ok(watched) => watched,
+            Err(refusal) => {
+                self.discard(cgroup);
+                self.uids.free(uid);
+                return Err(refusal);
+            }
+        };
+        let boot = Duration::from_millis(plan.limits.boot_ms.into()).saturating_add(BOOT_GRACE);
+        let pod = Pod {
+            identity: plan.identity,
+            shape: plan.shape,
+            vmm: plan.vmm,
+            pid,
+            uid,
+            cgroup,
+            end,
+            control: Some(control),
+            jail: Some(jail),
+            client,
+            stream: entered.stream,
+            said: Said::default(),
+            template: None,
+            jail_failure: None,
+            killed: None,
+            boot_until: Instant::now().checked_add(boot),
+            stop_until: None,
+            end_until: None,
+            autopsy: None,
+        };
+        self.pods.insert(id, pod);
+        Ok(id)
+    }
+}
+
+struct Entered {
+    jailed: jail::Jailed,
+    control: OwnedFd,
+    stream: Option<OwnedFd>,
+}
+
+fn mib(count: u32) -> u64 {
+    u64::from(count).saturating_mul(1 << 20)
+}
+
+/// Something ran out; the sentence says what.
+pub fn no_resources(error: impl Into<io::Error>) -> Refusal {
+    let error: io::Error = error.into();
+    Refusal::new("HOST_RESOURCES", format!("the host refused what a launch needs: {error}"))
+}
+
+fn refuse_ticket(error: &TicketError, no_kvm: Option<&String>) -> Refusal {
+    match (error, no_kvm) {
+        (TicketError::KvmClass(_), Some(reason)) => Refusal::new("KVM_UNAVAILABLE", reason.clone()),
+        _ => Refusal::new(error.code(), error.to_string()),
+    }
+}
+
+fn resource_limits(plan: &Plan) -> Vec<(Resource, u64)> {
+    vec![
+        (Resource::Nofile, VMM_DESCRIPTORS),
+        (Resource::Fsize, plan.file_bytes_max),
+        (Resource::Core, 0),
+        (Resource::Memlock, 0),
+        (Resource::Nproc, plan.limits.pids.into()),
+        (Resource::Msgqueue, 0),
+        (Resource::Rtprio, 0),
+        (Resource::Nice, 0),
+    ]
+}
+
+fn check_files(spec: &Spec, fds: Vec<OwnedFd>) -> Result<Files> {
+    let count = fds.len();
+    let [image, scratch, log] = <[OwnedFd; 3]>::try_from(fds).map_err(|_| {
+        let message = format!("a launch takes 3 descriptors (image, scratch, log), not {count}");
+        Refusal::new("DESCRIPTORS", message)
+    })?;
+    check_file("image", image.as_fd(), spec.image.size, OFlags::RDONLY)?;
+    check_file("scratch", scratch.as_fd(), spec.scratch.size, OFlags::RDWR)?;
+    check_file("log", log.as_fd(), spec.log_size, OFlags::RDWR)?;
+    Ok(Files { image, scratch, log })
+}
+
+/// Kind, size and access. The content is the VMM's to verify; spawn reads no byte of a tenant's file.
+fn check_file(role: &str, file: BorrowedFd<'_>, size: u64, access: OFlags) -> Result<()> {
+    let refuse =
+        |problem: String| Refusal::new("DESCRIPTOR", format!("the descriptor {role} {problem}"));
+    // DONT_SYNC: a file system of the agent's (FUSE) is not asked and so cannot hold spawn up.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let facts = rustix::fs::statx(file, c"", flags, StatxFlags::TYPE | StatxFlags::SIZE)
+        .map_err(|errno| refuse(format!("cannot be examined: {errno}")))?;
+    if FileType::from_raw_mode(facts.stx_mode.into()) != FileType::RegularFile {
+        return Err(refuse("is no regular file".into()));
+    }
+    if facts.stx_size != size {
+        return Err(refuse(format!("has {} bytes, the spec says {size}", facts.stx_size)));
+    }
+    let open =
+        rustix::fs::fcntl_getfl(file).map_err(|errno| refuse(format!("has no flags: {errno}")))?;
+    // Others change what reading and writing mean: O_PATH, O_APPEND, O_DIRECT, O_NONBLOCK, O_ASYNC.
+    let harmless = OFlags::LARGEFILE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME;
+    if open.difference(harmless) != access {
+        let wanted = if access == OFlags::RDWR { "reading and writing" } else { "reading only" };
+        return Err(refuse(format!("must be opened for {wanted}, without other flags")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "tests stop at the first surprise"
+)]
+#[path = "launch_tests.rs"]
+mod tests;

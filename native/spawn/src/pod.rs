@@ -1,0 +1,271 @@
+//! One VM: what spawn holds of it, what the VMM said, and what is told of its end.
+//!
+//! What a VMM says is counted, not trusted: each message comes once, in its turn, and in a layout
+//! without text but FAILURE's. Anything else is a VMM that was taken over, and is killed.
+
+use std::time::Instant;
+
+use casemate_ticket::bytes::Digest;
+use casemate_ticket::json::Value;
+use casemate_ticket::spec::Vmm;
+use casemate_wire::control::{FromVmm, Reason};
+use casemate_wire::payload::Exit;
+
+use crate::kmsg;
+use crate::sys_unsafe::signal_name;
+
+/// Why spawn killed a VMM itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Killed {
+    /// A request `kill`.
+    Asked,
+    /// A request `stop`, whose time passed.
+    StopTimeout,
+    /// The filters it installed are not those of the spec.
+    Filters,
+    /// It said something it may not say, or not then.
+    Protocol,
+    /// The guest did not take its configuration in time.
+    BootTimeout,
+    /// It reported the app's exit and did not end.
+    Lingering,
+    /// Spawn ends.
+    Shutdown,
+}
+
+/// How the process ended, as the kernel says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// exit(2).
+    Code(i32),
+    /// A signal.
+    Signal(i32),
+}
+
+/// What the VMM has said.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    started: bool,
+    ready: bool,
+    template: bool,
+    exit: Option<Exit>,
+    failure: Option<(Reason, String)>,
+}
+
+/// Everything known when a pod has ended.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// What the VMM said.
+    pub said: &'a Said,
+    /// Why spawn killed it, if it did.
+    pub killed: Option<Killed>,
+    /// How it ended.
+    pub status: Status,
+    /// Whether its cgroup ran out of memory.
+    pub oom: bool,
+    /// The system call its filter stopped, from the kernel's audit line.
+    pub syscall: Option<i64>,
+}
+
+/// The end of a pod as `list` reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodExit {
+    how: &'static str,
+    value: i64,
+    guest_reported: bool,
+    cause: &'static str,
+    text: Option<String>,
+}
+
+/// What to do after a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go on.
+    Fine,
+    /// The guest runs: the boot's time limit is met.
+    Ready,
+    /// The pod is about to end by itself.
+    Ending,
+    /// Two descriptors of a template came along.
+    Template {
+        /// Bytes of state.
+        state_size: u64,
+        /// Bytes of memory.
+        memory_size: u64,
+    },
+    /// Kill it.
+    Kill(Killed),
+}
+
+impl Said {
+    /// Takes one message in. `expected` are the filters of the spec, `template` whether this VMM builds one.
+    pub fn hear(&mut self, packet: &[u8], expected: &Vmm, template: bool) -> Verdict {
+        let Ok(message) = FromVmm::parse(packet) else { return Verdict::Kill(Killed::Protocol) };
+        let over = self.exit.is_some() || self.failure.is_some() || self.template;
+        match message {
+            FromVmm::Failure { reason, text } if self.failure.is_none() => {
+                self.failure = Some((reason, text.to_owned()));
+                Verdict::Ending
+            }
+            FromVmm::Started { control, io, vcpu } if !self.started && !over => {
+                self.started = true;
+                let (c, i, v) =
+                    (&expected.filter_control, &expected.filter_io, &expected.filter_vcpu);
+                let same = [control, io, vcpu] == [c.0, i.0, v.0];
+                if same { Verdict::Fine } else { Verdict::Kill(Killed::Filters) }
+            }
+            FromVmm::Ready { .. } if self.started && !self.ready && !over && !template => {
+                self.ready = true;
+                Verdict::Ready
+            }
+            // Before READY too: a guest may report that the app could not be started.
+            FromVmm::Exit(exit) if self.started && !over && !template => {
+                self.exit = Some(exit);
+                Verdict::Ending
+            }
+            FromVmm::Template { state_size, memory_size } if self.started && !over && template => {
+                self.template = true;
+                Verdict::Template { state_size, memory_size }
+            }
+            _ => Verdict::Kill(Killed::Protocol),
+        }
+    }
+}
+
+/// What is told of the end. The kernel's word comes before spawn's, spawn's before the VMM's, the
+/// VMM's before the guest's: each could be lying about what the one before it saw.
+pub fn conclude(facts: &Facts<'_>) -> PodExit {
+    let vmm = |value: i32, cause, text: String| PodExit {
+        how: "vmm",
+        value: value.into(),
+        guest_reported: false,
+        cause,
+        text: Some(text),
+    };
+    if facts.status == Status::Signal(libc::SIGSYS) {
+        let call = facts.syscall.map_or_else(|| "a system call".to_owned(), kmsg::describe);
+        let text = format!("the VMM was killed by its own seccomp filter: it called {call}");
+        return vmm(libc::SIGSYS, "VMM_SECCOMP", text);
+    }
+    match facts.killed {
+        Some(Killed::Filters) => {
+            let text = "the VMM installed other seccomp filters than the spec names and was killed";
+            return vmm(libc::SIGKILL, "VMM_FILTERS", text.into());
+        }
+        Some(Killed::Protocol) => {
+            let text = "the VMM sent what it may not send on its control socket and was killed";
+            return vmm(libc::SIGKILL, "VMM_PROTOCOL", text.into());
+        }
+        _ => {}
+    }
+    if let Some((reason, text)) = &facts.said.failure {
+        return PodExit {
+            how: "failure",
+            value: reason.number().into(),
+            guest_reported: false,
+            cause: reason.name(),
+            text: Some(text.clone()),
+        };
+    }
+    if let Some(exit) = facts.said.exit {
+        return guest_exit(exit);
+    }
+    match facts.killed {
+        Some(Killed::Asked) => return vmm(libc::SIGKILL, "KILLED", "killed on request".into()),
+        Some(Killed::StopTimeout) => {
+            return vmm(
+                libc::SIGKILL,
+                "STOP_TIMEOUT",
+                "did not stop in time and was killed".into(),
+            );
+        }
+        Some(Killed::BootTimeout) => {
+            let text = "the guest did not take its configuration in time and was killed";
+            return vmm(libc::SIGKILL, "BOOT_TIMEOUT", text.into());
+        }
+        Some(Killed::Shutdown) => {
+            return vmm(
+                libc::SIGKILL,
+                "SPAWN_STOPPED",
+                "spawn was stopped, and its VMs with it".into(),
+            );
+        }
+        _ => {}
+    }
+    match facts.status {
+        Status::Signal(signal) if facts.oom => {
+            let text = "the VMM's cgroup ran out of memory (guest memory and vmm_overhead_mib)";
+            vmm(signal, "VMM_OOM", text.into())
+        }
+        Status::Signal(signal) => {
+            vmm(signal, "VMM_SIGNAL", format!("the VMM was killed by {}", signal_name(signal)))
+        }
+        Status::Code(code) => {
+            vmm(code, "VMM_EXIT", format!("the VMM ended with code {code} and said nothing"))
+        }
+    }
+}
+
+fn guest_exit(exit: Exit) -> PodExit {
+    let (how, value, cause) = match exit {
+        Exit::Code(code) => ("code", code, "APP_EXIT"),
+        Exit::Signal(signal) => ("signal", signal, "APP_SIGNAL"),
+        Exit::Oom(signal) => ("oom", signal, "APP_OOM"),
+    };
+    PodExit { how, value: value.into(), guest_reported: true, cause, text: None }
+}
+
+impl PodExit {
+    /// As docs/formats.md section 6 spells it.
+    pub fn to_value(&self) -> Value {
+        let text = |text: &str| Value::String(text.to_owned());
+        Value::object(vec![
+            ("how".into(), text(self.how)),
+            ("value".into(), Value::Integer(self.value)),
+            ("guest_reported".into(), Value::Bool(self.guest_reported)),
+            ("cause".into(), text(self.cause)),
+            ("text".into(), self.text.as_deref().map_or(Value::Null, text)),
+        ])
+    }
+
+    /// The sentence, for a template build that failed.
+    pub fn sentence(&self) -> String {
+        let cause = self.cause;
+        self.text.as_ref().map_or_else(|| cause.to_owned(), |text| format!("{cause}: {text}"))
+    }
+}
+
+/// Who a pod is, for `list`.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Launch id.
+    pub pod: String,
+    /// Tenant.
+    pub tenant: String,
+    /// Digest of the spec.
+    pub spec: Digest,
+}
+
+/// A pod that has ended and waits to be forgotten.
+#[derive(Clone, Debug)]
+pub struct Exited {
+    /// Who it was.
+    pub identity: Identity,
+    /// Its pid, for the records; another process may have it by now.
+    pub pid: i32,
+    /// How it ended.
+    pub exit: PodExit,
+    /// When.
+    pub at: Instant,
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "tests stop at the first surprise"
+)]
+#[path = "pod_tests.rs"]
+mod tests;

@@ -1,0 +1,130 @@
+use casemate_ticket::bytes::Digest;
+use casemate_ticket::json;
+
+use super::*;
+
+const SAME: [u8; 32] = [7; 32];
+
+fn filters() -> Vmm {
+    let digest = Digest(SAME);
+    Vmm { digest, filter_control: digest, filter_io: digest, filter_vcpu: digest }
+}
+
+fn started() -> Vec<u8> {
+    FromVmm::Started { control: SAME, io: SAME, vcpu: SAME }.encode().as_bytes().to_vec()
+}
+
+fn encode(message: FromVmm<'_>) -> Vec<u8> {
+    message.encode().as_bytes().to_vec()
+}
+
+fn hear(template: bool, packets: &[Vec<u8>]) -> (Said, Verdict) {
+    let mut said = Said::default();
+    let mut verdict = Verdict::Fine;
+    for packet in packets {
+        verdict = said.hear(packet, &filters(), template);
+        if matches!(verdict, Verdict::Kill(_)) {
+            break;
+        }
+    }
+    (said, verdict)
+}
+
+#[test]
+fn takes_the_messages_of_a_launch_in_their_order() {
+    let ready = encode(FromVmm::Ready { restored: true });
+    let exit = encode(FromVmm::Exit(Exit::Code(3)));
+    assert_eq!(hear(false, &[started()]).1, Verdict::Fine);
+    assert_eq!(hear(false, &[started(), ready.clone()]).1, Verdict::Ready);
+    assert_eq!(hear(false, &[started(), ready.clone(), exit.clone()]).1, Verdict::Ending);
+    let kill = Verdict::Kill(Killed::Protocol);
+    for wrong in [
+        vec![ready.clone()],
+        vec![exit.clone()],
+        vec![started(), started()],
+        vec![started(), ready.clone(), ready],
+        vec![started(), exit.clone(), exit],
+        vec![started(), encode(FromVmm::Template { state_size: 1, memory_size: 1 })],
+        vec![vec![]],
+        vec![vec![99]],
+        vec![[started(), vec![0]].concat()],
+    ] {
+        assert_eq!(hear(false, &wrong).1, kill, "{wrong:?}");
+    }
+}
+
+#[test]
+fn takes_one_template_of_a_builder_and_no_pod_messages() {
+    let template = encode(FromVmm::Template { state_size: 5, memory_size: 6 });
+    assert_eq!(
+        hear(true, &[started(), template.clone()]).1,
+        Verdict::Template { state_size: 5, memory_size: 6 }
+    );
+    let kill = Verdict::Kill(Killed::Protocol);
+    assert_eq!(hear(true, std::slice::from_ref(&template)).1, kill, "filters come first");
+    assert_eq!(hear(true, &[started(), template.clone(), template]).1, kill);
+    assert_eq!(hear(true, &[started(), encode(FromVmm::Exit(Exit::Code(0)))]).1, kill);
+    assert_eq!(hear(true, &[started(), encode(FromVmm::Ready { restored: false })]).1, kill);
+}
+
+#[test]
+fn kills_a_vmm_whose_filters_differ_in_any_of_the_three() {
+    for (control, io, vcpu) in [([1; 32], SAME, SAME), (SAME, [1; 32], SAME), (SAME, SAME, [1; 32])]
+    {
+        let packet = encode(FromVmm::Started { control, io, vcpu });
+        assert_eq!(hear(false, &[packet]).1, Verdict::Kill(Killed::Filters));
+    }
+}
+
+fn end(packets: &[Vec<u8>], killed: Option<Killed>, status: Status) -> (String, bool) {
+    let (said, _) = hear(false, packets);
+    let exit = conclude(&Facts { said: &said, killed, status, oom: false, syscall: Some(42) });
+    (format!("{} {} {}", exit.how, exit.value, exit.cause), exit.guest_reported)
+}
+
+#[test]
+fn believes_the_kernel_before_the_vmm_and_the_vmm_before_the_guest() {
+    let exit = encode(FromVmm::Exit(Exit::Code(3)));
+    let oom = encode(FromVmm::Exit(Exit::Oom(9)));
+    let failure = encode(FromVmm::Failure { reason: Reason::Verity, text: "block 7" });
+    let nine = Status::Signal(9);
+    let line = |text: &str, guest: bool| (text.to_owned(), guest);
+    let said_exit = [started(), exit.clone()];
+    assert_eq!(end(&said_exit, None, Status::Code(0)), line("code 3 APP_EXIT", true));
+    assert_eq!(end(&said_exit, Some(Killed::Lingering), nine), line("code 3 APP_EXIT", true));
+    assert_eq!(end(&said_exit, Some(Killed::Asked), nine), line("code 3 APP_EXIT", true));
+    assert_eq!(end(&[started(), oom], None, Status::Code(0)), line("oom 9 APP_OOM", true));
+    assert_eq!(end(&said_exit, None, Status::Signal(31)), line("vmm 31 VMM_SECCOMP", false));
+    assert_eq!(end(&said_exit, Some(Killed::Protocol), nine), line("vmm 9 VMM_PROTOCOL", false));
+    let both = [started(), exit, failure.clone()];
+    assert_eq!(end(&both, None, Status::Code(1)), line("failure 9 VERITY", false));
+    assert_eq!(end(&[failure], None, Status::Code(1)), line("failure 9 VERITY", false));
+    assert_eq!(end(&[], Some(Killed::Asked), nine), line("vmm 9 KILLED", false));
+    assert_eq!(end(&[], Some(Killed::StopTimeout), nine), line("vmm 9 STOP_TIMEOUT", false));
+    assert_eq!(end(&[], Some(Killed::BootTimeout), nine), line("vmm 9 BOOT_TIMEOUT", false));
+    assert_eq!(end(&[], Some(Killed::Shutdown), nine), line("vmm 9 SPAWN_STOPPED", false));
+    assert_eq!(end(&[], None, Status::Signal(11)), line("vmm 11 VMM_SIGNAL", false));
+    assert_eq!(end(&[], None, Status::Code(0)), line("vmm 0 VMM_EXIT", false));
+}
+
+#[test]
+fn names_the_call_a_filter_stopped_and_want_of_memory() {
+    let said = Said::default();
+    let mut facts = Facts {
+        said: &said,
+        killed: None,
+        status: Status::Signal(31),
+        oom: false,
+        syscall: Some(42),
+    };
+    let text = conclude(&facts).text.unwrap();
+    assert!(text.contains("connect (42)"), "{text}");
+    facts.syscall = None;
+    assert!(conclude(&facts).text.unwrap().contains("a system call"));
+    facts = Facts { status: Status::Signal(9), oom: true, ..facts };
+    assert_eq!(conclude(&facts).cause, "VMM_OOM");
+    assert_eq!(
+        json::write(&conclude(&Facts { oom: false, ..facts }).to_value()),
+        r#"{"cause":"VMM_SIGNAL","guest_reported":false,"how":"vmm","text":"the VMM was killed by SIGKILL","value":9}"#
+    );
+}

@@ -1,0 +1,369 @@
+//! The VMs that run: their messages, their time limits, their ends; and the requests about them.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use casemate_ticket::json::Value;
+use casemate_ticket::spec::Vmm;
+use casemate_wire::control::{FromSpawn, FromVmm, VMM_MESSAGE_MAX};
+use rustix::net::SocketType;
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+
+use crate::cgroup::Cgroup;
+use crate::clients::Answer;
+use crate::daemon::{Daemon, Source, log};
+use crate::jail::{self, pair};
+use crate::packets::{self, Packet};
+use crate::pod::{Exited, Facts, Identity, Killed, Said, Status, Verdict, conclude};
+use crate::poller::Watched;
+use crate::refusal::{Refusal, Result};
+use crate::templates::Taken;
+
+/// Exited pods whose status is kept.
+const EXITED_MAX: usize = 1024;
+/// How long a status is kept at least, once there are too many.
+const EXITED_KEPT: Duration = Duration::from_hours(1);
+/// How long a VMM may take to end after it said that it will.
+const ENDING_WAIT: Duration = Duration::from_secs(5);
+/// How long to look for the kernel's audit line, and how often: it is written by another thread.
+const AUTOPSY_WAIT: Duration = Duration::from_millis(500);
+const AUTOPSY_EVERY: Duration = Duration::from_millis(10);
+
+/// One VM.
+#[derive(Debug)]
+pub struct Pod {
+    /// Who it is; `None` for a template being built.
+    pub identity: Option<Identity>,
+    /// Virtual CPUs and MiB.
+    pub shape: (u32, u32),
+    /// Filters the VMM must install.
+    pub vmm: Vmm,
+    /// Its pid.
+    pub pid: i32,
+    /// Its user id.
+    pub uid: u32,
+    /// Its cgroup.
+    pub cgroup: Cgroup,
+    /// The process: readable when it has ended.
+    pub end: Watched<Source>,
+    /// Control socket, until the VMM closes it.
+    pub control: Option<Watched<Source>>,
+    /// The jail's channel, until exec.
+    pub jail: Option<Watched<Source>>,
+    /// The connection that waits for exec.
+    pub client: Option<u64>,
+    /// The agent's end of the pod stream, until it was sent.
+    pub stream: Option<OwnedFd>,
+    /// What the VMM said.
+    pub said: Said,
+    /// Template memfds that the VMM sent.
+    pub template: Option<Taken>,
+    /// The step of the jail that failed.
+    pub jail_failure: Option<String>,
+    /// Why spawn killed it.
+    pub killed: Option<Killed>,
+    /// By when the guest must be ready.
+    pub boot_until: Option<Instant>,
+    /// By when it must have stopped.
+    pub stop_until: Option<Instant>,
+    /// By when a VMM that says it ends must have ended.
+    pub end_until: Option<Instant>,
+    /// A VMM killed by its filter: its end, until when to look for the call's name, when to look next.
+    pub autopsy: Option<(Status, Instant, Instant)>,
+}
+
+impl Pod {
+    /// When something is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if let Some((_, _, next)) = self.autopsy {
+            return Some(next);
+        }
+        [self.boot_until, self.stop_until, self.end_until].into_iter().flatten().min()
+    }
+
+    /// Kills it; the first reason is the one that is told.
+    pub fn kill(&mut self, why: Killed) {
+        self.killed = self.killed.or(Some(why));
+        jail::kill(self.end.as_fd());
+        (self.boot_until, self.stop_until, self.end_until) = (None, None, None);
+    }
+
+    fn hear(&mut self, packet: Packet) {
+        let builds = self.identity.is_none();
+        let expected = FromVmm::parse(&packet.bytes).map_or(0, |message| message.descriptors());
+        if packet.is_cut || packet.descriptors.len() != expected {
+            self.kill(Killed::Protocol);
+            return;
+        }
+        match self.said.hear(&packet.bytes, &self.vmm, builds) {
+            Verdict::Fine => {}
+            Verdict::Ready => self.boot_until = None,
+            Verdict::Ending => {
+                self.boot_until = None;
+                self.end_until = Instant::now().checked_add(ENDING_WAIT);
+            }
+            Verdict::Template { state_size, memory_size } => {
+                self.template = Taken::new(packet.descriptors, state_size, memory_size);
+                self.end_until = Instant::now().checked_add(ENDING_WAIT);
+            }
+            Verdict::Kill(why) => self.kill(why),
+        }
+    }
+
+    /// Takes all packets that wait; a VMM cannot send more than its socket holds before it must stop.
+    fn drain_control(&mut self) {
+        while let Some(control) = &self.control {
+            match packets::receive(control.as_fd(), VMM_MESSAGE_MAX) {
+                Ok(Some(packet)) if self.killed.is_none() => self.hear(packet),
+                // Nothing a VMM says after it was condemned counts, but it must not fill its socket either.
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(_) => self.control = None,
+            }
+        }
+    }
+
+    /// Reads the jail's channel: a report of failure, or its end. Says whether that is decided.
+    fn read_jail(&mut self) -> bool {
+        let Some(channel) = &self.jail else { return true };
+        let mut report = [0_u8; 5];
+        match rustix::io::read(channel.as_fd(), &mut report) {
+            Ok(0) => {}
+            Ok(count) => {
+                self.jail_failure = Some(jail::failure(report.get(..count).unwrap_or_default()));
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return false,
+            Err(_) => {}
+        }
+        self.jail = None;
+        true
+    }
+}
+
+impl Daemon {
+    /// The jail is made, or a step failed; in the second case the process's end says the rest.
+    pub(crate) fn pod_jail(&mut self, id: u64) {
+        let Some(pod) = self.pods.get_mut(&id) else { return };
+        if pod.read_jail() && pod.jail_failure.is_none() {
+            self.answer_launch(id);
+        }
+    }
+
+    fn answer_launch(&mut self, id: u64) {
+        let Some(pod) = self.pods.get_mut(&id) else { return };
+        let answer = Answer::new(vec![("pid", Value::Integer(pod.pid.into()))]);
+        if let (Some(client), Some(stream)) = (pod.client.take(), pod.stream.take()) {
+            self.answer(client, Ok(answer.with(stream)));
+        }
+    }
+
+    /// The VMM said something.
+    pub(crate) fn pod_control(&mut self, id: u64) {
+        let Some(pod) = self.pods.get_mut(&id) else { return };
+        pod.drain_control();
+        self.take_template(id);
+    }
+
+    /// The VMM has ended.
+    pub(crate) fn pod_end(&mut self, id: u64) {
+        let Some(pod) = self.pods.get_mut(&id) else { return };
+        if pod.autopsy.is_some() {
+            return;
+        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let Ok(Some(status)) = waitid(WaitId::PidFd(pod.end.as_fd()), options) else { return };
+        let status = status_of(&status);
+        pod.drain_control();
+        pod.read_jail();
+        self.take_template(id);
+        if status == Status::Signal(libc::SIGSYS) {
+            self.begin_autopsy(id, status);
+        } else {
+            self.conclude_pod(id, status, None);
+        }
+    }
+
+    fn begin_autopsy(&mut self, id: u64, status: Status) {
+        let now = Instant::now();
+        let until = now.checked_add(AUTOPSY_WAIT).unwrap_or(now);
+        if let Some(pod) = self.pods.get_mut(&id) {
+            (pod.boot_until, pod.stop_until, pod.end_until) = (None, None, None);
+            pod.autopsy = Some((status, until, now));
+        }
+        self.look_for_kills();
+    }
+
+    /// Reads the kernel's log; every pod under autopsy whose line is there is concluded. Lines of
+    /// other processes are passed over: the pid of a pod that was not reaped cannot be another's.
+    fn look_for_kills(&mut self) {
+        let kills = match self.kmsg.as_ref().map(crate::kmsg::Kmsg::seccomp_kills) {
+            Some(Ok(kills)) => kills,
+            Some(Err(error)) => {
+                log(&format!("/dev/kmsg cannot be read: {error}"));
+                self.kmsg = None;
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        for (pid, call) in kills {
+            let found = self.pods.iter().find(|(_, pod)| pod.pid == pid);
+            if let Some((id, status)) = found.and_then(|(id, pod)| Some((*id, pod.autopsy?.0))) {
+                self.conclude_pod(id, status, Some(call));
+            }
+        }
+    }
+
+    /// Forgets the living and remembers the dead.
+    fn conclude_pod(&mut self, id: u64, status: Status, syscall: Option<i64>) {
+        self.answer_launch_that_ended(id);
+        let Some(pod) = self.pods.remove(&id) else { return };
+        let oom = pod.cgroup.was_oom_killed();
+        let facts = Facts { said: &pod.said, killed: pod.killed, status, oom, syscall };
+        let exit = conclude(&facts);
+        self.uids.free(pod.uid);
+        self.discard(pod.cgroup);
+        match pod.identity {
+            None => self.finish_build(pod.shape, pod.jail_failure, &exit),
+            // Nothing ever ran in it: the refusal of the launch has told everything.
+            Some(_) if pod.jail_failure.is_some() => {}
+            Some(identity) => {
+                self.exited.push_back(Exited { identity, pid: pod.pid, exit, at: Instant::now() });
+            }
+        }
+    }
+
+    fn answer_launch_that_ended(&mut self, id: u64) {
+        let Some(pod) = self.pods.get_mut(&id) else { return };
+        match (&pod.jail_failure, pod.client) {
+            (Some(sentence), Some(client)) => {
+                let refusal = Refusal::new("JAIL_FAILED", sentence.clone());
+                pod.client = None;
+                self.answer(client, Err(refusal));
+            }
+            _ => self.answer_launch(id),
+        }
+    }
+
+    /// Kills what is over its time.
+    pub(crate) fn pods_due(&mut self, now: Instant) {
+        let mut look = false;
+        let mut given_up = Vec::new();
+        for (id, pod) in &mut self.pods {
+            let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+            match pod.autopsy {
+                Some((status, until, _)) if until <= now => given_up.push((*id, status)),
+                Some((status, until, next)) if next <= now => {
+                    let next = now.checked_add(AUTOPSY_EVERY).unwrap_or(until);
+                    pod.autopsy = Some((status, until, next));
+                    look = true;
+                }
+                None if is_due(pod.boot_until) => pod.kill(Killed::BootTimeout),
+                None if is_due(pod.stop_until) => pod.kill(Killed::StopTimeout),
+                None if is_due(pod.end_until) => pod.kill(Killed::Lingering),
+                Some(_) | None => {}
+            }
+        }
+        if look {
+            self.look_for_kills();
+        }
+        for (id, status) in given_up {
+            self.conclude_pod(id, status, None);
+        }
+    }
+
+    /// Every VM, when spawn ends.
+    pub(crate) fn kill_all_pods(&mut self) {
+        for pod in self.pods.values_mut().filter(|pod| pod.autopsy.is_none()) {
+            pod.kill(Killed::Shutdown);
+        }
+    }
+
+    /// Whether a launch could be recorded to its end.
+    pub(crate) fn check_room(&mut self) -> Result<()> {
+        if self.stopping.is_some() {
+            return Err(Refusal::new("SPAWN_STOPPING", "spawn is being stopped"));
+        }
+        let old = |pod: &Exited| pod.at.elapsed() > EXITED_KEPT;
+        while self.exited.len() >= EXITED_MAX && self.exited.front().is_some_and(old) {
+            self.exited.pop_front();
+        }
+        if self.exited.len() >= EXITED_MAX {
+            let message =
+                format!("{EXITED_MAX} exited pods wait to be forgotten; forget some first");
+            return Err(Refusal::new("PODS_NOT_FORGOTTEN", message));
+        }
+        Ok(())
+    }
+
+    /// Whether the launch id is taken.
+    pub(crate) fn knows_pod(&self, pod: &str) -> bool {
+        self.find_pod(pod).is_some() || self.exited.iter().any(|exited| exited.identity.pod == pod)
+    }
+
+    fn find_pod(&self, pod: &str) -> Option<u64> {
+        let is_it = |identity: &Identity| identity.pod == pod;
+        let found = self.pods.iter().find(|(_, pod)| pod.identity.as_ref().is_some_and(is_it));
+        found.map(|(id, _)| *id)
+    }
+
+    fn running(&mut self, pod: &str) -> Result<&mut Pod> {
+        let id = self.find_pod(pod);
+        let gone = || Refusal::new("POD_NOT_RUNNING", "no pod of this launch id runs");
+        id.and_then(|id| self.pods.get_mut(&id))
+            .filter(|pod| pod.autopsy.is_none())
+            .ok_or_else(gone)
+    }
+
+    /// `kill`.
+    pub(crate) fn kill_pod(&mut self, pod: &str) -> Result<Answer> {
+        self.running(pod)?.kill(Killed::Asked);
+        Ok(Answer::new(vec![]))
+    }
+
+    /// `stop`: the earliest of several time limits holds.
+    pub(crate) fn stop_pod(&mut self, pod: &str, timeout_ms: u32) -> Result<Answer> {
+        let pod = self.running(pod)?;
+        let until = Instant::now().checked_add(Duration::from_millis(timeout_ms.into()));
+        pod.stop_until = [pod.stop_until, until].into_iter().flatten().min();
+        if let Some(control) = &pod.control {
+            // A VMM that does not take it is killed all the same.
+            let _ = packets::send(control.as_fd(), FromSpawn::Stop { timeout_ms }, None);
+        }
+        Ok(Answer::new(vec![]))
+    }
+
+    /// `adopt`: a fresh pod stream, one end to the VMM, one to the agent.
+    pub(crate) fn adopt_pod(&mut self, pod: &str) -> Result<Answer> {
+        let pod = self.running(pod)?;
+        let (ours, theirs) = pair(SocketType::STREAM).map_err(crate::launch::no_resources)?;
+        let busy =
+            || Refusal::new("POD_BUSY", "the VMM does not take a fresh stream now; ask again");
+        let control = pod.control.as_ref().ok_or_else(busy)?;
+        packets::send(control.as_fd(), FromSpawn::Stream, Some(theirs)).map_err(|_| busy())?;
+        Ok(Answer::new(vec![("pid", Value::Integer(pod.pid.into()))]).with(ours))
+    }
+
+    /// `forget`.
+    pub(crate) fn forget_pod(&mut self, pod: &str) -> Result<Answer> {
+        if self.find_pod(pod).is_some() {
+            return Err(Refusal::new(
+                "POD_RUNNING",
+                "this pod runs; kill it before it is forgotten",
+            ));
+        }
+        let before = self.exited.len();
+        self.exited.retain(|exited| exited.identity.pod != pod);
+        if self.exited.len() == before {
+            return Err(Refusal::new("POD_UNKNOWN", "no pod of this launch id has run"));
+        }
+        Ok(Answer::new(vec![]))
+    }
+}
+
+/// The kernel's word on how a process ended.
+pub fn status_of(status: &WaitIdStatus) -> Status {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Status::Code(code),
+        (None, signal) => Status::Signal(signal.unwrap_or(libc::SIGKILL)),
+    }
+}

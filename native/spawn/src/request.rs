@@ -1,0 +1,183 @@
+//! Requests of the agent, read from canonical JSON: exactly the members of docs/formats.md section 5.
+
+use casemate_ticket::json::{self, Value};
+use casemate_ticket::note::NOTE_BYTES_MAX;
+use casemate_ticket::shape::{
+    ShapeError, fields, integer32, is_tenant_character, text, uuid, word, wrong,
+};
+use casemate_ticket::spec::SPEC_BYTES_MAX;
+use casemate_ticket::ticket::RECORD_BYTES_MAX;
+
+use crate::connection::REQUEST_BYTES_MAX;
+use crate::refusal::Refusal;
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// What this host is and has.
+    Describe,
+    /// Start a pod.
+    Launch(Launch),
+    /// Build a template, or find it.
+    Template {
+        /// Virtual CPUs.
+        vcpus: u32,
+        /// Guest memory.
+        memory_mib: u32,
+    },
+    /// Kill a pod.
+    Kill(String),
+    /// Ask the guest to stop, kill later.
+    Stop {
+        /// Launch id.
+        pod: String,
+        /// Time until it is killed.
+        timeout_ms: u32,
+    },
+    /// What runs and what has ended.
+    List,
+    /// A fresh pod stream.
+    Adopt(String),
+    /// Drop the status of an exited pod.
+    Forget(String),
+    /// Start a worker of this kind.
+    Worker(String),
+}
+
+/// What a launch is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The receipt.
+    pub ticket: String,
+    /// Canonical bytes of the launch.intent.
+    pub record: String,
+    /// Canonical bytes of the spec.
+    pub spec: String,
+}
+
+/// Longest time between STOP and kill, milliseconds.
+const STOP_MS_MAX: u32 = 600_000;
+
+impl Request {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// `REQUEST`, with the member that is wrong.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
+        let refuse = |error: &dyn std::fmt::Display| {
+            Refusal::new("REQUEST", format!("the request is refused: {error}"))
+        };
+        let value = json::parse(bytes, REQUEST_BYTES_MAX).map_err(|error| refuse(&error))?;
+        read(&value).map_err(|error| refuse(&error))
+    }
+}
+
+fn read(value: &Value) -> Result<Request, ShapeError> {
+    let op = value.get("op").and_then(Value::as_str).unwrap_or_default();
+    let plain = |request| fields(value, op, ["op"]).map(|_| request);
+    let pod = || {
+        let [_, pod] = fields(value, op, ["op", "pod"])?;
+        Ok(uuid(pod, "pod", Some(b'7'))?.to_owned())
+    };
+    match op {
+        "describe" => plain(Request::Describe),
+        "list" => plain(Request::List),
+        "launch" => read_launch(value),
+        "template" => {
+            let [memory_mib, _, vcpus] = fields(value, op, ["memory_mib", "op", "vcpus"])?;
+            Ok(Request::Template {
+                vcpus: integer32(vcpus, "vcpus", 1..=8)?,
+                memory_mib: integer32(memory_mib, "memory_mib", 128..=3072)?,
+            })
+        }
+        "kill" => pod().map(Request::Kill),
+        "stop" => {
+            let [_, pod, timeout_ms] = fields(value, op, ["op", "pod", "timeout_ms"])?;
+            Ok(Request::Stop {
+                pod: uuid(pod, "pod", Some(b'7'))?.to_owned(),
+                timeout_ms: integer32(timeout_ms, "timeout_ms", 0..=STOP_MS_MAX)?,
+            })
+        }
+        "adopt" => pod().map(Request::Adopt),
+        "forget" => pod().map(Request::Forget),
+        "worker" => {
+            let [kind, _] = fields(value, op, ["kind", "op"])?;
+            Ok(Request::Worker(word(kind, "kind", 32, is_tenant_character)?.to_owned()))
+        }
+        _ => Err(wrong(
+            "op",
+            "must be describe, launch, template, kill, stop, list, adopt, forget or worker",
+        )),
+    }
+}
+
+/// The three texts are bounded here and judged by the ticket's check.
+fn read_launch(value: &Value) -> Result<Request, ShapeError> {
+    let [_, record, spec, ticket] = fields(value, "launch", ["op", "record", "spec", "ticket"])?;
+    Ok(Request::Launch(Launch {
+        ticket: text(ticket, "ticket", NOTE_BYTES_MAX)?.to_owned(),
+        record: text(record, "record", RECORD_BYTES_MAX)?.to_owned(),
+        spec: text(spec, "spec", SPEC_BYTES_MAX)?.to_owned(),
+    }))
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    reason = "tests stop at the first surprise"
+)]
+mod tests {
+    use super::*;
+
+    const POD: &str = "01936f5e-0000-7000-8000-000000000001";
+
+    #[test]
+    fn reads_every_request() {
+        let read = |text: &str| Request::parse(text.as_bytes()).unwrap();
+        let with_pod = |op: &str| read(&format!(r#"{{"op":"{op}","pod":"{POD}"}}"#));
+        let pod = || POD.to_owned();
+        assert_eq!(read(r#"{"op":"describe"}"#), Request::Describe);
+        assert_eq!(read(r#"{"op":"list"}"#), Request::List);
+        assert_eq!(with_pod("kill"), Request::Kill(pod()));
+        assert_eq!(with_pod("adopt"), Request::Adopt(pod()));
+        assert_eq!(with_pod("forget"), Request::Forget(pod()));
+        assert_eq!(
+            read(&format!(r#"{{"op":"stop","pod":"{POD}","timeout_ms":5}}"#)),
+            Request::Stop { pod: pod(), timeout_ms: 5 }
+        );
+        assert_eq!(
+            read(r#"{"memory_mib":128,"op":"template","vcpus":1}"#),
+            Request::Template { vcpus: 1, memory_mib: 128 }
+        );
+        assert_eq!(read(r#"{"kind":"rootfs","op":"worker"}"#), Request::Worker("rootfs".into()));
+        let launch = Launch { ticket: "t".into(), record: "r".into(), spec: "s".into() };
+        assert_eq!(
+            read(r#"{"op":"launch","record":"r","spec":"s","ticket":"t"}"#),
+            Request::Launch(launch)
+        );
+    }
+
+    #[test]
+    fn refuses_everything_else_with_the_member_that_is_wrong() {
+        for (text, word) in [
+            ("", "canonical"),
+            ("{}", "op"),
+            ("[]", "op"),
+            (r#"{"op":"reboot"}"#, "op"),
+            (r#"{"op":"list","x":1}"#, "x"),
+            (r#"{"op": "list"}"#, "canonical"),
+            (r#"{"op":"kill"}"#, "pod"),
+            (r#"{"op":"kill","pod":"../../etc"}"#, "pod"),
+            (r#"{"op":"kill","pod":"01936f5e-0000-4000-8000-000000000001"}"#, "pod"),
+            (r#"{"memory_mib":64,"op":"template","vcpus":1}"#, "memory_mib"),
+            (r#"{"kind":"../x","op":"worker"}"#, "kind"),
+            (r#"{"op":"launch","record":"r","spec":"s"}"#, "ticket"),
+            (r#"{"op":"launch","record":"\u0000","spec":"s","ticket":"t"}"#, "record"),
+        ] {
+            let refusal = Request::parse(text.as_bytes()).unwrap_err();
+            assert_eq!(refusal.code, "REQUEST", "{text}");
+            assert!(refusal.message.contains(word), "{text}: {}", refusal.message);
+        }
+    }
+}

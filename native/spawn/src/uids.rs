@@ -1,0 +1,67 @@
+//! User ids of VMs: one each, never one of two that live.
+
+/// Hands out the ids `base..base + count`, going round, so that an id just freed is the last to come back.
+#[derive(Debug)]
+pub struct Uids {
+    base: u32,
+    used: Vec<bool>,
+    next: usize,
+}
+
+impl Uids {
+    /// All ids free.
+    pub fn new(base: u32, count: u32) -> Self {
+        let count = usize::try_from(count).unwrap_or(0);
+        Self { base, used: vec![false; count], next: 0 }
+    }
+
+    /// Takes a free id, or `None` when every id has its VM.
+    pub fn take(&mut self) -> Option<u32> {
+        let (before, after) = self.used.split_at(self.next.min(self.used.len()));
+        let free = |used: &bool| !used;
+        let slot = match after.iter().position(free) {
+            Some(found) => before.len().saturating_add(found),
+            None => before.iter().position(free)?,
+        };
+        *self.used.get_mut(slot)? = true;
+        self.next = slot.saturating_add(1);
+        self.base.checked_add(u32::try_from(slot).ok()?)
+    }
+
+    /// Gives an id back, once its last process is gone.
+    pub fn free(&mut self, uid: u32) {
+        let slot = uid.checked_sub(self.base).and_then(|slot| usize::try_from(slot).ok());
+        if let Some(used) = slot.and_then(|slot| self.used.get_mut(slot)) {
+            *used = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Uids;
+
+    #[test]
+    fn never_hands_out_an_id_that_is_in_use() {
+        let mut uids = Uids::new(2_000_000, 3);
+        assert_eq!(uids.take(), Some(2_000_000));
+        assert_eq!(uids.take(), Some(2_000_001));
+        uids.free(2_000_000);
+        assert_eq!(uids.take(), Some(2_000_002), "a freed id comes back last");
+        assert_eq!(uids.take(), Some(2_000_000));
+        assert_eq!(uids.take(), None);
+        uids.free(2_000_001);
+        assert_eq!(uids.take(), Some(2_000_001));
+        assert_eq!(uids.take(), None);
+    }
+
+    #[test]
+    fn ignores_ids_that_are_not_its_own() {
+        let mut uids = Uids::new(10, 1);
+        assert_eq!(uids.take(), Some(10));
+        for foreign in [0, 9, 11, u32::MAX] {
+            uids.free(foreign);
+        }
+        assert_eq!(uids.take(), None);
+    }
+}

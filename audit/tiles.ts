@@ -175,9 +175,24 @@ export class TileTree {
     for (const file of files) this.#full.delete(file.path)
   }
 
-  /** Entries of the bundle that is not full yet, which begin at `from`. */
-  recent(): { readonly from: number; readonly entries: readonly Buffer[] } {
-    return { from: this.size - this.#bundle.length, entries: this.#bundle }
+  /**
+   * The entry at `index`, checked against the tree.
+   * @throws AuditCorrupt
+   */
+  async entry(index: number): Promise<Buffer> {
+    if (index < 0 || index >= this.size) throw new RangeError(`the tree has no entry ${index}`)
+    const bundleIndex = Math.floor(index / TILE_WIDTH)
+    const path = tilePath('entries', bundleIndex)
+    const isRecent = bundleIndex === Math.floor(this.size / TILE_WIDTH)
+    const bundle = isRecent
+      ? this.#bundle
+      : decodeBundle(this.#full.get(path)?.bytes ?? (await this.#read(path)))
+    const entry = bundle?.[index % TILE_WIDTH]
+    const leaf = await this.hash({ from: index, to: index + 1 })
+    if (entry === undefined || !leaf.equals(leafHash(entry))) {
+      throw new AuditCorrupt(path, `entry ${index} is not the one that was logged`)
+    }
+    return entry
   }
 
   /** The hash of a range of leaves within the tree. */

@@ -30,7 +30,7 @@ export interface Recovered {
   /** Index of the first record that is still there. */
   readonly from: number
   readonly entries: readonly Buffer[]
-  /** Bytes of a torn write that were cut off. */
+  /** Bytes of a torn write behind them, to be cut off. */
   readonly tornBytes: number
 }
 
@@ -92,13 +92,19 @@ export class Wal {
       index: contents[position]?.start.index ?? 0,
     }))
     const handle = await open(segments.at(-1)?.file ?? '', 'r+')
-    await cutTail(handle, last)
     const recovered = {
       from: contents[0]?.start.index ?? 0,
       entries: contents.flatMap((content) => content.entries),
       tornBytes: last.tornBytes,
     }
     return { wal: new Wal(place, segments, handle, last), recovered }
+  }
+
+  /** Makes the bytes of a torn write zero, so that no later scan takes them for anything. */
+  async cutTail(tornBytes: number): Promise<void> {
+    if (tornBytes === 0) return
+    await writeAt(this.#handle, Buffer.alloc(tornBytes), this.#end)
+    await this.#handle.datasync()
   }
 
   /** Index of the next record. */
@@ -247,11 +253,4 @@ async function createSegment(
   await rename(spare, file)
   await syncDirectory(place.directory)
   return { handle, segment: { file, index: start.index } }
-}
-
-/** Makes the bytes of a torn write zero, so that no later scan takes them for anything. */
-async function cutTail(handle: FileHandle, content: SegmentContent): Promise<void> {
-  if (content.tornBytes === 0) return
-  await writeAt(handle, Buffer.alloc(content.tornBytes), content.end)
-  await handle.datasync()
 }

@@ -1,0 +1,25 @@
+/** The audit log: what the rest of Casemate may use. */
+export { type Clock, deadlineIn, systemClock } from './clock.ts'
+export { AuditUnavailable } from './errors.ts'
+export type { Appended, AuditLog, Entry } from './log.ts'
+export { NoteError, parseVkey } from './note.ts'
+export { type AuditLogOptions, logPaths, openAuditLog } from './open.ts'
+export { AuditRollback } from './publisher.ts'
+export { ReceiptMismatch, type VerifiedReceipt, verifyReceipt } from './receipt.ts'
+export {
+  type Actor,
+  type AuditRecord,
+  type Folded,
+  type ImageFacts,
+  type IsolationFacts,
+  type PolicyFacts,
+  RECORD_BYTES_MAX,
+  type RecordBodies,
+  type RecordBody,
+  type RecordHead,
+  RecordTooLarge,
+  type RecordType,
+  type RefusalFacts,
+} from './record.ts'
+export { LogBusy } from './store/lock.ts'
+export { AuditCorrupt } from './tiles.ts'

@@ -157,6 +157,11 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
     })
   }
 
+  /** Whether 'close' was emitted, or is about to be. */
+  get closed(): boolean {
+    return this.#socket.destroyed
+  }
+
   close(): void {
     this.#socket.destroy()
   }

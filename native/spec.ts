@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import { type Canonical, canonicalBytes } from '../policy/canonical.ts'
+import { type Digest, parseDigest } from '../policy/nouns/digest.ts'
 import type { Plan, PlannedLimits, PlannedProcess } from '../policy/plan.ts'
 import type { SeccompProgram } from './seccomp/compile.ts'
 import type { HostDescription, Template, Verity } from './spawn-answers.ts'
@@ -32,7 +33,7 @@ export interface SpecParts {
 export interface Spec {
   readonly bytes: Uint8Array
   /** SHA-256 of the bytes. */
-  readonly digest: string
+  readonly digest: Digest
 }
 
 /** The plan asks for more than a spec holds; codes as in docs/formats.md. */
@@ -108,5 +109,6 @@ export function buildSpec({ plan, host, template, image, scratch, seccomp }: Spe
     const asked = `${bytes.length} of at most ${SPEC_BYTES_MAX} bytes`
     throw new SpecError(`the launch makes a spec of ${asked}: shorten its arguments or environment`)
   }
-  return { bytes, digest: `sha256:${createHash('sha256').update(bytes).digest('hex')}` }
+  const digest = parseDigest(`sha256:${createHash('sha256').update(bytes).digest('hex')}`)
+  return { bytes, digest }
 }

@@ -1,0 +1,59 @@
+/**
+ * Who calls. Operators come through the unix socket and are known by what the kernel says of their
+ * process; tenants bring a bearer token. Nothing a caller writes can make it an operator.
+ */
+import type { FastifyRequest } from 'fastify'
+import { peerOf } from '../native/addon.ts'
+import { type Caller, operatorFromPeer } from '../tenants/scope.ts'
+import { ApiError } from './errors.ts'
+
+/** RFC 9068 tokens of ours are under 1 KiB; longer ones are not looked at. */
+const TOKEN_CHARACTERS_MAX = 4096
+
+export interface IdentityPorts {
+  /** Which listener the request came through. */
+  readonly transport: 'unix' | 'https'
+  /** User ids beside root whose processes are operators. */
+  readonly operators: ReadonlySet<number>
+  /** @throws TenantsError TOKEN_*, when the token is not a good one of ours, now */
+  readonly verifyToken: (token: string) => Promise<Caller>
+}
+
+const unauthenticated = (sentence: string): ApiError => new ApiError('UNAUTHENTICATED', sentence)
+
+const scheme = /^Bearer ([A-Za-z0-9._~+/=-]+)$/u
+
+function tokenOf(header: string): string {
+  const token = header.length <= TOKEN_CHARACTERS_MAX ? scheme.exec(header)?.[1] : undefined
+  if (token !== undefined) return token
+  throw unauthenticated('The Authorization header must be "Bearer" and one access token.')
+}
+
+function byPeer(request: FastifyRequest, operators: ReadonlySet<number>): Caller {
+  const { uid } = peerOf(request.raw.socket)
+  const caller = operatorFromPeer(uid, operators)
+  if (caller !== null) return caller
+  throw unauthenticated(`User id ${uid} is no operator of this host; use an access token.`)
+}
+
+/** @throws ApiError UNAUTHENTICATED; TenantsError TOKEN_* */
+export async function identify(request: FastifyRequest, ports: IdentityPorts): Promise<Caller> {
+  const header = request.headers.authorization
+  if (header !== undefined) return await ports.verifyToken(tokenOf(header))
+  if (ports.transport === 'unix') return byPeer(request, ports.operators)
+  throw unauthenticated('This listener needs an access token in the Authorization header.')
+}
+
+/** Callers of requests in flight. A map of our own, so that no plugin can put one in. */
+const callers = new WeakMap<FastifyRequest, Caller>()
+
+export const remember = (request: FastifyRequest, caller: Caller): void => {
+  callers.set(request, caller)
+}
+
+/** @throws ApiError UNAUTHENTICATED for a request that nobody identified */
+export function callerOf(request: FastifyRequest): Caller {
+  const caller = callers.get(request)
+  if (caller !== undefined) return caller
+  throw unauthenticated('This needs an access token.')
+}

@@ -1,0 +1,85 @@
+/** The body of a launch, from its wire form to a LaunchRequest: parsed once, typed from here on. */
+import { type Static, type TUnsafe, Type } from '@fastify/type-provider-typebox'
+import {
+  type LaunchRequest,
+  type PodId,
+  parseCapability,
+  parseEnvironment,
+  parseHostname,
+  parseIsolationLevel,
+  parseMemoryMib,
+  parseUser,
+  parseVcpus,
+  parseWorkingDirectory,
+} from '../../policy/index.ts'
+import type { Caller } from '../../tenants/index.ts'
+import { closed } from './schemas.ts'
+
+const WORD_CHARACTERS_MAX = 32_768
+const words = Type.Array(Type.String({ maxLength: WORD_CHARACTERS_MAX }), { maxItems: 256 })
+const names = Type.Array(Type.String({ maxLength: 64 }), { maxItems: 64, uniqueItems: true })
+
+const body = Type.Object(
+  {
+    image: Type.String({ minLength: 1, maxLength: 512, description: 'Reference, with registry' }),
+    isolation: Type.Optional(
+      Type.Union([Type.Literal('vm'), Type.Literal('container'), Type.Literal('host')], {
+        description: 'Exact: granted or refused. Without it, the strongest permitted',
+      }),
+    ),
+    vcpus: Type.Optional(Type.Integer()),
+    memory_mib: Type.Optional(Type.Integer()),
+    hostname: Type.Optional(Type.String({ maxLength: 64 })),
+    entrypoint: Type.Optional(words),
+    args: Type.Optional(words),
+    env: Type.Optional(words),
+    cwd: Type.Optional(Type.String({ maxLength: 4096 })),
+    user: Type.Optional(Type.String({ maxLength: 256 })),
+    capabilities_add: Type.Optional(names),
+    capabilities_drop: Type.Optional(names),
+    read_only_root: Type.Optional(Type.Boolean()),
+  },
+  closed,
+)
+/** The wire form of a launch, member by member as in docs of the API. */
+export interface LaunchBody {
+  image: string
+  isolation?: 'vm' | 'container' | 'host'
+  vcpus?: number
+  memory_mib?: number
+  hostname?: string
+  entrypoint?: string[]
+  args?: string[]
+  env?: string[]
+  cwd?: string
+  user?: string
+  capabilities_add?: string[]
+  capabilities_drop?: string[]
+  read_only_root?: boolean
+}
+/** Compiles only while schema and interface say the same. */
+export const LAUNCH_BODY: TUnsafe<LaunchBody> = Type.Unsafe<Static<typeof body>>(body)
+
+function optional<In, Out>(value: In | undefined, parse: (value: In) => Out): Out | null {
+  return value === undefined ? null : parse(value)
+}
+
+/** @throws BadNoun */
+export function parseLaunch(wire: LaunchBody, pod: PodId, principal: Caller): LaunchRequest {
+  return {
+    pod,
+    principal,
+    isolation: optional(wire.isolation, parseIsolationLevel),
+    vcpus: optional(wire.vcpus, parseVcpus),
+    memoryMib: optional(wire.memory_mib, parseMemoryMib),
+    hostname: optional(wire.hostname, parseHostname),
+    entrypoint: wire.entrypoint ?? null,
+    args: wire.args ?? null,
+    env: optional(wire.env, parseEnvironment),
+    cwd: optional(wire.cwd, parseWorkingDirectory),
+    user: optional(wire.user, parseUser),
+    capabilitiesAdd: (wire.capabilities_add ?? []).map(parseCapability),
+    capabilitiesDrop: (wire.capabilities_drop ?? []).map(parseCapability),
+    readOnlyRoot: wire.read_only_root ?? false,
+  }
+}

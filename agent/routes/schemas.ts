@@ -1,0 +1,107 @@
+/**
+ * Shapes that several routes answer with. Responses are written through them, so that a member
+ * nobody named here never leaves; bodies and queries are beside their routes.
+ */
+import { type TSchema, Type } from '@fastify/type-provider-typebox'
+
+export const closed: { readonly additionalProperties: false } = { additionalProperties: false }
+
+const nullable = (schema: TSchema): TSchema => Type.Union([schema, Type.Null()])
+const digest = Type.String({ pattern: '^sha256:[0-9a-f]{64}$' })
+const instant = Type.String({ format: 'date-time', description: 'RFC 3339, UTC' })
+const words = (values: readonly string[]): TSchema =>
+  Type.Union(values.map((value) => Type.Literal(value)))
+
+/** RFC 9457 problem document. */
+const problem: TSchema = Type.Object(
+  {
+    type: Type.String(),
+    title: Type.String(),
+    status: Type.Integer(),
+    detail: Type.String({ description: 'A sentence: what was refused, why, what to do' }),
+    code: Type.String({ description: 'The contract: stable, upper case' }),
+    facts: Type.Record(Type.String(), Type.Unknown()),
+    policies: Type.Array(Type.String(), { description: 'Policies that caused a refusal' }),
+  },
+  closed,
+)
+const problemAnswer = { 'application/problem+json': { schema: problem } }
+
+/** Every route may answer a problem, and the document is the same everywhere. */
+export const PROBLEMS: Readonly<Record<'4xx' | '5xx', object>> = {
+  '4xx': { description: 'Refused; nothing was changed', content: problemAnswer },
+  '5xx': { description: 'Not possible here and now', content: problemAnswer },
+}
+
+const exit: TSchema = Type.Object(
+  {
+    how: words(['code', 'signal', 'oom', 'vmm', 'failure']),
+    value: Type.Integer(),
+    guest_reported: Type.Boolean({ description: 'The guest’s word, not what the host saw' }),
+    cause: Type.String(),
+    text: nullable(Type.String()),
+  },
+  closed,
+)
+
+export const POD: TSchema = Type.Object(
+  {
+    id: Type.String(),
+    tenant: Type.String(),
+    state: words(['requested', 'launching', 'running', 'exited', 'failed', 'refused']),
+    image: Type.Object({ reference: Type.String(), digest: nullable(digest) }, closed),
+    isolation: nullable(words(['vm', 'container', 'host'])),
+    identity: Type.String({ description: 'Who asked for it' }),
+    spec: nullable(digest),
+    record: nullable(Type.Integer({ description: 'Index of its launch.intent in the log' })),
+    created: instant,
+    started: nullable(instant),
+    ended: nullable(instant),
+    exit: nullable(exit),
+    problem: nullable(Type.Object({ code: Type.String(), message: Type.String() }, closed)),
+    facts: Type.Unknown({ description: 'What was decided and measured' }),
+  },
+  closed,
+)
+export const PODS: TSchema = Type.Object(
+  { pods: Type.Array(POD), next: nullable(Type.String()) },
+  closed,
+)
+
+const quotaLine = Type.Object({ used: Type.Integer(), limit: Type.Integer() }, closed)
+export const TENANT: TSchema = Type.Object(
+  {
+    id: Type.String(),
+    display: Type.String(),
+    trust: words(['untrusted', 'verified', 'trusted']),
+    state: words(['active', 'suspended']),
+    created: instant,
+    quotas: Type.Object({ vcpus: quotaLine, memory_mib: quotaLine, pods: quotaLine }, closed),
+    image_rule: nullable(Type.Object({ digest, rule: Type.Unknown() }, closed)),
+  },
+  closed,
+)
+export const TENANTS: TSchema = Type.Object(
+  { tenants: Type.Array(TENANT), next: nullable(Type.String()) },
+  closed,
+)
+
+export const TOKEN: TSchema = Type.Object(
+  { token: Type.String(), jti: Type.String(), subject: Type.String(), expires: instant },
+  closed,
+)
+
+const record: TSchema = Type.Object({ index: Type.Integer(), record: Type.Unknown() }, closed)
+export const RECORD: TSchema = record
+export const RECORDS: TSchema = Type.Object(
+  { records: Type.Array(record), next: nullable(Type.Integer()) },
+  closed,
+)
+
+const check = Type.Object(
+  { id: Type.String(), status: words(['ok', 'warning', 'failed']), detail: Type.String() },
+  closed,
+)
+export const DOCTOR: TSchema = Type.Object({ checks: Type.Array(check) }, closed)
+export const HEALTH: TSchema = Type.Object({ status: Type.Literal('ok') }, closed)
+export const VERSIONS: TSchema = Type.Object({ version: Type.String(), api: Type.String() }, closed)

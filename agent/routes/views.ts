@@ -1,0 +1,57 @@
+/** What is stored, as it goes over the wire. */
+import type { Canonical } from '../../policy/canonical.ts'
+import type { Pod, Tenant } from '../../tenants/index.ts'
+
+const instant = (ms: number | null): string | null =>
+  ms === null ? null : new Date(ms).toISOString()
+
+export interface PodView {
+  readonly id: string
+  readonly tenant: string
+  readonly state: string
+  readonly image: { readonly reference: string; readonly digest: string | null }
+  readonly isolation: string | null
+  readonly identity: string
+  readonly spec: string | null
+  readonly record: number | null
+  readonly created: string | null
+  readonly started: string | null
+  readonly ended: string | null
+  readonly exit: Canonical
+  readonly problem: { readonly code: string; readonly message: string } | null
+  readonly facts: Canonical
+}
+
+export const podView = (pod: Pod): PodView => ({
+  id: pod.id,
+  tenant: pod.tenant,
+  state: pod.state,
+  image: { reference: pod.imageReference, digest: pod.imageDigest },
+  isolation: pod.level,
+  identity: pod.identity,
+  spec: pod.specDigest,
+  record: pod.recordIndex,
+  created: instant(pod.createdMs),
+  started: instant(pod.startedMs),
+  ended: instant(pod.endedMs),
+  exit: pod.exit,
+  problem: pod.problem === null ? null : { ...pod.problem },
+  facts: pod.facts,
+})
+
+export const tenantView = (tenant: Tenant): object => ({
+  id: tenant.id,
+  display: tenant.display,
+  trust: tenant.trust,
+  state: tenant.state,
+  created: instant(tenant.createdMs),
+  quotas: {
+    vcpus: tenant.quotas.vcpus,
+    memory_mib: tenant.quotas.memoryMib,
+    pods: tenant.quotas.pods,
+  },
+  image_rule:
+    tenant.imageRule === null
+      ? null
+      : { digest: tenant.imageRule.digest, rule: JSON.parse(tenant.imageRule.text) as unknown },
+})

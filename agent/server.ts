@@ -1,0 +1,167 @@
+/**
+ * The HTTP side, once for each listener: limits, identity, strict schemas, problem documents. What
+ * the API does is in routes/ and tasks/; nothing is decided here.
+ *
+ * Order of a request: size limits, rate limit, identity, schema, route. The rate limit comes before
+ * identity and before anything is recorded, so that nobody can fill the log or burn CPU on tokens.
+ */
+import { STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+import helmet from '@fastify/helmet'
+import rateLimit from '@fastify/rate-limit'
+import swagger from '@fastify/swagger'
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import Fastify, {
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyPluginCallback,
+  type FastifyReply,
+  type FastifyRequest,
+} from 'fastify'
+import { peerOf } from '../native/addon.ts'
+import { ApiError, notFound, type PublicError, problemOf, publicError } from './errors.ts'
+import { type IdentityPorts, identify, remember } from './identity.ts'
+import { VERSION } from './version.ts'
+
+const BODY_BYTES_MAX = 256 * 1024
+const HEADER_BYTES_MAX = 16 * 1024
+const REQUEST_MS = 30_000
+const IDLE_MS = 72_000
+const MINUTE_MS = 60_000
+const PROBLEM = 'application/problem+json; charset=utf-8'
+
+export interface ServerOptions {
+  readonly identity: IdentityPorts
+  /** PEM key and certificate of the HTTPS listener; null for the unix socket. */
+  readonly tls: { readonly key: string; readonly certificate: string } | null
+  /** Requests a minute from one address or local user, whoever they say they are. */
+  readonly requestsPerMinute: number
+  readonly log: FastifyBaseLogger
+  readonly routes: readonly FastifyPluginCallback[]
+}
+
+/** Routes that answer before anybody is identified. */
+const open: ReadonlySet<string> = new Set(['/v1/health', '/v1/openapi.json', '/v1/version'])
+
+function answer(reply: FastifyReply, error: PublicError): FastifyReply {
+  const problem = problemOf(error)
+  if (problem.status === 401) void reply.header('www-authenticate', 'Bearer')
+  return reply.code(problem.status).type(PROBLEM).serializer(JSON.stringify).send(problem)
+}
+
+function onError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const shown = publicError(error)
+  if (shown.code === 'INTERNAL') request.log.error({ err: error }, 'request failed')
+  return answer(reply, shown)
+}
+
+/** Bytes that are no HTTP request never reach fastify; they get a problem document all the same. */
+function onClientError(error: Error & { code?: string }, socket: Socket): void {
+  const timeout = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+  const large = error.code === 'HPE_HEADER_OVERFLOW'
+  const shown = timeout
+    ? new ApiError('REQUEST_TIMEOUT', 'The request did not arrive in time.')
+    : new ApiError('BAD_REQUEST', large ? 'The headers are too large.' : 'This is no HTTP request.')
+  const problem = problemOf(shown)
+  const body = JSON.stringify(problem)
+  if (!socket.writable) return
+  socket.end(
+    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status] ?? ''}\r\nconnection: close\r\n` +
+      `content-type: ${PROBLEM}\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  )
+}
+
+/** Who is counted: the address, or for the unix socket the user. Headers do not count: they lie. */
+const counted = (transport: 'unix' | 'https') => (request: FastifyRequest) =>
+  transport === 'unix' ? `uid:${peerOf(request.raw.socket).uid}` : `ip:${request.ip}`
+
+/** Fastify's options: every limit is said, and JSON schemas neither convert nor drop anything. */
+const limits = {
+  bodyLimit: BODY_BYTES_MAX,
+  requestTimeout: REQUEST_MS,
+  keepAliveTimeout: IDLE_MS,
+  routerOptions: { maxParamLength: 200, ignoreTrailingSlash: false, caseSensitive: true },
+  exposeHeadRoutes: false,
+  forceCloseConnections: true,
+  return503OnClosing: false,
+  onProtoPoisoning: 'error',
+  onConstructorPoisoning: 'error',
+  ajv: {
+    customOptions: {
+      removeAdditional: false,
+      coerceTypes: false,
+      useDefaults: false,
+      allErrors: false,
+    },
+  },
+} as const
+
+function create(options: ServerOptions): FastifyInstance {
+  const common = {
+    ...limits,
+    loggerInstance: options.log,
+    clientErrorHandler: onClientError,
+    frameworkErrors: onError,
+  }
+  const http = { maxHeaderSize: HEADER_BYTES_MAX }
+  const { tls } = options
+  if (tls === null) return Fastify({ ...common, http })
+  const https = { ...http, key: tls.key, cert: tls.certificate, minVersion: 'TLSv1.3' } as const
+  const secure: unknown = Fastify({ ...common, https })
+  assertInstance(secure)
+  return secure
+}
+
+/** The two instances differ only in the type of their raw server, which nobody here looks at. */
+function assertInstance(_app: unknown): asserts _app is FastifyInstance {}
+
+const description = `Casemate runs signed container images of tenants, untrusted ones in KVM virtual
+machines, and records every launch. Errors are problem documents (RFC 9457); their \`code\` is stable.`
+
+async function plugins(app: FastifyInstance, options: ServerOptions): Promise<void> {
+  await app.register(helmet, {
+    global: true,
+    contentSecurityPolicy: { directives: { defaultSrc: ["'none'"] } },
+  })
+  await app.register(rateLimit, {
+    global: true,
+    hook: 'onRequest',
+    max: options.requestsPerMinute,
+    timeWindow: MINUTE_MS,
+    keyGenerator: counted(options.identity.transport),
+    errorResponseBuilder: (_request, context) =>
+      new ApiError(
+        'TOO_MANY_REQUESTS',
+        `At most ${context.max} requests a minute. Wait ${context.after}.`,
+      ),
+  })
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: { title: 'Casemate', description, version: VERSION },
+      components: {
+        securitySchemes: { token: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } },
+      },
+      security: [{ token: [] }],
+    },
+  })
+}
+
+/** Builds one listener's application; it does not listen yet. */
+export async function buildServer(options: ServerOptions): Promise<FastifyInstance> {
+  const app = create(options).withTypeProvider<TypeBoxTypeProvider>()
+  app.setErrorHandler(onError)
+  await plugins(app, options)
+  app.setNotFoundHandler({ preHandler: app.rateLimit() }, (_request, reply) =>
+    answer(reply, notFound()),
+  )
+  // preParsing, not onRequest: the rate limit is a hook of each route and comes after those of all.
+  app.addHook('preParsing', async (request) => {
+    if (open.has(request.routeOptions.url ?? '')) return
+    remember(request, await identify(request, options.identity))
+  })
+  for (const routes of options.routes) await app.register(routes)
+  app.get('/v1/openapi.json', { schema: { hide: true } }, () => app.swagger())
+  await app.ready()
+  return app
+}

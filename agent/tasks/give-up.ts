@@ -1,0 +1,95 @@
+/**
+ * The end of a launch that did not work: a refusal or a failure, on record, with nothing left behind.
+ * Which of the two follows from the error: what the policy, the image or the quota says against it
+ * is a refusal; everything else failed.
+ */
+import { SpawnError } from '../../native/spawn-client.ts'
+import { SpecError } from '../../native/spec.ts'
+import { Refusal } from '../../policy/index.ts'
+import { ApiError, type PublicError, publicError } from '../errors.ts'
+import { ImageError } from '../images/index.ts'
+import { spawnUnavailable } from './host.ts'
+import type { LaunchCall, LaunchPorts, Progress } from './launch.ts'
+import { actorOf, denied, imageFacts, refusalFacts, unresolvedImage } from './record-parts.ts'
+
+const MESSAGE_CHARACTERS_MAX = 1024
+
+function shownOf(error: unknown): PublicError {
+  if (error instanceof SpecError) {
+    return new ApiError('BAD_REQUEST', error.message, {}, { cause: error })
+  }
+  if (!(error instanceof SpawnError)) return publicError(error)
+  if (error.code === 'SPAWN_UNREACHABLE') return spawnUnavailable(error)
+  const sentence = `The pod could not be started (${error.code}): ${error.message}`
+  return new ApiError('LAUNCH_FAILED', sentence, { spawn: error.code }, { cause: error })
+}
+
+async function refuse(
+  ports: LaunchPorts,
+  call: LaunchCall,
+  progress: Progress,
+  shown: Refusal | ImageError,
+): Promise<void> {
+  const { scope, request } = call
+  const { session, evidence, accepted } = progress
+  const image =
+    session === null ? unresolvedImage(call.image) : imageFacts(session.image, evidence, accepted)
+  const alone = await ports.refusals.record({
+    launchId: request.pod,
+    tenant: scope.tenant,
+    actor: actorOf(call.caller, call.origin),
+    image,
+    requested: request.isolation,
+    policy: shown instanceof Refusal ? denied(shown, ports.policies) : null,
+    refusal: refusalFacts(shown),
+  })
+  const problem = { code: shown.code, message: shown.message }
+  await ports.tenants.movePod(scope, request.pod, 'refused', { problem })
+  // Of a flood only the count is kept, here as in the log.
+  if (!alone) await ports.tenants.deletePod(scope, request.pod)
+}
+
+async function fail(
+  ports: LaunchPorts,
+  call: LaunchCall,
+  progress: Progress,
+  shown: PublicError,
+): Promise<void> {
+  const { scope, request } = call
+  const message = shown.message.slice(0, MESSAGE_CHARACTERS_MAX)
+  await ports.watch.note({
+    type: 'launch.failed',
+    launch_id: request.pod,
+    tenant: scope.tenant,
+    intent_index: progress.intent?.index ?? null,
+    stage: progress.stage,
+    code: shown.code,
+    message,
+  })
+  const problem = { code: shown.code, message }
+  await ports.tenants.movePod(scope, request.pod, 'failed', { problem })
+  await ports.files.remove(request.pod)
+}
+
+/** Ends the pod in the store and on record. Returns what the caller is told. */
+export async function giveUp(
+  ports: LaunchPorts,
+  call: LaunchCall,
+  progress: Progress,
+  error: unknown,
+): Promise<PublicError> {
+  const shown = shownOf(error)
+  if (shown.code === 'INTERNAL' || shown.code === 'LAUNCH_FAILED') {
+    ports.log.error({ err: error, pod: call.request.pod, stage: progress.stage }, 'launch failed')
+  }
+  try {
+    const early = progress.stage !== 'intent' && progress.stage !== 'start'
+    const against = shown instanceof Refusal || shown instanceof ImageError
+    if (early && against) await refuse(ports, call, progress, shown)
+    else await fail(ports, call, progress, shown)
+  } catch (cause) {
+    // The store does not answer either; reconcile finds the pod at the next start.
+    ports.log.error({ err: cause, pod: call.request.pod }, 'a failed launch was not written down')
+  }
+  return shown
+}

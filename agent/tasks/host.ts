@@ -1,0 +1,37 @@
+/** The host as the policy sees it: what spawn describes, and what this version can start. */
+import type { HostDescription } from '../../native/spawn-answers.ts'
+import { type SpawnClient, SpawnError } from '../../native/spawn-client.ts'
+import { type HostFacts, type ImageRule, parseIsolationLevel } from '../../policy/index.ts'
+import { ApiError } from '../errors.ts'
+
+/** Without spawn nothing can be started, and the caller should know that it is not its fault. */
+export const spawnUnavailable = (cause: SpawnError): ApiError =>
+  new ApiError(
+    'SPAWN_UNAVAILABLE',
+    'What starts virtual machines on this host does not answer. Try again, or ask the operator.',
+    { spawn: cause.code },
+    { cause },
+  )
+
+/** @throws ApiError SPAWN_UNAVAILABLE */
+export async function describeHost(spawn: SpawnClient): Promise<HostDescription> {
+  try {
+    return await spawn.describe()
+  } catch (error) {
+    throw error instanceof SpawnError ? spawnUnavailable(error) : error
+  }
+}
+
+export const hostFacts = (host: HostDescription, imageFloor: ImageRule | null): HostFacts => ({
+  kvm: host.kvm,
+  kvmReason: host.kvm_reason,
+  allowSoftwareKvm: host.allow_software_kvm,
+  levels: Object.fromEntries(
+    Object.entries(host.levels).map(([tenant, levels]) => [
+      tenant,
+      levels.map(parseIsolationLevel),
+    ]),
+  ),
+  launchers: ['vm'],
+  imageFloor,
+})

@@ -1,0 +1,225 @@
+/**
+ * Launches one pod. The whole story is in this file; everything is called from here and returns.
+ *
+ *   resolve   reference -> digest, once; signatures -> evidence. No byte of a layer is read yet
+ *   decide    facts, request, evidence, host -> Plan | Refusal
+ *   build     launch.requested on record, then layers -> EROFS + Merkle root
+ *   reserve   quota, one transaction
+ *   intent    spec; launch.intent on record, durable and signed -> ticket
+ *   start     spawn checks the ticket, spends it and starts
+ *
+ * A crash after any line leaves a state that reconcile.ts adopts or undoes. Nothing can be started
+ * here without a receipt: what starts processes asks for it.
+ */
+import { boottimeNs } from '../../native/clock.ts'
+import { defaultSeccompProfile } from '../../native/seccomp/default-profile.ts'
+import type { HostDescription, Template } from '../../native/spawn-answers.ts'
+import { buildSpec, type Spec } from '../../native/spec.ts'
+import { decide, keysToTry, type LaunchRequest, type Plan, Refusal } from '../../policy/index.ts'
+import type { Caller, Pod, TenantScope } from '../../tenants/index.ts'
+import type { CheckedSignature, ImageSession, Rootfs } from '../images/index.ts'
+import type { OpenPodFiles } from '../pod-files.ts'
+import { giveUp } from './give-up.ts'
+import { describeHost, hostFacts } from './host.ts'
+import { launchFacts } from './launch-facts.ts'
+import type { Appended, Ports } from './ports.ts'
+import {
+  actorOf,
+  allowed,
+  imageFacts,
+  isolationFacts,
+  type Origin,
+  resourceFacts,
+} from './record-parts.ts'
+import type { Refusals } from './refusals.ts'
+import { start } from './start.ts'
+import type { Watch } from './watch.ts'
+
+/** Spawn takes a ticket for at most 30 s; the rest is for a clock read in steps and a slow disk. */
+const TICKET_NS = 25_000_000_000n
+
+export interface LaunchPorts extends Ports {
+  readonly watch: Watch
+  readonly refusals: Refusals
+}
+
+export interface LaunchCall {
+  readonly scope: TenantScope
+  readonly caller: Caller
+  readonly origin: Origin
+  readonly image: string
+  readonly request: LaunchRequest
+  /** SHA-256 of the request's canonical bytes. */
+  readonly requestDigest: string
+  /** SHA-256 of its idempotency key. */
+  readonly keyDigest: string
+}
+
+/** How far a launch has come: what giving up has to undo, and what it can tell the record. */
+export interface Progress {
+  stage: 'resolve' | 'decide' | 'build' | 'reserve' | 'intent' | 'start'
+  session: ImageSession | null
+  evidence: readonly CheckedSignature[]
+  /** Whether the signatures were accepted, as far as is known. */
+  accepted: boolean
+  intent: Appended | null
+  files: OpenPodFiles | null
+}
+
+/**
+ * Launches the pod of `call.request`, which is in the store in state `requested`.
+ * @throws what may be shown to the caller; the pod is then in a final state, and on record
+ */
+export async function launch(ports: LaunchPorts, call: LaunchCall): Promise<Pod> {
+  const progress: Progress = {
+    stage: 'resolve',
+    session: null,
+    evidence: [],
+    accepted: false,
+    intent: null,
+    files: null,
+  }
+  try {
+    return await proceed(ports, call, progress)
+  } catch (error) {
+    throw await giveUp(ports, call, progress, error)
+  } finally {
+    await progress.files?.close()
+    await progress.session?.close()
+  }
+}
+
+async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress): Promise<Pod> {
+  const { scope, request } = call
+  const session = await resolve(ports, call, progress)
+
+  progress.stage = 'decide'
+  const host = await describeHost(ports.spawn)
+  const plan = await decideOn(ports, call, progress, { session, host })
+
+  progress.stage = 'build'
+  await ports.audit.append(requested(call))
+  await ports.tenants.notePod(scope, request.pod, {
+    imageDigest: plan.image.digest,
+    level: plan.level,
+  })
+  await session.pullLayers()
+  const rootfs = await session.buildRootfs(plan.level === 'vm')
+
+  progress.stage = 'reserve'
+  await ports.tenants.reserve(scope, request.pod, plan.charge)
+  await ports.tenants.movePod(scope, request.pod, 'launching')
+
+  progress.stage = 'intent'
+  const files = await ports.files.create(request.pod, plan.logBytes)
+  progress.files = files
+  const template = templateFor(plan, host)
+  const spec = await specOf(ports, { plan, host, rootfs, template })
+  const body = intentOf(ports, call, progress, { plan, host, rootfs, template, spec, session })
+  const intent = await ports.audit.append(body)
+  progress.intent = intent
+  const ticket = await ports.audit.receipt(intent.index)
+  await ports.tenants.notePod(scope, request.pod, {
+    recordIndex: intent.index,
+    specDigest: spec.digest,
+    facts: launchFacts(plan, host, template),
+  })
+
+  progress.stage = 'start'
+  return await start(ports, { scope, plan, spec, intent, ticket, rootfs, files })
+}
+
+async function resolve(
+  ports: LaunchPorts,
+  call: LaunchCall,
+  progress: Progress,
+): Promise<ImageSession> {
+  const { tenant } = call.scope
+  const session = await ports.images.resolve(call.image, {
+    tenant,
+    credentials: null,
+    access: 'pull',
+  })
+  progress.session = session
+  return session
+}
+
+/** @throws Refusal */
+async function decideOn(
+  ports: LaunchPorts,
+  call: LaunchCall,
+  progress: Progress,
+  { session, host }: { readonly session: ImageSession; readonly host: HostDescription },
+): Promise<Plan> {
+  const tenant = await ports.tenants.facts(call.scope)
+  const { resolved, process } = session.image
+  const rules = { floor: ports.imageFloor, tenant: tenant.imageRule }
+  const evidence = await session.collectEvidence(keysToTry(rules, resolved))
+  progress.evidence = evidence
+  const image = { reference: call.image, resolved, config: process, evidence }
+  const question = { tenant, request: call.request, image, host: hostFacts(host, rules.floor) }
+  const outcome = decide(question, ports.policies)
+  if (outcome instanceof Refusal) throw outcome
+  progress.accepted = true
+  return outcome
+}
+
+const requested = (call: LaunchCall) =>
+  ({
+    type: 'launch.requested',
+    launch_id: call.request.pod,
+    tenant: call.scope.tenant,
+    actor: actorOf(call.caller, call.origin),
+    image_ref: call.image,
+    level_requested: call.request.isolation,
+    request: call.requestDigest,
+    idempotency_key: call.keyDigest,
+  }) as const
+
+/** The template of just this shape, or a cold boot. */
+const templateFor = (plan: Plan, host: HostDescription): Template | null =>
+  host.templates.find((one) => one.vcpus === plan.vcpus && one.memory_mib === plan.memoryMib) ??
+  null
+
+interface Parts {
+  readonly plan: Plan
+  readonly host: HostDescription
+  readonly rootfs: Rootfs
+  readonly template: Template | null
+}
+
+async function specOf(ports: LaunchPorts, parts: Parts): Promise<Spec> {
+  const { plan, rootfs } = parts
+  const profile = defaultSeccompProfile(plan.process.capabilities.bounding)
+  const seccomp = await ports.seccomp(profile)
+  const image = { size: rootfs.size, verity: rootfs.verity }
+  return buildSpec({ ...parts, image, scratch: ports.files.scratch, seccomp })
+}
+
+function intentOf(
+  ports: LaunchPorts,
+  call: LaunchCall,
+  progress: Progress,
+  parts: Parts & { readonly spec: Spec; readonly session: ImageSession },
+) {
+  const { plan, host, rootfs, template, spec, session } = parts
+  const { image } = session
+  return {
+    type: 'launch.intent',
+    launch_id: plan.pod,
+    tenant: plan.tenant,
+    trust: plan.trust,
+    actor: actorOf(call.caller, call.origin),
+    image: {
+      ...imageFacts(image, progress.evidence, true),
+      config: image.configDigest,
+      layers: image.layers.map((layer) => layer.digest),
+      root: rootfs.verity.root,
+    },
+    policy: allowed(plan),
+    isolation: isolationFacts(plan, host, template),
+    spec: { digest: spec.digest, size: spec.bytes.length },
+    resources: resourceFacts(plan, ports.files.scratch.size),
+    deadline: { boottime_ns: String(boottimeNs() + TICKET_NS) },
+  } as const
+}

@@ -1,0 +1,148 @@
+/** Parts of records, from what the launch knows. Values of the environment never go in: only names. */
+import { createHash } from 'node:crypto'
+import type {
+  Actor,
+  ImageFacts,
+  IsolationFacts,
+  PolicyFacts,
+  RecordBodies,
+} from '../../audit/record.ts'
+import type { HostDescription, Template } from '../../native/spawn-answers.ts'
+import type { ActivePolicies, LaunchRequest, Plan, Refusal } from '../../policy/index.ts'
+import { environmentKey } from '../../policy/nouns/process.ts'
+import type { Caller } from '../../tenants/index.ts'
+import type { CheckedSignature, Image } from '../images/index.ts'
+import { formatReference } from '../images/index.ts'
+
+const SIGNERS_MAX = 32
+const TEXT_CHARACTERS_MAX = 1024
+
+const sha256 = (text: string): string => `sha256:${createHash('sha256').update(text).digest('hex')}`
+
+/** Where a request came from, beside who sent it. */
+export interface Origin {
+  /** null for the unix socket. */
+  readonly address: string | null
+}
+
+export function actorOf(caller: Caller, origin: Origin): Actor {
+  if (caller.kind === 'operator') {
+    const auth = {
+      method: 'unix-peer',
+      iss: null,
+      jti: null,
+      uid: caller.uid,
+      src_ip: null,
+    } as const
+    return { sub: `uid:${caller.uid}`, kind: 'operator', auth }
+  }
+  const auth = {
+    method: 'jwt',
+    iss: null,
+    jti: caller.jti,
+    uid: null,
+    src_ip: origin.address,
+  } as const
+  return { sub: caller.subject, kind: 'tenant', auth }
+}
+
+/** An image of which nothing is known but the words of the request. */
+export const unresolvedImage = (reference: string): ImageFacts => ({
+  ref: reference,
+  index: null,
+  manifest: null,
+  platform: null,
+  verify: { result: 'not-reached', signers: [] },
+})
+
+function verdictOf(evidence: readonly CheckedSignature[], accepted: boolean): ImageFacts['verify'] {
+  const result = accepted ? 'verified' : evidence.length === 0 ? 'unsigned' : 'failed'
+  return {
+    result,
+    signers: evidence.slice(0, SIGNERS_MAX).map((one) => ({
+      key: one.keyId,
+      kind: one.kind,
+      form: one.form,
+      artifact: one.artifact,
+      verified: one.verified,
+      reason: one.reason,
+    })),
+  }
+}
+
+export function imageFacts(
+  image: Image,
+  evidence: readonly CheckedSignature[],
+  accepted: boolean,
+): ImageFacts {
+  const manifest = image.manifest.digest
+  return {
+    ref: formatReference(image.reference),
+    index: image.resolved.digest === manifest ? null : image.resolved.digest,
+    manifest,
+    platform: 'linux/amd64',
+    verify: verdictOf(evidence, accepted),
+  }
+}
+
+export const allowed = (plan: Plan): PolicyFacts => ({
+  bundle: plan.decision.policySetDigest,
+  decision: 'allow',
+  determining: plan.decision.policyIds,
+  reasons: plan.decision.reasons,
+})
+
+export const denied = (refusal: Refusal, policies: ActivePolicies): PolicyFacts => ({
+  bundle: policies.digest,
+  decision: 'deny',
+  determining: refusal.policyIds,
+  reasons: [],
+})
+
+export const refusalFacts = (refusal: {
+  readonly code: string
+  readonly message: string
+  readonly policyIds?: readonly string[]
+}): RecordBodies['launch.refused']['refusal'] => ({
+  code: refusal.code,
+  message: refusal.message.slice(0, TEXT_CHARACTERS_MAX),
+  policies: refusal.policyIds ?? [],
+})
+
+export function isolationFacts(
+  plan: Plan,
+  host: HostDescription,
+  template: Template | null,
+): IsolationFacts {
+  if (plan.kvm === null) throw new Error('a launch below level vm has no record form yet')
+  return {
+    level: plan.level,
+    kvm: plan.kvm,
+    requested: plan.decision.requested,
+    vmm: host.vmm.digest,
+    filters: { ...host.vmm.filters },
+    kernel: host.kernel.digest,
+    cmdline: sha256(host.cmdline),
+    init_root: host.init.verity.root,
+    template: template === null ? null : { memory: template.memory, state: template.state },
+  }
+}
+
+export const resourceFacts = (
+  plan: Plan,
+  scratchBytes: number,
+): RecordBodies['launch.intent']['resources'] => ({
+  vcpus: plan.vcpus,
+  memory_mib: plan.memoryMib,
+  cpu_quota_percent: plan.limits.cpuQuotaPercent,
+  scratch_bytes: scratchBytes,
+  capabilities: plan.process.capabilities.bounding,
+  env_names: plan.process.env.map(environmentKey),
+})
+
+/** For `launch.requested`: which request it was, without its values. */
+export const requestDigest = (request: LaunchRequest, canonical: string): string =>
+  sha256(`${request.pod}\n${canonical}`)
+
+/** A key may be a secret of the caller's; its digest still tells two requests apart. */
+export const keyDigest = (key: string): string => sha256(key)

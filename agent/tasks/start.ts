@@ -1,0 +1,96 @@
+/**
+ * The last step of a launch: spawn checks the ticket, spends it and starts the pod.
+ *
+ * What goes wrong on the way to spawn says nothing about what spawn did, so spawn is asked. A pod
+ * that starts after all, later, is one that the store says has failed: the sweep of watch.ts kills it.
+ */
+import { open } from 'node:fs/promises'
+import { PodStream } from '../../native/pod-stream.ts'
+import { type SpawnClient, SpawnError } from '../../native/spawn-client.ts'
+import type { Spec } from '../../native/spec.ts'
+import type { Plan } from '../../policy/index.ts'
+import type { Pod, TenantScope } from '../../tenants/index.ts'
+import type { Rootfs } from '../images/index.ts'
+import type { OpenPodFiles } from '../pod-files.ts'
+import type { LaunchPorts } from './launch.ts'
+import type { Appended } from './ports.ts'
+
+export interface StartCall {
+  readonly scope: TenantScope
+  readonly plan: Plan
+  readonly spec: Spec
+  readonly intent: Appended
+  readonly ticket: string
+  readonly rootfs: Rootfs
+  readonly files: OpenPodFiles
+}
+
+interface Started {
+  readonly pid: number
+  readonly stream: PodStream
+}
+
+const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('utf8')
+
+/** Codes that do not say whether spawn got the request. */
+const unclear = new Set(['SPAWN_TIMEOUT', 'SPAWN_PROTOCOL', 'SPAWN_UNREACHABLE'])
+
+async function launched(ports: LaunchPorts, call: StartCall): Promise<Started> {
+  const { plan, spec, intent, ticket, files } = call
+  const image = await open(call.rootfs.path, 'r')
+  try {
+    return await ports.launchers[plan.level].launch({
+      ticket,
+      record: text(intent.bytes),
+      spec: text(spec.bytes),
+      image: image.fd,
+      scratch: files.scratch.fd,
+      log: files.log.fd,
+    })
+  } catch (error) {
+    const found = await findAfterAll(ports.spawn, plan.pod, error)
+    if (found === null) throw error
+    return found
+  } finally {
+    await image.close()
+  }
+}
+
+/** The pod, if spawn started it although its answer did not arrive. */
+async function findAfterAll(
+  spawn: SpawnClient,
+  pod: string,
+  error: unknown,
+): Promise<Started | null> {
+  if (!(error instanceof SpawnError) || !unclear.has(error.code)) return null
+  try {
+    const pods = await spawn.list()
+    if (!pods.some((status) => status.pod === pod && status.state === 'running')) return null
+    const { pid, stream } = await spawn.adopt(pod)
+    return { pid, stream: new PodStream(stream) }
+  } catch {
+    return null // the first error is the one to tell
+  }
+}
+
+/** @throws SpawnError, Refusal ISOLATION_NOT_AVAILABLE */
+export async function start(ports: LaunchPorts, call: StartCall): Promise<Pod> {
+  const { scope, plan, spec, intent } = call
+  const began = process.hrtime.bigint()
+  const { pid, stream } = await launched(ports, call)
+  const startUs = Number((process.hrtime.bigint() - began) / 1000n)
+  // Should the store not take it, the pod ends as failed there and the sweep kills it.
+  const pod = await ports.tenants.movePod(scope, plan.pod, 'running')
+  ports.watch.follow(scope, plan.pod, stream)
+  await ports.watch.note({
+    type: 'launch.started',
+    launch_id: plan.pod,
+    tenant: plan.tenant,
+    intent_index: intent.index,
+    pid,
+    spec: spec.digest,
+    restored: null,
+    start_us: startUs,
+  })
+  return pod
+}

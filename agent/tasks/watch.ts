@@ -1,0 +1,207 @@
+/**
+ * Knows which pods run, and writes down how each ended: on record, in the store, and the quota given
+ * back. The word of spawn counts, which reaped the process; a pod stream that closes only says when
+ * to ask.
+ *
+ * Nothing here stops when the log cannot be written: a pod that ended has ended. Spawn keeps the
+ * status until it is told to forget, and it is told so only after the exit is on record.
+ */
+import type { FastifyBaseLogger } from 'fastify'
+import type { RecordBody } from '../../audit/record.ts'
+import { PodStream } from '../../native/pod-stream.ts'
+import type { PodExit, PodStatus } from '../../native/spawn-answers.ts'
+import type { PodId } from '../../policy/index.ts'
+import type { Pod, TenantScope } from '../../tenants/index.ts'
+import { isFinal } from '../../tenants/index.ts'
+import type { Ports } from './ports.ts'
+
+/** Between two looks at a pod whose stream has closed; spawn reaps within milliseconds. */
+const LOOK_MS = 50
+const LOOKS_MAX = 40
+
+interface Followed {
+  readonly scope: TenantScope
+  stream: PodStream | null
+  readonly ended: AbortController
+  stopAsked: boolean
+  /** Its end is being written down just now. */
+  settling: boolean
+}
+
+/** What is said of a pod whose spawn has gone: the host lost sight of it. */
+export const LOST: PodExit = {
+  how: 'failure',
+  value: 0,
+  guest_reported: false,
+  cause: 'SPAWN_LOST',
+  text: 'casemate-spawn ended and took its knowledge of the pod with it',
+}
+
+const wait = (ms: number): Promise<void> =>
+  new Promise((resolve) => {
+    setTimeout(resolve, ms).unref()
+  })
+
+const reasonOf = (exit: PodExit, stopAsked: boolean): 'exit' | 'stop' | 'failure' => {
+  if (stopAsked) return 'stop'
+  return exit.how === 'vmm' || exit.how === 'failure' ? 'failure' : 'exit'
+}
+
+export class Watch {
+  readonly #ports: Pick<Ports, 'tenants' | 'audit' | 'spawn' | 'files'>
+  readonly #log: FastifyBaseLogger
+  readonly #followed = new Map<PodId, Followed>()
+  #closed = false
+
+  constructor(ports: Pick<Ports, 'tenants' | 'audit' | 'spawn' | 'files'>, log: FastifyBaseLogger) {
+    this.#ports = ports
+    this.#log = log
+  }
+
+  /** A record of what has happened already: when it cannot be written, the log of the agent has it. */
+  async note(body: RecordBody): Promise<boolean> {
+    try {
+      await this.#ports.audit.append(body)
+      return true
+    } catch (error) {
+      this.#log.error({ err: error, record: body }, 'not on record')
+      return false
+    }
+  }
+
+  /** Takes a running pod over; `stream` is the watch's from here on. */
+  follow(scope: TenantScope, pod: PodId, stream: PodStream): void {
+    const known = this.#followed.get(pod)
+    if (known !== undefined) {
+      known.stream = stream
+      this.#attach(pod, known, stream)
+      return
+    }
+    const followed: Followed = {
+      scope,
+      stream,
+      ended: new AbortController(),
+      stopAsked: false,
+      settling: false,
+    }
+    this.#followed.set(pod, followed)
+    this.#attach(pod, followed, stream)
+  }
+
+  #attach(pod: PodId, followed: Followed, stream: PodStream): void {
+    const over = (failure?: Error): void => {
+      if (followed.stream !== stream) return
+      followed.stream = null
+      if (failure !== undefined) this.#log.warn({ err: failure, pod }, 'pod stream ended')
+      if (!this.#closed) void this.#settle(pod, followed)
+    }
+    stream.on('close', over)
+    if (stream.closed) over() // it may have ended before anybody looked
+  }
+
+  /** Aborted when the pod has ended and its end is in the store. */
+  ended(pod: PodId): AbortSignal {
+    return this.#followed.get(pod)?.ended.signal ?? AbortSignal.abort()
+  }
+
+  stream(pod: PodId): PodStream | null {
+    return this.#followed.get(pod)?.stream ?? null
+  }
+
+  /** The exit that follows was asked for. */
+  stopAsked(pod: PodId): void {
+    const followed = this.#followed.get(pod)
+    if (followed !== undefined) followed.stopAsked = true
+  }
+
+  /** Whether the pod takes care of itself: its stream is open, or its end is being written down. */
+  attends(pod: PodId): boolean {
+    const followed = this.#followed.get(pod)
+    return followed !== undefined && (followed.stream !== null || followed.settling)
+  }
+
+  async #settle(pod: PodId, followed: Followed): Promise<void> {
+    followed.settling = true
+    try {
+      const exit = await this.#exitOf(pod)
+      if (exit === null) await this.#adopt(pod, followed)
+      else await this.finish(followed.scope, pod, exit)
+    } catch (error) {
+      // The sweep looks again: neither the pod nor its quota is forgotten.
+      this.#log.error({ err: error, pod }, 'the end of a pod could not be written down')
+    } finally {
+      followed.settling = false
+    }
+  }
+
+  /** How the pod ended; null while it runs on. */
+  async #exitOf(pod: PodId): Promise<PodExit | null> {
+    for (let look = 0; look < LOOKS_MAX; look += 1) {
+      // oxlint-disable-next-line no-await-in-loop -- asking again is the point
+      const status = (await this.#ports.spawn.list()).find((one) => one.pod === pod)
+      if (status === undefined) return LOST
+      if (status.exit !== null) return status.exit
+      // oxlint-disable-next-line no-await-in-loop
+      await wait(LOOK_MS)
+    }
+    return null
+  }
+
+  async #adopt(pod: PodId, followed: Followed): Promise<void> {
+    const { stream } = await this.#ports.spawn.adopt(pod)
+    followed.stream = new PodStream(stream)
+    this.#attach(pod, followed, followed.stream)
+  }
+
+  /** Writes an end down, once: record, store, quota, scratch; then spawn may forget it. */
+  async finish(scope: TenantScope, pod: PodId, exit: PodExit): Promise<void> {
+    const before = await this.#ports.tenants.getPod(scope, pod)
+    if (isFinal(before.state)) return
+    const recorded = await this.note({
+      type: 'launch.exited',
+      launch_id: pod,
+      tenant: scope.tenant,
+      exit,
+      reason: reasonOf(exit, this.#followed.get(pod)?.stopAsked ?? false),
+      duration_us: before.startedMs === null ? null : (Date.now() - before.startedMs) * 1000,
+    })
+    await this.#ports.tenants.movePod(scope, pod, 'exited', { exit: { ...exit } })
+    this.#followed.get(pod)?.ended.abort()
+    this.#followed.delete(pod)
+    await this.#ports.files.dropScratch(pod)
+    if (recorded && exit.cause !== LOST.cause) await this.#ports.spawn.forget(pod)
+  }
+
+  /** A pod that spawn has, and the store does not, or says has ended: `pod` is what the store says. */
+  async tidy(status: PodStatus, scope: TenantScope, pod: Pod | null): Promise<void> {
+    if (status.state === 'running') {
+      await this.#ports.spawn.kill(status.pod)
+      await this.note({
+        type: 'launch.orphaned',
+        launch_id: status.pod,
+        tenant: scope.tenant,
+        intent_index: pod?.recordIndex ?? null,
+        found: 'running',
+        action: 'killed',
+        pid: status.pid,
+      })
+      return
+    }
+    // Spawn is told to forget right after the record, so this end is most likely on no record yet.
+    const recorded = await this.note({
+      type: 'launch.exited',
+      launch_id: status.pod,
+      tenant: scope.tenant,
+      exit: status.exit ?? LOST,
+      reason: 'unknown',
+      duration_us: null,
+    })
+    if (recorded) await this.#ports.spawn.forget(status.pod)
+  }
+
+  /** Lets go of all pods; they run on. */
+  close(): void {
+    this.#closed = true
+    for (const { stream } of this.#followed.values()) stream?.close()
+  }
+}

@@ -21,7 +21,6 @@ const DATA = 0o644
 
 /** Name, log file, work. Each takes what earlier ones found and may add to it. */
 const steps = [
-  ['prerequisites', 'prerequisites', () => checkPrerequisites()],
   [
     'Debian packages',
     'debian',
@@ -91,9 +90,10 @@ async function runSteps(progress) {
 /** Runs set-up; says on stderr what it does. Returns whether it succeeded. */
 export async function setUp() {
   const progress = new Progress(steps.length)
-  progress.begin('start')
+  progress.begin('prerequisites')
   const wait = () => progress.note('waiting for another set-up of this checkout')
   try {
+    checkPrerequisites() // before the lock: flock may be what is missing
     await withLock(path.join(tools, 'setup.lock'), wait, () => runSteps(progress))
   } catch (error) {
     progress.fail(error)

@@ -8,7 +8,7 @@ import { capture, SetupError } from './run.mjs'
 const GIB = 1024 ** 3
 const NODE_MAJOR_MIN = 18
 /** Free space in bytes that a first set-up needs at most, measured and rounded up. */
-const SPACE_KERNEL = 4 * GIB
+const SPACE_KERNEL = 3 * GIB
 const SPACE_CHECKOUT = 4 * GIB
 const SPACE_REPEAT = 0.5 * GIB
 

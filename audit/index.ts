@@ -23,3 +23,4 @@ export {
 } from './record.ts'
 export { LogBusy } from './store/lock.ts'
 export { AuditCorrupt } from './tiles.ts'
+export { type Problem, type VerifyOptions, type VerifyReport, verifyLog } from './verify.ts'

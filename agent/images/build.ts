@@ -87,19 +87,26 @@ function parseAnswer(bytes: Uint8Array): Members {
   }
 }
 
+/** The answer of a worker that refuses, as the error it stands for. */
+function refusalOf({ code, message }: Members): ImageError {
+  if (typeof code !== 'string' || typeof message !== 'string') return unreadable()
+  const what = message.replace(/[^\x20-\x7e]/gu, '?').slice(0, 500)
+  return imageErrorOf(code, `The image's layers were refused: ${what}.`)
+}
+
+/** A file system of 32 TiB; far above what the limits let through. */
+const BLOCKS_MAX = 2 ** 33
+
 /** The claims of a worker that says it succeeded. @throws ImageError with the worker's own code */
 function claimsOf(bytes: Uint8Array): Pick<RootfsBuilt, 'data_blocks' | 'root' | 'entries'> {
-  const { v, ok, code, message, data_blocks, root, entries } = parseAnswer(bytes)
-  if (v !== ANSWER_VERSION) throw failed('the worker is of another version')
-  if (ok !== true) {
-    if (typeof code !== 'string' || typeof message !== 'string') throw unreadable()
-    const what = message.replace(/[^\x20-\x7e]/gu, '?').slice(0, 500)
-    throw imageErrorOf(code, `The image's layers were refused: ${what}.`)
-  }
-  if (typeof data_blocks !== 'number' || typeof root !== 'string' || typeof entries !== 'number') {
+  const answer = parseAnswer(bytes)
+  if (answer['v'] !== ANSWER_VERSION) throw failed('the worker is of another version')
+  if (answer['ok'] !== true) throw refusalOf(answer)
+  const { data_blocks, root, entries } = answer
+  if (typeof root !== 'string' || typeof data_blocks !== 'number' || typeof entries !== 'number') {
     throw unreadable()
   }
-  if (!Number.isSafeInteger(data_blocks) || data_blocks < 2 || data_blocks > 2 ** 31) {
+  if (!Number.isSafeInteger(data_blocks) || data_blocks < 2 || data_blocks > BLOCKS_MAX) {
     throw failed('the worker claims an impossible size')
   }
   return { data_blocks, root, entries }

@@ -4,28 +4,18 @@
  */
 import { createHash } from 'node:crypto'
 import { fstatSync, readSync } from 'node:fs'
-import { pipeline, Readable, type Transform } from 'node:stream'
-import { constants, createGunzip, createZstdDecompress } from 'node:zlib'
+import { pipeline, Readable } from 'node:stream'
+import { createGunzip } from 'node:zlib'
 
 import { invalid, RootfsFailure, tooLarge } from './failure.ts'
-import type { LayerPacking, RootfsLayer, RootfsLimits } from './request.ts'
+import type { RootfsLayer, RootfsLimits } from './request.ts'
+import { unpackZstd } from './zstd.ts'
 
 const CHUNK_BYTES = 256 * 1024
-/** 128 MiB of window: what `zstd -d` takes without being told otherwise. */
-const ZSTD_WINDOW_LOG_MAX = 27
 
 /** Bytes left of the cap over all layers; one object for a whole pass. */
 export interface Budget {
   unpackedBytes: number
-}
-
-function unpacker(packing: LayerPacking): Transform | null {
-  if (packing === 'gzip') return createGunzip({ chunkSize: CHUNK_BYTES })
-  if (packing === 'none') return null
-  return createZstdDecompress({
-    chunkSize: CHUNK_BYTES,
-    params: { [constants.ZSTD_d_windowLogMax]: ZSTD_WINDOW_LOG_MAX },
-  })
 }
 
 /** The blob from its first byte, whatever the descriptor's offset; its digest is checked at its end. */
@@ -50,10 +40,10 @@ function* blob(fd: number, layer: RootfsLayer): Generator<Buffer> {
 
 function unpacked(fd: number, layer: RootfsLayer): AsyncIterable<Buffer> {
   const source = Readable.from(blob(fd, layer), { objectMode: false, highWaterMark: CHUNK_BYTES })
-  const through = unpacker(layer.packing)
-  if (through === null) return source
+  if (layer.packing === 'none') return source
+  if (layer.packing === 'zstd') return unpackZstd(source)
   // The error itself arrives where the stream is read.
-  return pipeline(source, through, () => undefined)
+  return pipeline(source, createGunzip({ chunkSize: CHUNK_BYTES }), () => undefined)
 }
 
 /** Whether an error is zlib's, about the bytes it was given. */

@@ -1,0 +1,159 @@
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { BadDocument, BadNoun, parseTenantId } from '../../policy/index.ts'
+import { type Caller, operatorFromPeer, TenantsError } from '../../tenants/index.ts'
+import { document, ruleOf } from '../policy/fixtures.ts'
+import {
+  acme,
+  bolt,
+  open,
+  openAt,
+  ROOMY,
+  requested,
+  root,
+  running,
+  small,
+  withTenant,
+} from './fixtures.ts'
+
+const caller: Caller = {
+  kind: 'tenant',
+  tenant: acme,
+  subject: 'acme/ci',
+  jti: 'j',
+  expiresMs: 0,
+}
+
+suite('tenants: tenants', () => {
+  test('creates a tenant that is untrusted and has no rule, and finds it after a restart', async (t) => {
+    const { tenants, stateDir, clock } = open(t)
+    await withTenant(tenants)
+    await tenants.close()
+    const again = openAt(stateDir, clock)
+    t.after(async () => await again.close())
+    const facts = await again.facts(await again.scope(root, acme))
+    assert.deepEqual(facts, {
+      id: 'acme',
+      trust: 'untrusted',
+      suspended: false,
+      imageRule: null,
+      quotas: {
+        vcpus: { used: 0, limit: 100 },
+        memoryMib: { used: 0, limit: 100_000 },
+        pods: { used: 0, limit: 100 },
+      },
+    })
+  })
+
+  test('refuses a second tenant of one id, and changes nothing', async (t) => {
+    const { tenants } = open(t)
+    const scope = await withTenant(tenants)
+    await assert.rejects(withTenant(tenants, acme, { vcpus: 0, memoryMib: 0, pods: 0 }), {
+      code: 'TENANT_EXISTS',
+    })
+    assert.equal((await tenants.getTenant(scope)).quotas.pods.limit, 100)
+  })
+
+  test('keeps the last good image rule when a bad one is set', async (t) => {
+    const { tenants } = open(t)
+    const scope = await withTenant(tenants)
+    const operator = tenants.operator(root)
+    const text = JSON.stringify(document())
+    const set = await tenants.setImageRule(operator, acme, text)
+    assert.equal(set.digest, ruleOf(document()).digest)
+    await assert.rejects(tenants.setImageRule(operator, acme, '{}'), BadDocument)
+    assert.equal((await tenants.facts(scope)).imageRule?.text, text)
+    await assert.rejects(tenants.setImageRule(operator, bolt, text), { code: 'TENANT_NOT_FOUND' })
+  })
+
+  test('changes trust, state, display and quotas one by one', async (t) => {
+    const { tenants } = open(t)
+    const scope = await withTenant(tenants)
+    const operator = tenants.operator(root)
+    await tenants.changeTenant(operator, acme, { trust: 'trusted' })
+    await tenants.changeTenant(operator, acme, { state: 'suspended' })
+    await tenants.changeTenant(operator, acme, { display: 'Acme & Co' })
+    await tenants.changeTenant(operator, acme, { quotas: { vcpus: 1, memoryMib: 2, pods: 3 } })
+    await tenants.changeTenant(operator, acme, {})
+    const { trust, state, display, quotas } = await tenants.getTenant(scope)
+    assert.deepEqual(
+      [trust, state, display, quotas.pods.limit],
+      ['trusted', 'suspended', 'Acme & Co', 3],
+    )
+    await assert.rejects(tenants.changeTenant(operator, bolt, {}), { code: 'TENANT_NOT_FOUND' })
+    await assert.rejects(tenants.changeTenant(operator, acme, { display: 'a\nb' }), BadNoun)
+    const bad = { vcpus: -1, memoryMib: 0, pods: 0 }
+    await assert.rejects(tenants.changeTenant(operator, acme, { quotas: bad }), BadNoun)
+  })
+
+  test('lists tenants page by page', async (t) => {
+    const { tenants } = open(t)
+    for (const id of ['c', 'a', 'b']) await withTenant(tenants, parseTenantId(id))
+    const operator = tenants.operator(root)
+    const first = await tenants.listTenants(operator, { limit: 2, cursor: null })
+    const cursor = first.at(-1)?.id ?? null
+    const rest = await tenants.listTenants(operator, { limit: 2, cursor })
+    assert.deepEqual(
+      [...first, ...rest].map(({ id }) => id),
+      ['a', 'b', 'c'],
+    )
+    await assert.rejects(tenants.listTenants(operator, { limit: 1001, cursor: null }), RangeError)
+  })
+})
+
+suite('tenants: scopes', () => {
+  test('answers another tenant and no tenant with the same error, word for word', async (t) => {
+    const { tenants } = open(t)
+    await withTenant(tenants)
+    await withTenant(tenants, bolt)
+    const errors = []
+    for (const id of [bolt, parseTenantId('nobody')]) {
+      errors.push(
+        await tenants.scope(caller, id).then(
+          () => null,
+          (error: unknown) => error,
+        ),
+      )
+    }
+    const [foreign, absent] = errors
+    assert.ok(foreign instanceof TenantsError)
+    assert.deepEqual(foreign, absent)
+    assert.deepEqual(await tenants.scope(caller, acme), { tenant: 'acme', identity: 'acme/ci' })
+    await assert.rejects(tenants.scope(root, parseTenantId('nobody')), { code: 'TENANT_NOT_FOUND' })
+  })
+
+  test('gives operator scope to operators only', (t) => {
+    const { tenants } = open(t)
+    assert.throws(() => tenants.operator(caller), { code: 'OPERATOR_ONLY' })
+    assert.deepEqual(tenants.operator(root), { identity: 'uid:0' })
+    assert.equal(operatorFromPeer(1000, new Set()), null)
+    assert.deepEqual(operatorFromPeer(1000, new Set([1000])), { kind: 'operator', uid: 1000 })
+    assert.deepEqual(operatorFromPeer(0, new Set()), { kind: 'operator', uid: 0 })
+  })
+
+  test('shows a pod of another tenant to no function', async (t) => {
+    const { tenants } = open(t)
+    const mine = await withTenant(tenants)
+    const other = await withTenant(tenants, bolt)
+    const { id } = await running(tenants, mine)
+    const waiting = await requested(tenants, mine)
+    const before = await tenants.getPod(mine, id)
+    await assert.rejects(tenants.getPod(other, id), { code: 'POD_NOT_FOUND' })
+    await assert.rejects(tenants.notePod(other, id, { facts: {} }), { code: 'POD_NOT_FOUND' })
+    await assert.rejects(tenants.movePod(other, id, 'exited'), { code: 'POD_NOT_FOUND' })
+    await assert.rejects(tenants.deletePod(other, id), { code: 'POD_NOT_FOUND' })
+    await assert.rejects(tenants.reserve(other, waiting.id, small), { code: 'POD_STATE_CONFLICT' })
+    assert.deepEqual(await tenants.listPods(other, { limit: 10, cursor: null }), [])
+    assert.deepEqual(await tenants.getPod(mine, id), before)
+    assert.equal((await tenants.getTenant(other)).quotas.pods.used, 0)
+    assert.equal((await tenants.getTenant(mine)).quotas.pods.used, 1)
+  })
+
+  test('does not take the pod id of another tenant, nor tell whose it is', async (t) => {
+    const { tenants } = open(t)
+    const { id } = await requested(tenants, await withTenant(tenants))
+    const other = await withTenant(tenants, bolt, ROOMY)
+    const same = { id, imageReference: 'x', request: null }
+    await assert.rejects(tenants.createPod(other, same), { code: 'POD_EXISTS', facts: {} })
+  })
+})

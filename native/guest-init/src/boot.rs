@@ -34,7 +34,7 @@ use crate::{cgroup, entropy_unsafe, process_unsafe, session};
 
 /// Port 1 of the first virtio console: the VMM has no other.
 const PORT: &str = "/dev/vport0p1";
-const PORT_TIMEOUT: Duration = Duration::from_secs(60);
+const PORT_TIMEOUT: Duration = Duration::from_mins(1);
 const PORT_INTERVAL: Duration = Duration::from_millis(10);
 const PROGRAM: &str = "/init";
 /// First argument of the second life; the descriptor of the port follows.
@@ -133,7 +133,7 @@ fn wait_for_unique(port: &OwnedFd, conversation: &mut Conversation) -> Result<Un
     loop {
         wait(port.as_fd(), PollFlags::IN, None).map_err(text)?;
         inbox.fill(port.as_fd()).map_err(text)?;
-        let Some(frame) = inbox.next().map_err(text)? else { continue };
+        let Some(frame) = inbox.next_frame().map_err(text)? else { continue };
         conversation.host(frame.kind).map_err(text)?;
         let unique = (frame.kind == HostKind::Unique).then(|| Unique::parse(frame.payload));
         let unique = unique.flatten().ok_or("the host's first frame is not a valid UNIQUE")?;

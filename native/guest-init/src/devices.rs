@@ -19,8 +19,7 @@ const LINKS: &[(&str, &str)] = &[
     ("/proc/self/fd/2", "stderr"),
     ("pts/ptmx", "ptmx"),
 ];
-const TERMINALS: &[(&str, &str)] =
-    &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+const TERMINALS: &[(&str, &str)] = &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
 const SHARED: &[(&str, &str)] = &[("mode", "1777"), ("size", "64m")];
 
 /// Fills `dev`, an empty file system that is mounted on /dev.

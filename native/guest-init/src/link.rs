@@ -103,7 +103,7 @@ impl Inbox {
     ///
     /// # Errors
     /// [`Broken::Frame`] for garbage.
-    pub fn next(&mut self) -> Result<Option<Frame<'_, HostKind>>, Broken> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_, HostKind>>, Broken> {
         let mut rest = self.bytes.get(self.taken..).unwrap_or_default();
         let before = rest.len();
         let frame = self.reader.take(&mut rest)?;

@@ -1,4 +1,4 @@
-//! One app's life, from UNIQUE_DONE to EXIT, as one poll loop with bounded buffers.
+//! One app's life, from `UNIQUE_DONE` to EXIT, as one poll loop with bounded buffers.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -106,7 +106,7 @@ impl Session<'_> {
         self.inbox.fill(pipe.as_fd())?;
         let mut inbox = std::mem::take(&mut self.inbox);
         let heard = loop {
-            match inbox.next() {
+            match inbox.next_frame() {
                 Ok(Some(frame)) => match self.hear(frame) {
                     Ok(()) => {}
                     Err(broken) => break Err(broken),

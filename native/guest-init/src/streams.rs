@@ -12,7 +12,7 @@ use rustix::io::{Errno, read, write};
 use crate::link::{Broken, Outbox};
 
 /// Most bytes in one frame of output.
-const CHUNK: usize = 32_768;
+const CHUNK: usize = 16_384;
 /// Input credit is renewed in steps of at least this many bytes.
 const RENEW_STEP: u32 = 16_384;
 

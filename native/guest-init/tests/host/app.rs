@@ -36,7 +36,7 @@ pub fn main(args: &[String]) -> ExitCode {
         }
         ["leave-orphan"] => leave_orphan(),
         ["again"] => {
-            print!("{}", tell(fs::write("/dev/stdout", "once more\n").map(|()| String::new())))
+            print!("{}", tell(fs::write("/dev/stdout", "once more\n").map(|()| String::new())));
         }
         other => panic!("the app does not know {other:?}"),
     }
@@ -67,7 +67,7 @@ fn node(path: &str) {
 fn wait() {
     println!("ready");
     loop {
-        sleep(Duration::from_secs(3600));
+        sleep(Duration::from_hours(1));
     }
 }
 

@@ -17,7 +17,7 @@ use casemate_wire::payload::{ErrorCode, Exit, OutputCredit, StartError, Stream};
 use crate::config::Config;
 
 /// No answer within this time fails the test; it is no measure of anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A directory with an image that holds the test program as `/bin/app`.
 pub struct Place(pub PathBuf);
@@ -69,7 +69,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts init and hears UNIQUE_DONE.
+    /// Starts init and hears `UNIQUE_DONE`.
     pub fn start(place: &Path, tunables: Option<&str>) -> Self {
         let (socket, theirs) = UnixStream::pair().unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();

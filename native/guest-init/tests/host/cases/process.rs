@@ -122,8 +122,10 @@ pub fn inherits_no_descriptor() {
     // 3 is the directory being listed.
     assert_eq!(output_of(&app(&["list", "/proc/self/fd"])), "0 1 2 3");
     assert_eq!(status(app(&[]), "SigBlk"), ["0000000000000000"]);
-    // The app's own Rust run-time ignores SIGPIPE (bit 13) again; nothing else may be ignored.
-    assert_eq!(status(app(&[]), "SigIgn"), ["0000000000001000"]);
+    // 13: the app's own Rust run-time ignores SIGPIPE. 32 and 33 belong to glibc, and come ignored
+    // from some of the shells that tests are started from.
+    let ignored = u64::from_str_radix(&status(app(&[]), "SigIgn")[0], 16).unwrap();
+    assert_eq!(ignored & !(0b11 << 31), 1 << 12);
 }
 
 pub fn reopens_its_own_stdout_as_another_user() {

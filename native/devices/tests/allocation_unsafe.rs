@@ -65,8 +65,9 @@ fn nothing_is_allocated_once_a_device_is_made() {
     for device in devices() {
         let mut guest = Guest::running(device);
         let mut random = Random(0x5eed_0004);
+        let queues = (0..6).filter(|queue| guest.size_max(*queue) > 0).count() as u64;
         for _ in 0..2000 {
-            let queue = random.below(6) as u16;
+            let queue = random.below(queues) as u16;
             let address = random.pick(&[BUFFERS, BUFFERS + 0x1_0000, LOW_END - 8]);
             let request = [(BUFFERS, 16, 0), (address, 4096, random.pick(&[0, WRITE]))];
             let status = (BUFFERS, 1, WRITE);
@@ -97,7 +98,8 @@ fn nothing_is_allocated_once_a_device_is_made() {
                 guest.start();
             }
         }
-        assert!(guest.transport.counters().chains > 100, "the work was done");
+        let chains = guest.transport.counters().chains;
+        assert!(chains > 100, "{chains} chains are too few to say");
     }
     let mut serial = Serial::new(1000);
     assert_eq!(count(|| (0..5000).for_each(|_| serial.write(0, b'x'))), 0);

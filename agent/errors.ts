@@ -2,7 +2,8 @@
  * Every error that leaves the API, as a problem document (RFC 9457). The code is the contract, the
  * sentence is for people, the status follows from the code by the one table below.
  */
-import { type Facts, Refusal, type RefusalCode } from '../policy/index.ts'
+import { AuditUnavailable, RecordTooLarge } from '../audit/index.ts'
+import { BadDocument, BadNoun, type Facts, Refusal, type RefusalCode } from '../policy/index.ts'
 import { TenantsError, type TenantsErrorCode } from '../tenants/errors.ts'
 import { ImageError, type ImageErrorCode } from './images/errors.ts'
 
@@ -18,7 +19,7 @@ export type ApiCode =
   | 'INTERNAL'
   | 'LAUNCH_FAILED'
   | 'NOT_FOUND'
-  | 'POD_RUNNING'
+  | 'POD_STATE_CONFLICT'
   | 'REQUEST_TIMEOUT'
   | 'SHUTTING_DOWN'
   | 'SPAWN_UNAVAILABLE'
@@ -61,7 +62,7 @@ export const STATUSES: Readonly<Record<ErrorCode, number>> = {
   ISOLATION_UNAVAILABLE: 503,
   LAUNCH_FAILED: 502,
   NOT_FOUND: 404,
-  POD_RUNNING: 409,
+  POD_STATE_CONFLICT: 409,
   POLICY_DENIED: 403,
   POLICY_ERROR: 403,
   QUOTA_EXCEEDED: 429,
@@ -136,7 +137,7 @@ const tenantsCodes: Readonly<Record<TenantsErrorCode, ApiCode | null>> = {
   OPERATOR_ONLY: 'FORBIDDEN',
   POD_NOT_FOUND: 'NOT_FOUND',
   POD_EXISTS: null,
-  POD_STATE_CONFLICT: 'POD_RUNNING',
+  POD_STATE_CONFLICT: 'POD_STATE_CONFLICT',
   TOKEN_TOO_LARGE: 'UNAUTHENTICATED',
   TOKEN_INVALID: 'UNAUTHENTICATED',
   TOKEN_EXPIRED: 'UNAUTHENTICATED',
@@ -175,6 +176,23 @@ function fromFramework(error: Error): ApiError | null {
   return callers ? new ApiError('BAD_REQUEST', error.message, {}, { cause: error }) : null
 }
 
+/** What a caller wrote and a parser refused. */
+const badInput = [BadNoun, BadDocument, RecordTooLarge] as const
+
+const sentenceOf = (message: string): string => message.charAt(0).toUpperCase() + message.slice(1)
+
+/** The path stays inside: it is the host's business. */
+function auditUnavailable(cause: AuditUnavailable): ApiError {
+  const sentence =
+    'The audit log cannot be written, and nothing is launched without a record. The operator can see why.'
+  return new ApiError(
+    'AUDIT_UNAVAILABLE',
+    sentence,
+    { errno: cause.errno, since: cause.since },
+    { cause },
+  )
+}
+
 function internal(cause: unknown): ApiError {
   const sentence = 'Something went wrong here; the agent’s own log has the reason.'
   return new ApiError('INTERNAL', sentence, {}, { cause })
@@ -189,5 +207,10 @@ export function publicError(error: unknown): PublicError {
     return error
   }
   if (error instanceof TenantsError) return fromTenants(error)
-  return (error instanceof Error ? fromFramework(error) : null) ?? internal(error)
+  if (error instanceof AuditUnavailable) return auditUnavailable(error)
+  if (!(error instanceof Error)) return internal(error)
+  if (badInput.some((kind) => error instanceof kind)) {
+    return new ApiError('BAD_REQUEST', `${sentenceOf(error.message)}.`, {}, { cause: error })
+  }
+  return fromFramework(error) ?? internal(error)
 }

@@ -1,9 +1,9 @@
 /** What a pod has on the agent's disk: its log, and its scratch while it runs. */
-import { type FileHandle, mkdir, readdir, rm } from 'node:fs/promises'
+import { access, type FileHandle, mkdir, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { createPodLog } from '../native/pod-log.ts'
 import { createScratch, type ScratchTemplate } from '../native/scratch.ts'
-import { type PodId, parsePodId } from '../policy/index.ts'
+import type { PodId } from '../policy/index.ts'
 
 /** The two descriptors that a launch hands to spawn. */
 export interface OpenPodFiles {
@@ -22,6 +22,10 @@ export class PodFiles {
     this.#template = template
   }
 
+  get directory(): string {
+    return this.#directory
+  }
+
   /** Size and block digest of every scratch, for the spec. */
   get scratch(): { readonly size: number; readonly digest: string } {
     return this.#template
@@ -33,6 +37,13 @@ export class PodFiles {
 
   logPath(pod: PodId): string {
     return this.#place(pod, 'log')
+  }
+
+  async hasLog(pod: PodId): Promise<boolean> {
+    return await access(this.logPath(pod)).then(
+      () => true,
+      () => false,
+    )
   }
 
   /** Fresh files for a launch, open. */
@@ -58,18 +69,5 @@ export class PodFiles {
 
   async remove(pod: PodId): Promise<void> {
     await rm(this.#place(pod), { recursive: true, force: true })
-  }
-
-  /** Pods that have files, to find what a crash left. Other names are none of ours and stay. */
-  async list(): Promise<readonly PodId[]> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 })
-    const names = await readdir(this.#directory)
-    return names.flatMap((name) => {
-      try {
-        return [parsePodId(name)]
-      } catch {
-        return []
-      }
-    })
   }
 }

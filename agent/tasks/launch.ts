@@ -11,7 +11,7 @@
  * A crash after any line leaves a state that reconcile.ts adopts or undoes. Nothing can be started
  * here without a receipt: what starts processes asks for it.
  */
-import { boottimeNs } from '../../native/clock.ts'
+import { type Appended, deadlineIn } from '../../audit/index.ts'
 import { defaultSeccompProfile } from '../../native/seccomp/default-profile.ts'
 import type { HostDescription, Template } from '../../native/spawn-answers.ts'
 import { buildSpec, type Spec } from '../../native/spec.ts'
@@ -22,7 +22,7 @@ import type { OpenPodFiles } from '../pod-files.ts'
 import { giveUp } from './give-up.ts'
 import { describeHost, hostFacts } from './host.ts'
 import { launchFacts } from './launch-facts.ts'
-import type { Appended, Ports } from './ports.ts'
+import type { Ports } from './ports.ts'
 import {
   actorOf,
   allowed,
@@ -36,7 +36,7 @@ import { start } from './start.ts'
 import type { Watch } from './watch.ts'
 
 /** Spawn takes a ticket for at most 30 s; the rest is for a clock read in steps and a slow disk. */
-const TICKET_NS = 25_000_000_000n
+const TICKET_MS = 25_000
 
 export interface LaunchPorts extends Ports {
   readonly watch: Watch
@@ -220,6 +220,6 @@ function intentOf(
     isolation: isolationFacts(plan, host, template),
     spec: { digest: spec.digest, size: spec.bytes.length },
     resources: resourceFacts(plan, ports.files.scratch.size),
-    deadline: { boottime_ns: String(boottimeNs() + TICKET_NS) },
+    deadline: deadlineIn(ports.clock, TICKET_MS),
   } as const
 }

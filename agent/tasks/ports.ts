@@ -1,27 +1,14 @@
 /** What the tasks work with. compose.ts makes all of it, tests make parts of it. */
 import type { FastifyBaseLogger } from 'fastify'
-import type { RecordBody } from '../../audit/record.ts'
+import type { Clock } from '../../audit/index.ts'
 import type { Launcher } from '../../native/launcher.ts'
 import type { SeccompCompiler } from '../../native/seccomp/compile.ts'
 import type { SpawnClient } from '../../native/spawn-client.ts'
 import type { ActivePolicies, ImageRule, IsolationLevel } from '../../policy/index.ts'
 import type { Tenants } from '../../tenants/index.ts'
+import type { AuditPort } from '../audit-gate.ts'
 import type { Images } from '../images/index.ts'
 import type { PodFiles } from '../pod-files.ts'
-
-/** A record that is on disk. */
-export interface Appended {
-  readonly index: number
-  /** Its canonical bytes. */
-  readonly bytes: Uint8Array
-}
-
-export interface AuditPort {
-  /** Resolves when the record is durable. @throws AuditUnavailable */
-  append(body: RecordBody): Promise<Appended>
-  /** The record's receipt under a fresh checkpoint. @throws AuditUnavailable */
-  receipt(index: number): Promise<string>
-}
 
 export interface Ports {
   readonly tenants: Tenants
@@ -31,6 +18,7 @@ export interface Ports {
   readonly launchers: Readonly<Record<IsolationLevel, Launcher>>
   readonly seccomp: SeccompCompiler
   readonly files: PodFiles
+  readonly clock: Clock
   readonly policies: ActivePolicies
   /** The provider's rule for all tenants' images; null: none. */
   readonly imageFloor: ImageRule | null

@@ -6,7 +6,7 @@
  * that should and does not is ended in the store; one that runs and should not is killed. Nothing is
  * ever started here: an old ticket is worth nothing, and nobody remembers why it was asked for.
  */
-import type { RecordBodies } from '../../audit/record.ts'
+import type { RecordBodies } from '../../audit/index.ts'
 import { PodStream } from '../../native/pod-stream.ts'
 import type { PodStatus } from '../../native/spawn-answers.ts'
 import { type PodId, parsePodId, parseTenantId } from '../../policy/index.ts'
@@ -75,8 +75,11 @@ async function settleRunning(
 }
 
 /** What the caller of an interrupted request is told when it asks again with the same key. */
-async function answerInterrupted(ports: ReconcilePorts): Promise<void> {
-  for (const { tenant, pod } of await ports.tenants.unansweredRequests()) {
+async function answerInterrupted(
+  ports: ReconcilePorts,
+  { unanswered }: Interrupted,
+): Promise<void> {
+  for (const { tenant, pod } of unanswered) {
     const scope = systemScope(tenant)
     // oxlint-disable-next-line no-await-in-loop -- a handful, after a crash
     const found = await podOrNull(ports, scope, pod)
@@ -103,10 +106,27 @@ async function podOrNull(
   }
 }
 
-/** At the start, before the first request: every pod that had not ended, and every file. */
-export async function reconcile(ports: ReconcilePorts): Promise<void> {
+/**
+ * What the agent before this one left unfinished. Taken before the first request is served, because
+ * reconcile may have to wait for spawn, and must not mistake a new launch for an old one.
+ */
+export interface Interrupted {
+  readonly pods: Awaited<ReturnType<Ports['tenants']['unfinishedPods']>>
+  readonly unanswered: Awaited<ReturnType<Ports['tenants']['unansweredRequests']>>
+}
+
+export async function findInterrupted(ports: Pick<Ports, 'tenants'>): Promise<Interrupted> {
+  const [pods, unanswered] = await Promise.all([
+    ports.tenants.unfinishedPods(),
+    ports.tenants.unansweredRequests(),
+  ])
+  return { pods, unanswered }
+}
+
+/** Settles what was interrupted. @throws SpawnError while spawn does not answer: then try again */
+export async function reconcile(ports: ReconcilePorts, interrupted: Interrupted): Promise<void> {
   const statuses = new Map((await ports.spawn.list()).map((status) => [status.pod, status]))
-  for (const { scope, pod } of await ports.tenants.unfinishedPods()) {
+  for (const { scope, pod } of interrupted.pods) {
     const settle = pod.state === 'running' ? settleRunning : settleLaunching
     try {
       // oxlint-disable-next-line no-await-in-loop -- spawn takes one request at a time
@@ -116,7 +136,7 @@ export async function reconcile(ports: ReconcilePorts): Promise<void> {
       ports.log.error({ err: error, pod: pod.id }, 'a pod was not reconciled')
     }
   }
-  await answerInterrupted(ports)
+  await answerInterrupted(ports, interrupted)
   await sweep(ports)
 }
 

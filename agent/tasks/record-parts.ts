@@ -6,9 +6,9 @@ import type {
   IsolationFacts,
   PolicyFacts,
   RecordBodies,
-} from '../../audit/record.ts'
+} from '../../audit/index.ts'
 import type { HostDescription, Template } from '../../native/spawn-answers.ts'
-import type { ActivePolicies, LaunchRequest, Plan, Refusal } from '../../policy/index.ts'
+import type { ActivePolicies, Plan, Refusal } from '../../policy/index.ts'
 import { environmentKey } from '../../policy/nouns/process.ts'
 import type { Caller } from '../../tenants/index.ts'
 import type { CheckedSignature, Image } from '../images/index.ts'
@@ -17,7 +17,9 @@ import { formatReference } from '../images/index.ts'
 const SIGNERS_MAX = 32
 const TEXT_CHARACTERS_MAX = 1024
 
-const sha256 = (text: string): string => `sha256:${createHash('sha256').update(text).digest('hex')}`
+/** SHA-256 of a text's UTF-8 bytes. */
+export const textDigest = (text: string): string =>
+  `sha256:${createHash('sha256').update(text).digest('hex')}`
 
 /** Where a request came from, beside who sent it. */
 export interface Origin {
@@ -122,7 +124,7 @@ export function isolationFacts(
     vmm: host.vmm.digest,
     filters: { ...host.vmm.filters },
     kernel: host.kernel.digest,
-    cmdline: sha256(host.cmdline),
+    cmdline: textDigest(host.cmdline),
     init_root: host.init.verity.root,
     template: template === null ? null : { memory: template.memory, state: template.state },
   }
@@ -140,9 +142,5 @@ export const resourceFacts = (
   env_names: plan.process.env.map(environmentKey),
 })
 
-/** For `launch.requested`: which request it was, without its values. */
-export const requestDigest = (request: LaunchRequest, canonical: string): string =>
-  sha256(`${request.pod}\n${canonical}`)
-
 /** A key may be a secret of the caller's; its digest still tells two requests apart. */
-export const keyDigest = (key: string): string => sha256(key)
+export const keyDigest = (key: string): string => textDigest(key)

@@ -4,9 +4,9 @@
  * and no refusal is missing from it.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import type { Actor, ImageFacts, PolicyFacts, RecordBodies } from '../../audit/record.ts'
+import type { Actor, ImageFacts, PolicyFacts, RecordBodies } from '../../audit/index.ts'
 import type { IsolationLevel } from '../../policy/index.ts'
-import type { AuditPort } from './ports.ts'
+import type { AuditPort } from '../audit-gate.ts'
 
 const WINDOW_MS = 60_000
 /** Windows open at once. Beyond it the oldest is closed early: its count is recorded, not lost. */

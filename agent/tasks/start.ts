@@ -5,6 +5,7 @@
  * that starts after all, later, is one that the store says has failed: the sweep of watch.ts kills it.
  */
 import { open } from 'node:fs/promises'
+import type { Appended } from '../../audit/index.ts'
 import { PodStream } from '../../native/pod-stream.ts'
 import { type SpawnClient, SpawnError } from '../../native/spawn-client.ts'
 import type { Spec } from '../../native/spec.ts'
@@ -13,7 +14,6 @@ import type { Pod, TenantScope } from '../../tenants/index.ts'
 import type { Rootfs } from '../images/index.ts'
 import type { OpenPodFiles } from '../pod-files.ts'
 import type { LaunchPorts } from './launch.ts'
-import type { Appended } from './ports.ts'
 
 export interface StartCall {
   readonly scope: TenantScope

@@ -7,7 +7,7 @@
  * status until it is told to forget, and it is told so only after the exit is on record.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import type { RecordBody } from '../../audit/record.ts'
+import type { RecordBody } from '../../audit/index.ts'
 import { PodStream } from '../../native/pod-stream.ts'
 import type { PodExit, PodStatus } from '../../native/spawn-answers.ts'
 import type { PodId } from '../../policy/index.ts'
@@ -61,7 +61,7 @@ export class Watch {
   /** A record of what has happened already: when it cannot be written, the log of the agent has it. */
   async note(body: RecordBody): Promise<boolean> {
     try {
-      await this.#ports.audit.append(body)
+      await this.#ports.audit.appendReserve(body)
       return true
     } catch (error) {
       this.#log.error({ err: error, record: body }, 'not on record')

@@ -1,0 +1,146 @@
+/** Makes everything and connects it; nobody else does. */
+import { readFileSync } from 'node:fs'
+import { chmod, mkdir, rm } from 'node:fs/promises'
+import path from 'node:path'
+import type { FastifyBaseLogger, FastifyInstance, FastifyPluginCallback } from 'fastify'
+import { openAuditLog, systemClock } from '../audit/index.ts'
+import { launchers } from '../native/launcher.ts'
+import { loadScratchTemplate } from '../native/scratch.ts'
+import { seccompCompiler } from '../native/seccomp/compile.ts'
+import { spawnClient } from '../native/spawn-client.ts'
+import { activatePolicies, DEFAULT_POLICIES, parseImageRule } from '../policy/index.ts'
+import { openTenants } from '../tenants/index.ts'
+import { AuditGate } from './audit-gate.ts'
+import type { AgentConfig } from './config.ts'
+import { createImages } from './images/index.ts'
+import { PodFiles } from './pod-files.ts'
+import { auditRoutes } from './routes/audit.ts'
+import { healthRoutes } from './routes/health.ts'
+import { podRoutes } from './routes/pods.ts'
+import { tenantRoutes } from './routes/tenants.ts'
+import { buildServer } from './server.ts'
+import { Housekeeping } from './tasks/housekeeping.ts'
+import type { LaunchPorts } from './tasks/launch.ts'
+import type { Ports } from './tasks/ports.ts'
+import { findInterrupted } from './tasks/reconcile.ts'
+import { Refusals } from './tasks/refusals.ts'
+import { Watch } from './tasks/watch.ts'
+import { loadTlsPair, publishCertificate } from './tls-store.ts'
+import { VERSION } from './version.ts'
+
+export const AGENT_SOCKET = 'agent.sock'
+const LOOPBACK = '127.0.0.1'
+
+/** A running agent. */
+export interface Agent {
+  /** Stops serving, writes down what is folded, and lets go of the pods, which run on. */
+  close(reason: string): Promise<void>
+}
+
+const allRoutes = (ports: LaunchPorts): readonly FastifyPluginCallback[] => [
+  ...podRoutes(ports),
+  ...tenantRoutes(ports),
+  ...auditRoutes(ports),
+  healthRoutes(ports),
+]
+
+async function openAudit(config: AgentConfig, log: FastifyBaseLogger): Promise<AuditGate> {
+  const vkey = readFileSync(config.vkeyFile, 'utf8').trim()
+  const agent = { version: VERSION, digest: null }
+  const open = () =>
+    openAuditLog({
+      directory: path.join(config.stateDir, 'audit'),
+      signerSocket: config.signerSocket,
+      vkey,
+      node: { id: config.node, agent, config: config.digest },
+    })
+  const gate = new AuditGate(open, log)
+  await gate.start()
+  return gate
+}
+
+async function makePorts(
+  config: AgentConfig,
+  log: FastifyBaseLogger,
+  audit: AuditGate,
+): Promise<Ports> {
+  const spawn = spawnClient(config.spawnSocket)
+  const template = await loadScratchTemplate(config.scratch)
+  return {
+    tenants: openTenants({
+      stateDir: config.stateDir,
+      issuer: `https://casemate.invalid/${config.node}`,
+      audience: `casemate:${config.node}`,
+      now: Date.now,
+    }),
+    images: createImages({
+      directory: path.join(config.stateDir, 'images'),
+      allowances: config.registries,
+      runWorker: (work) => spawn.worker(work),
+    }),
+    audit,
+    clock: systemClock(),
+    spawn,
+    launchers: launchers(spawn),
+    seccomp: seccompCompiler(spawn),
+    files: new PodFiles(path.join(config.stateDir, 'pods'), template),
+    policies: activatePolicies(DEFAULT_POLICIES),
+    imageFloor: config.imageFloor === null ? null : parseImageRule(config.imageFloor),
+    log,
+  }
+}
+
+async function listen(
+  config: AgentConfig,
+  ports: LaunchPorts,
+): Promise<readonly FastifyInstance[]> {
+  const identity = {
+    operators: new Set(config.operators),
+    verifyToken: (token: string) => ports.tenants.verifyToken(token),
+  }
+  const common = {
+    requestsPerMinute: config.requestsPerMinute,
+    log: ports.log,
+    routes: allRoutes(ports),
+  }
+  const socket = path.join(config.runDir, AGENT_SOCKET)
+  const unix = await buildServer({
+    ...common,
+    tls: null,
+    identity: { ...identity, transport: 'unix' },
+  })
+  await rm(socket, { force: true })
+  await unix.listen({ path: socket })
+  await chmod(socket, 0o660)
+  if (config.httpsPort === null) return [unix]
+  const tls = await loadTlsPair(path.join(config.stateDir, 'tls'), new Date())
+  await publishCertificate(config.runDir, tls)
+  const https = await buildServer({ ...common, tls, identity: { ...identity, transport: 'https' } })
+  await https.listen({ host: LOOPBACK, port: config.httpsPort })
+  return [unix, https]
+}
+
+/** Starts the agent. @throws when something it cannot work without is missing or damaged */
+export async function compose(config: AgentConfig, log: FastifyBaseLogger): Promise<Agent> {
+  await mkdir(config.stateDir, { recursive: true, mode: 0o700 })
+  const audit = await openAudit(config, log)
+  const base = await makePorts(config, log, audit)
+  const watch = new Watch(base, log)
+  const refusals = new Refusals(audit, log)
+  const ports: LaunchPorts = { ...base, watch, refusals }
+  const housekeeping = new Housekeeping(ports, await findInterrupted(ports))
+  const servers = await listen(config, ports)
+  await housekeeping.start()
+  log.info({ node: config.node, version: VERSION }, 'the agent serves')
+  return {
+    close: async (reason) => {
+      await Promise.all(servers.map((server) => server.close()))
+      housekeeping.stop()
+      watch.close()
+      await refusals.flush()
+      await watch.note({ type: 'agent.stop', pid: process.pid, reason })
+      await audit.close()
+      await ports.tenants.close()
+    },
+  }
+}

@@ -1,0 +1,281 @@
+/** /v1/tenants/{tenant}/pods — the wire only: shape in, task, shape out. */
+/* oxlint-disable oxc/no-async-endpoint-handlers -- a rule for Express; fastify awaits handlers */
+import { createHash } from 'node:crypto'
+import { Readable } from 'node:stream'
+import { type FastifyPluginCallbackTypebox, Type } from '@fastify/type-provider-typebox'
+import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
+import { followPodLog } from '../../native/pod-log-follow.ts'
+import { canonicalJson } from '../../policy/canonical.ts'
+import { parseDigest, parsePodId } from '../../policy/index.ts'
+import { type Answer, type IdempotencyKey, parseIdempotencyKey } from '../../tenants/index.ts'
+import { ApiError, problemOf, publicError } from '../errors.ts'
+import { callerOf } from '../identity.ts'
+import { type LaunchPorts, launch } from '../tasks/launch.ts'
+import { keyDigest } from '../tasks/record-parts.ts'
+import { remove } from '../tasks/remove.ts'
+import { stop } from '../tasks/stop.ts'
+import { waitForEnd } from '../tasks/wait.ts'
+import { LAUNCH_BODY, type LaunchBody, parseLaunch } from './launch-body.ts'
+import { asLines, asText } from './pod-logs.ts'
+import { closed, POD, PODS, PROBLEMS } from './schemas.ts'
+import { goneOf, limitOf, originOf, podIdOf, scopeOf } from './shared.ts'
+import { podView } from './views.ts'
+
+const WAIT_S_DEFAULT = 60
+const WAIT_S_MAX = 3600
+const STOP_MS_DEFAULT = 10_000
+
+const tags = ['pods']
+const tenantParams = Type.Object({ tenant: Type.String({ maxLength: 64 }) }, closed)
+const podParams = Type.Object(
+  { tenant: Type.String({ maxLength: 64 }), pod: Type.String({ maxLength: 64 }) },
+  closed,
+)
+const digits = (pattern: string, description: string) => Type.String({ pattern, description })
+const launchHeaders = Type.Object({
+  'idempotency-key': Type.Optional(Type.String({ description: 'Required; fresh for each launch' })),
+})
+const pageQuery = Type.Object(
+  {
+    limit: Type.Optional(digits('^[0-9]{1,4}$', '1 to 1000; 100 when left out')),
+    cursor: Type.Optional(Type.String({ maxLength: 64 })),
+  },
+  closed,
+)
+const logsQuery = Type.Object(
+  {
+    follow: Type.Optional(Type.Union([Type.Literal('true'), Type.Literal('false')])),
+    since: Type.Optional(digits('^[0-9]{1,15}$', 'The `next` of the last record that was read')),
+  },
+  closed,
+)
+const waitQuery = Type.Object(
+  { timeout_s: Type.Optional(digits('^[0-9]{1,4}$', 'At most 3600; 60 when left out')) },
+  closed,
+)
+const stopBody = Type.Object(
+  { timeout_ms: Type.Optional(Type.Integer({ minimum: 0, maximum: 600_000 })) },
+  closed,
+)
+
+function keyOf(header: string | undefined): IdempotencyKey {
+  if (header !== undefined) return parseIdempotencyKey(header)
+  const sentence =
+    'A launch needs an Idempotency-Key header, fresh for each launch: a UUID will do.'
+  throw new ApiError('IDEMPOTENCY_KEY_MISSING', sentence)
+}
+
+const digestOf = (body: LaunchBody): string =>
+  `sha256:${createHash('sha256')
+    .update(canonicalJson({ ...body }))
+    .digest('hex')}`
+
+function send(reply: FastifyReply, answer: Answer): FastifyReply {
+  const type = answer.status < 400 ? 'application/json' : 'application/problem+json'
+  return reply
+    .code(answer.status)
+    .type(`${type}; charset=utf-8`)
+    .serializer(String)
+    .send(answer.body)
+}
+
+/** Launches, and keeps the answer for the same request sent again, whatever it was. */
+async function answerLaunch(
+  ports: LaunchPorts,
+  request: FastifyRequest,
+  wire: { readonly tenant: string; readonly key: string | undefined; readonly body: LaunchBody },
+): Promise<Answer> {
+  const caller = callerOf(request)
+  const scope = await scopeOf(ports.tenants, request, wire.tenant)
+  const key = keyOf(wire.key)
+  const { body } = wire
+  const parsed = parseLaunch(body, parsePodId(ports.clock.uuid()), caller)
+  const requestDigest = digestOf(body)
+  const created = await ports.tenants.createPod(scope, {
+    id: parsed.pod,
+    imageReference: body.image,
+    request: { key, bodyDigest: parseDigest(requestDigest) },
+  })
+  if (created.kind === 'replay') return created.answer
+  const call = {
+    scope,
+    caller,
+    origin: originOf(request),
+    image: body.image,
+    request: parsed,
+    requestDigest,
+    keyDigest: keyDigest(key),
+  }
+  const answer = await launch(ports, call).then(
+    (pod): Answer => ({ status: 201, body: JSON.stringify(podView(pod)) }),
+    (error: unknown): Answer => {
+      const problem = problemOf(publicError(error))
+      return { status: problem.status, body: JSON.stringify(problem) }
+    },
+  )
+  await ports.tenants.answerRequest(scope, parsed.pod, answer)
+  return answer
+}
+
+/** Changes: a pod comes, is told to stop, goes. */
+const commands: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
+  (ports) => (app, _options, done) => {
+    app.post(
+      '/v1/tenants/:tenant/pods',
+      {
+        schema: {
+          tags,
+          summary: 'Launch a pod',
+          params: tenantParams,
+          headers: launchHeaders,
+          body: LAUNCH_BODY,
+          response: { 201: POD, ...PROBLEMS },
+        },
+      },
+      async (request, reply) => {
+        const { tenant } = request.params
+        const key = request.headers['idempotency-key']
+        return send(reply, await answerLaunch(ports, request, { tenant, key, body: request.body }))
+      },
+    )
+    app.post(
+      '/v1/tenants/:tenant/pods/:pod/stop',
+      {
+        schema: {
+          tags,
+          summary: 'Ask a pod to end',
+          params: podParams,
+          body: stopBody,
+          response: { 202: POD, ...PROBLEMS },
+        },
+      },
+      async (request, reply) => {
+        const scope = await scopeOf(ports.tenants, request, request.params.tenant)
+        const pod = await stop(ports, {
+          scope,
+          caller: callerOf(request),
+          origin: originOf(request),
+          pod: podIdOf(request.params.pod),
+          timeoutMs: request.body.timeout_ms ?? STOP_MS_DEFAULT,
+        })
+        return await reply.code(202).send(podView(pod))
+      },
+    )
+    app.delete(
+      '/v1/tenants/:tenant/pods/:pod',
+      {
+        schema: {
+          tags,
+          summary: 'Remove an ended pod and its log',
+          params: podParams,
+          response: { 204: Type.Null(), ...PROBLEMS },
+        },
+      },
+      async (request, reply) => {
+        const scope = await scopeOf(ports.tenants, request, request.params.tenant)
+        await remove(ports, scope, podIdOf(request.params.pod))
+        return await reply.code(204).send(null)
+      },
+    )
+    done()
+  }
+
+/** Questions: nothing changes. */
+const questions: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
+  (ports) => (app, _options, done) => {
+    app.get(
+      '/v1/tenants/:tenant/pods',
+      {
+        schema: {
+          tags,
+          summary: 'List pods, the newest first',
+          params: tenantParams,
+          querystring: pageQuery,
+          response: { 200: PODS, ...PROBLEMS },
+        },
+      },
+      async (request) => {
+        const scope = await scopeOf(ports.tenants, request, request.params.tenant)
+        const { cursor } = request.query
+        const limit = limitOf(request.query.limit)
+        const before = cursor === undefined ? null : podIdOf(cursor)
+        const pods = await ports.tenants.listPods(scope, { limit, cursor: before })
+        const next = pods.length === limit ? (pods.at(-1)?.id ?? null) : null
+        return { pods: pods.map(podView), next }
+      },
+    )
+    app.get(
+      '/v1/tenants/:tenant/pods/:pod',
+      {
+        schema: {
+          tags,
+          summary: 'One pod',
+          params: podParams,
+          response: { 200: POD, ...PROBLEMS },
+        },
+      },
+      async (request) => {
+        const scope = await scopeOf(ports.tenants, request, request.params.tenant)
+        return podView(await ports.tenants.getPod(scope, podIdOf(request.params.pod)))
+      },
+    )
+    app.get(
+      '/v1/tenants/:tenant/pods/:pod/wait',
+      {
+        schema: {
+          tags,
+          summary: 'Wait until a pod has ended',
+          params: podParams,
+          querystring: waitQuery,
+          response: { 200: POD, ...PROBLEMS },
+        },
+      },
+      async (request, reply) => {
+        const scope = await scopeOf(ports.tenants, request, request.params.tenant)
+        const seconds = Math.min(Number(request.query.timeout_s ?? WAIT_S_DEFAULT), WAIT_S_MAX)
+        const pod = podIdOf(request.params.pod)
+        const call = { scope, pod, timeoutMs: seconds * 1000, gone: goneOf(reply) }
+        return podView(await waitForEnd(ports, call))
+      },
+    )
+    done()
+  }
+
+const logs: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
+  (ports) => (app, _options, done) => {
+    app.get(
+      '/v1/tenants/:tenant/pods/:pod/logs',
+      {
+        schema: {
+          tags,
+          summary: 'A pod’s log, as application/x-ndjson or, if asked for, text/plain',
+          params: podParams,
+          querystring: logsQuery,
+          response: { 200: Type.String(), ...PROBLEMS },
+        },
+      },
+      async (request, reply) => {
+        const scope = await scopeOf(ports.tenants, request, request.params.tenant)
+        const pod = podIdOf(request.params.pod)
+        await ports.tenants.getPod(scope, pod)
+        const plain = request.headers.accept === 'text/plain'
+        void reply.type(plain ? 'text/plain; charset=utf-8' : 'application/x-ndjson')
+        // A launch that was refused never had a log; that is an empty one.
+        if (!(await ports.files.hasLog(pod))) return await reply.send('')
+        const log = followPodLog(ports.files.logPath(pod), {
+          since: Number(request.query.since ?? 0),
+          follow: request.query.follow === 'true',
+          ended: ports.watch.ended(pod),
+          gone: goneOf(reply),
+        })
+        return await reply.send(Readable.from(plain ? asText(log) : asLines(log)))
+      },
+    )
+    done()
+  }
+
+export const podRoutes = (ports: LaunchPorts): readonly FastifyPluginCallback[] => [
+  commands(ports),
+  questions(ports),
+  logs(ports),
+]

@@ -1,0 +1,49 @@
+/** What routes have in common: parameters that are nouns, pages, and who is asking from where. */
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { type PodId, parsePodId, parseTenantId, type TenantId } from '../../policy/index.ts'
+import type { TenantScope, Tenants } from '../../tenants/index.ts'
+import { notFound } from '../errors.ts'
+import { callerOf } from '../identity.ts'
+import type { Origin } from '../tasks/record-parts.ts'
+
+export const PAGE_DEFAULT = 100
+export const PAGE_MAX = 1000
+
+/** A noun in a path: what is none cannot exist. @throws ApiError NOT_FOUND */
+function parsed<T>(parse: (input: unknown) => T, input: string): T {
+  try {
+    return parse(input)
+  } catch {
+    throw notFound()
+  }
+}
+
+export const podIdOf = (input: string): PodId => parsed(parsePodId, input)
+export const tenantIdOf = (input: string): TenantId => parsed(parseTenantId, input)
+
+/** The scope of the path's tenant. @throws the same NOT_FOUND for another's and for nobody's */
+export async function scopeOf(
+  tenants: Tenants,
+  request: FastifyRequest,
+  tenant: string,
+): Promise<TenantScope> {
+  return await tenants.scope(callerOf(request), tenantIdOf(tenant))
+}
+
+/** @param limit digits, by the schema */
+export const limitOf = (limit: string | undefined): number =>
+  Math.min(Math.max(Number(limit ?? PAGE_DEFAULT), 1), PAGE_MAX)
+
+/** The unix socket has no address. */
+export const originOf = (request: FastifyRequest): Origin => ({
+  address: request.ip === '' ? null : (request.ip ?? null),
+})
+
+/** Aborted when the caller has gone, or the answer is complete. */
+export function goneOf(reply: FastifyReply): AbortSignal {
+  const gone = new AbortController()
+  reply.raw.on('close', () => {
+    gone.abort()
+  })
+  return gone.signal
+}

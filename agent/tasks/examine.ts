@@ -1,0 +1,75 @@
+/** The checks of `casemate doctor`: each says what is, and where something is wrong, what to do. */
+import { statfs } from 'node:fs/promises'
+import type { HostDescription } from '../../native/spawn-answers.ts'
+import { ApiError } from '../errors.ts'
+import { describeHost } from './host.ts'
+import type { Ports } from './ports.ts'
+
+export interface Check {
+  readonly id: string
+  readonly status: 'ok' | 'warning' | 'failed'
+  readonly detail: string
+}
+
+const DISK_BYTES_MIN = 1 << 30
+
+function kvmCheck(host: HostDescription): Check {
+  const id = 'kvm'
+  if (host.kvm === null) {
+    return { id, status: 'failed', detail: host.kvm_reason ?? 'there is no usable KVM' }
+  }
+  if (host.kvm === 'hardware') return { id, status: 'ok', detail: 'hardware' }
+  return host.allow_software_kvm
+    ? {
+        id,
+        status: 'warning',
+        detail: 'software KVM, allowed by root: slow, and for trying out only',
+      }
+    : { id, status: 'failed', detail: 'only software KVM, and allow_software_kvm is not set' }
+}
+
+async function hostChecks(ports: Ports): Promise<readonly Check[]> {
+  try {
+    const host = await describeHost(ports.spawn)
+    const { size, digest } = ports.files.scratch
+    const known = host.scratch.includes(digest)
+    const shapes = host.templates.map((one) => `${one.vcpus} vCPU ${one.memory_mib} MiB`).join(', ')
+    return [
+      { id: 'spawn', status: 'ok', detail: `node ${host.node}` },
+      kvmCheck(host),
+      known
+        ? { id: 'scratch', status: 'ok', detail: `${size} bytes, ${digest}` }
+        : {
+            id: 'scratch',
+            status: 'failed',
+            detail: 'spawn does not know the scratch file system: run set-up again',
+          },
+      shapes === ''
+        ? { id: 'templates', status: 'warning', detail: 'none is built: launches boot cold' }
+        : { id: 'templates', status: 'ok', detail: shapes },
+    ]
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error
+    return [{ id: 'spawn', status: 'failed', detail: error.message }]
+  }
+}
+
+function auditCheck(ports: Ports): Check {
+  const { unavailable, size } = ports.audit
+  return unavailable === null
+    ? { id: 'audit', status: 'ok', detail: `${size} records` }
+    : { id: 'audit', status: 'failed', detail: unavailable.message }
+}
+
+async function diskCheck(ports: Ports): Promise<Check> {
+  const { bavail, bsize } = await statfs(ports.files.directory)
+  const free = bavail * bsize
+  const detail = `${Math.floor(free / 2 ** 20)} MiB free for images and pods`
+  return { id: 'disk', status: free < DISK_BYTES_MIN ? 'warning' : 'ok', detail }
+}
+
+export async function examine(ports: Ports): Promise<readonly Check[]> {
+  const [host, disk] = await Promise.all([hostChecks(ports), diskCheck(ports)])
+  const policy: Check = { id: 'policy', status: 'ok', detail: ports.policies.digest }
+  return [...host, auditCheck(ports), policy, disk]
+}

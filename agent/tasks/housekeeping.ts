@@ -1,0 +1,67 @@
+/**
+ * What the agent does without being asked: settle what the one before left, look every few seconds
+ * at what spawn has, build templates, and throw away files of pods that are gone.
+ */
+import type { Ports } from './ports.ts'
+import { type Interrupted, type ReconcilePorts, reconcile, sweep } from './reconcile.ts'
+import { buildTemplates } from './templates.ts'
+
+const SWEEP_MS = 5000
+
+export class Housekeeping {
+  readonly #ports: ReconcilePorts
+  #interrupted: Interrupted | null
+  #timer: NodeJS.Timeout | null = null
+  #busy = false
+
+  constructor(ports: ReconcilePorts, interrupted: Interrupted) {
+    this.#ports = ports
+    this.#interrupted = interrupted
+  }
+
+  async start(): Promise<void> {
+    await this.#round()
+    this.#timer = setInterval(() => void this.#round(), SWEEP_MS)
+    void this.#once()
+  }
+
+  stop(): void {
+    if (this.#timer !== null) clearInterval(this.#timer)
+  }
+
+  /** One round at a time; spawn may be slow, or away, and then the next round tries again. */
+  async #round(): Promise<void> {
+    if (this.#busy) return
+    this.#busy = true
+    try {
+      if (this.#interrupted === null) await sweep(this.#ports)
+      else await reconcile(this.#ports, this.#interrupted)
+      this.#interrupted = null
+    } catch (error) {
+      this.#ports.log.warn({ err: error }, 'what runs could not be compared with what should')
+    } finally {
+      this.#busy = false
+    }
+  }
+
+  async #once(): Promise<void> {
+    const { log } = this.#ports
+    try {
+      await sayStarted(this.#ports)
+      await buildTemplates(this.#ports)
+    } catch (error) {
+      log.warn({ err: error }, 'templates were not built')
+    }
+  }
+}
+
+async function sayStarted(ports: Ports): Promise<void> {
+  const host = await ports.spawn.describe()
+  await ports.audit.append({
+    type: 'agent.start',
+    pid: process.pid,
+    kvm: host.kvm,
+    allow_software_kvm: host.allow_software_kvm,
+    policy: ports.policies.digest,
+  })
+}

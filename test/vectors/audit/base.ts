@@ -1,0 +1,109 @@
+/** The valid documents that the ticket vectors change one thing of. */
+import { sha256 } from '../../../audit/merkle.ts'
+import { type Signer, signerFromSeed } from '../../../audit/note.ts'
+import type { CanonicalObject } from '../../../policy/canonical.ts'
+
+export const key: Signer = signerFromSeed('casemate.example/log', Buffer.alloc(32, 1))
+const NODE = 'host-1'
+const BOOT = '5c6f9a6e-33f3-4b0e-9a1c-0d7f3a1f6f10'
+const LAUNCH = '01935c7e-8b3a-7cc1-9f00-3d2c1b0a9f8e'
+export const NOW: bigint = 1_000_000_000_000n
+export const digest = (text: string | Uint8Array): string =>
+  `sha256:${sha256(text).toString('hex')}`
+
+export const program: Buffer = Buffer.from('060000000000ff7f', 'hex')
+const verity = { data_blocks: 300, root: sha256('root').toString('hex'), salt: '00ff' }
+/** 300 data blocks, 3 blocks of hashes, 1 block above them. */
+const verifiedSize = 304 * 4096
+
+export const machine: CanonicalObject = {
+  vcpus: 1,
+  memory_mib: 128,
+  cmdline: 'console=ttyS0 panic=-1',
+}
+
+export const descriptors: readonly CanonicalObject[] = [
+  { role: 'init', access: 'read', size: verifiedSize, verity },
+  { role: 'image', access: 'read', size: verifiedSize, verity },
+  { role: 'scratch', access: 'read-write', size: 1_073_741_824, blocks: digest('scratch') },
+  { role: 'log', access: 'read-write', size: 4_194_304 },
+]
+
+export const app: CanonicalObject = {
+  name: 'app',
+  process: {
+    args: ['/bin/sh', '-c', 'uname -r'],
+    env: ['PATH=/bin', 'GREETING=gr\u00fc\u00df "dich"\n'],
+    cwd: '/',
+    user: '',
+    additional_gids: [10],
+    capabilities: {
+      ambient: [],
+      bounding: ['CAP_CHOWN'],
+      effective: ['CAP_CHOWN'],
+      inheritable: [],
+      permitted: ['CAP_CHOWN'],
+    },
+    rlimits: [
+      { type: 'RLIMIT_NOFILE', soft: 1024, hard: 1024 },
+      { type: 'RLIMIT_CORE', soft: 0, hard: '18446744073709551615' },
+    ],
+    no_new_privileges: true,
+  },
+  read_only_root: false,
+  seccomp: { digest: digest(program), program: program.toString('base64') },
+}
+
+export const baseSpec: CanonicalObject = {
+  v: 'casemate.spec/1',
+  launch_id: LAUNCH,
+  tenant: 'acme',
+  level: 'vm',
+  kvm: 'software',
+  node: NODE,
+  hostname: 'web-1',
+  machine,
+  vmm: {
+    digest: digest('vmm'),
+    filters: { control: digest('control'), io: digest('io'), vcpu: digest('vcpu') },
+  },
+  kernel: { digest: digest('kernel'), size: 21_000_000 },
+  template: {
+    memory: digest('memory'),
+    memory_size: 134_217_728,
+    state: digest('state'),
+    state_size: 16_384,
+  },
+  descriptors,
+  app,
+  limits: {
+    boot_ms: 120_000,
+    boot_log_bytes: 65_536,
+    cpu_quota_percent: 100,
+    pids: 32,
+    stop_ms: 10_000,
+    vmm_overhead_mib: 64,
+  },
+}
+
+export const baseRecord: CanonicalObject = {
+  v: 'casemate.audit/1',
+  type: 'launch.intent',
+  id: '01935c7e-8b3a-7cc1-9f00-000000000001',
+  time: '2026-11-24T12:00:00.000000Z',
+  launch_id: LAUNCH,
+  tenant: 'acme',
+  clock: { boot_id: BOOT, boottime_ns: String(NOW) },
+  node: { id: NODE, agent: { version: '0.1.0', digest: null }, config: null },
+  isolation: { level: 'vm', kvm: 'software', requested: null },
+  deadline: { boottime_ns: String(NOW + 25_000_000_000n) },
+}
+
+export const baseContext: CanonicalObject = {
+  node: NODE,
+  boot_id: BOOT,
+  kvm: 'software',
+  allow_software_kvm: true,
+  levels: {},
+  log_keys: [key.vkey],
+}

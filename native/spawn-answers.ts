@@ -71,7 +71,7 @@ export interface PodStatus {
   readonly exit: PodExit | null
 }
 
-function readVerity(value: unknown, at: string): Verity {
+export function readVerity(value: unknown, at: string): Verity {
   const found = members(value, at, ['data_blocks', 'root', 'salt'])
   return {
     data_blocks: integer(found['data_blocks'], `${at}.data_blocks`, 1),

@@ -50,6 +50,9 @@ function readEnd(bytes: Buffer): { code: number | null; signal: number | null } 
     throw new WorkerError('WORKER_FAILED', 'casemate-spawn ended before the worker did')
   }
   const message: unknown = JSON.parse(bytes.toString('utf8', 4))
+  if (typeof message === 'object' && message !== null && Reflect.get(message, 'ok') === false) {
+    throw new WorkerError('WORKER_FAILED', String(Reflect.get(message, 'message')).slice(0, 1024))
+  }
   const { exit } = members(message, 'answer', ['ok', 'exit'])
   const end = members(exit, 'exit', ['code', 'signal'])
   return {

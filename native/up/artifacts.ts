@@ -1,0 +1,59 @@
+/** What set-up built, from .tools/artifacts/artifacts.json. */
+import { readFileSync } from 'node:fs'
+import path from 'node:path'
+import { BadShape, digest, integer, text } from '../shape.ts'
+import { readVerity, type Verity } from '../spawn-answers.ts'
+
+export interface Artifacts {
+  readonly spawn: string
+  readonly vmm: string
+  readonly kernel: string
+  readonly init: string
+  readonly initVerity: Verity
+  readonly scratch: string
+  /** Block digest. */
+  readonly scratchBlocks: string
+}
+
+export const ARTIFACTS = '.tools/artifacts'
+
+function member(value: unknown, at: string, name: string): unknown {
+  if (typeof value !== 'object' || value === null) throw new BadShape(at, 'must be an object')
+  const found: unknown = Reflect.get(value, name)
+  if (found === undefined) throw new BadShape(`${at}.${name}`, 'is missing')
+  return found
+}
+
+/** CPU flags of hardware virtualisation: with them the plain kernel runs, whatever the KVM's class. */
+const hasVirtualisation = (): boolean =>
+  /^flags\s*:.*\b(?:vmx|svm)\b/mu.test(readFileSync('/proc/cpuinfo', 'utf8'))
+
+/**
+ * @param checkout where set-up ran; @param code the same files where the processes see them
+ * @throws BadShape, or an error that says to run set-up
+ */
+export function readArtifacts(checkout: string, code: string): Artifacts {
+  const file = path.join(checkout, ARTIFACTS, 'artifacts.json')
+  let manifest: unknown
+  try {
+    manifest = JSON.parse(readFileSync(file, 'utf8'))
+  } catch (cause) {
+    throw new Error(`${file} cannot be read: run \`npm run setup\` first`, { cause })
+  }
+  const place = (value: unknown, at: string): string =>
+    path.join(code, path.relative(checkout, text(member(value, at, 'path'), at, 4096)))
+  const kernels = member(manifest, 'artifacts', 'kernel')
+  const kernel = hasVirtualisation() ? 'hardware' : 'software'
+  const scratch = member(manifest, 'artifacts', 'scratch')
+  const init = member(manifest, 'artifacts', 'init')
+  integer(member(init, 'init', 'size'), 'init.size', 4096)
+  return {
+    spawn: place(member(manifest, 'artifacts', 'spawn'), 'spawn'),
+    vmm: place(member(manifest, 'artifacts', 'vmm'), 'vmm'),
+    kernel: place(member(kernels, 'kernel', kernel), `kernel.${kernel}`),
+    init: place(init, 'init'),
+    initVerity: readVerity(member(init, 'init', 'verity'), 'init.verity'),
+    scratch: place(scratch, 'scratch'),
+    scratchBlocks: digest(member(scratch, 'scratch', 'blocks'), 'scratch.blocks'),
+  }
+}

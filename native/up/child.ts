@@ -1,0 +1,115 @@
+/** One process that `casemate up` starts: its output goes to a log file, its first word is `ready`. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createWriteStream } from 'node:fs'
+import type { Readable } from 'node:stream'
+import type { Account } from './accounts.ts'
+
+const READY_MS = 60_000
+const END_MS = 20_000
+const LINE_CHARACTERS_MAX = 8192
+
+export interface ChildPlan {
+  readonly name: 'signer' | 'spawn' | 'agent'
+  readonly command: readonly string[]
+  /** The line, or its beginning, that says it serves. */
+  readonly ready: string
+  readonly logFile: string
+}
+
+export interface Child {
+  readonly name: ChildPlan['name']
+  readonly pid: number
+  /** The rest of the line that said it serves. */
+  readonly said: string
+  /** Resolves when it has ended, with how. */
+  readonly ended: Promise<string>
+  /** TERM, and KILL after 20 s. */
+  end(): Promise<void>
+}
+
+/** `program` as a user with no privilege that could be had back, which ends when its parent does. */
+export const asUser = (
+  account: Account,
+  groups: readonly number[],
+  command: readonly string[],
+): readonly string[] => [
+  'setpriv',
+  `--reuid=${account.uid}`,
+  `--regid=${account.gid}`,
+  ...(groups.length === 0 ? ['--clear-groups'] : [`--groups=${groups.join(',')}`]),
+  '--no-new-privs',
+  '--bounding-set=-all',
+  '--inh-caps=-all',
+  '--pdeathsig=TERM',
+  '--',
+  ...command,
+]
+
+/** Nothing of the operator's environment reaches the processes. */
+const ENVIRONMENT = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' }
+
+function lines(stream: Readable, take: (line: string) => void): void {
+  let held = ''
+  stream.setEncoding('utf8')
+  stream.on('data', (chunk: string) => {
+    const found = (held + chunk).split('\n')
+    held = (found.pop() ?? '').slice(-LINE_CHARACTERS_MAX)
+    for (const line of found) take(line)
+  })
+}
+
+const howOf = (child: ChildProcess): string =>
+  child.signalCode === null ? `exit code ${String(child.exitCode)}` : `signal ${child.signalCode}`
+
+/** Starts it and resolves when it serves. @throws with its last words when it does not */
+export async function startChild(plan: ChildPlan): Promise<Child> {
+  const [program = '', ...args] = plan.command
+  const log = createWriteStream(plan.logFile, { flags: 'a', mode: 0o640 })
+  const child = spawn(program, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: ENVIRONMENT,
+    cwd: '/',
+    // A session of its own: Ctrl-C in a terminal reaches `casemate up` alone, which ends them in order.
+    detached: true,
+  })
+  const ended = new Promise<string>((resolve) => {
+    child.once('close', () => {
+      log.end()
+      resolve(howOf(child))
+    })
+  })
+  const last: string[] = []
+  const said = await new Promise<string>((resolve, reject) => {
+    const fail = (how: string): void => {
+      const words = last.length === 0 ? '' : `:\n  ${last.join('\n  ')}`
+      reject(new Error(`casemate-${plan.name} did not start (${how}); ${plan.logFile}${words}`))
+    }
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL')
+      fail(`not ready after ${READY_MS / 1000} s`)
+    }, READY_MS)
+    const take = (line: string): void => {
+      log.write(`${line}\n`)
+      last.push(line)
+      if (last.length > 5) last.shift()
+      if (line.startsWith(plan.ready)) resolve(line.slice(plan.ready.length).trim())
+    }
+    lines(child.stdout, take)
+    lines(child.stderr, take)
+    child.once('error', (error) => fail(error.message))
+    void ended.then(fail).finally(() => clearTimeout(timer))
+    child.once('spawn', () => undefined)
+  })
+  return {
+    name: plan.name,
+    pid: child.pid ?? 0,
+    said,
+    ended,
+    end: async () => {
+      child.kill('SIGTERM')
+      const timer = setTimeout(() => child.kill('SIGKILL'), END_MS)
+      await ended
+      clearTimeout(timer)
+    },
+  }
+}

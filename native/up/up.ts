@@ -1,0 +1,164 @@
+/**
+ * `casemate up`: signer, spawn and agent, each under its own user, for trying out and for hosts
+ * without systemd. The only privileged thing it does for long is to wait.
+ *
+ * It lives in a mount namespace of its own, in which the checkout is mounted read-only at run/code:
+ * so a checkout below a private home works for users that may not enter it, and none of them can
+ * change the code it runs.
+ */
+import { execFileSync } from 'node:child_process'
+import { accessSync, constants, statSync } from 'node:fs'
+import path from 'node:path'
+import { type Accounts, ensureAccounts } from './accounts.ts'
+import { readArtifacts } from './artifacts.ts'
+import { asUser, type Child, startChild } from './child.ts'
+import { makeFolders, nodeId, type Settings, writeConfiguration } from './configuration.ts'
+import type { Layout } from './layout.ts'
+
+export interface UpPlan {
+  readonly layout: Layout
+  readonly settings: Settings
+  /** The checkout, by its own path. */
+  readonly checkout: string
+  /** Called with each thing that was done, for people. */
+  readonly tell: (line: string) => void
+}
+
+export interface Running {
+  readonly children: readonly Child[]
+  /** Resolves with the first process that ended by itself, and how. */
+  readonly failed: Promise<string>
+  /** Ends the agent, then spawn with all pods, then the signer. */
+  end(): Promise<void>
+}
+
+const NODE_FILE_MODE = 0o755
+
+/** Puts this process into a mount namespace of its own, by starting it again. Does not return. */
+export function enterNamespace(args: readonly string[]): never {
+  if (process.geteuid?.() !== 0) {
+    throw new Error('casemate up needs root: it starts processes under users of their own')
+  }
+  if (process.execve === undefined) throw new Error('this Node has no process.execve: use Node 24')
+  const command = [
+    'unshare',
+    '--mount',
+    '--propagation',
+    'private',
+    '--',
+    process.execPath,
+    ...args,
+  ]
+  process.execve('/usr/bin/unshare', command)
+  throw new Error('unshare could not be started')
+}
+
+/** Mounts the checkout read-only; also again, over what an earlier run in this namespace mounted. */
+function mountCode(checkout: string, code: string): void {
+  if ((statSync(checkout).mode & 0o005) !== 0o005) {
+    throw new Error(`${checkout} must be readable for other users: chmod o+rx ${checkout}`)
+  }
+  execFileSync('mount', ['--bind', checkout, code])
+  execFileSync('mount', ['-o', 'remount,bind,ro,nosuid,nodev', code])
+}
+
+/** This Node where the other users find it. @throws when it lies where they cannot go */
+function nodeProgramOf(checkout: string, code: string): string {
+  const inside = path.relative(checkout, process.execPath)
+  const program = inside.startsWith('..') ? process.execPath : path.join(code, inside)
+  const parts = program.split('/').slice(1, -1)
+  const closed = parts
+    .map((_, at) => `/${parts.slice(0, at + 1).join('/')}`)
+    .find((folder) => (statSync(folder).mode & 0o001) === 0)
+  if (closed !== undefined || (statSync(program).mode & NODE_FILE_MODE) !== NODE_FILE_MODE) {
+    throw new Error(`other users cannot run ${program}: start with the Node that set-up installs`)
+  }
+  return program
+}
+
+async function startSigner(
+  plan: UpPlan,
+  accounts: Accounts,
+  node: string,
+  program: string,
+): Promise<Child> {
+  const { layout } = plan
+  const options = {
+    socket: layout.signerSocket,
+    keys: layout.signerState,
+    vkey: layout.signerVkey,
+    origin: `casemate/${node}`,
+    gid: String(accounts.agent.gid),
+  }
+  const flags = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value])
+  const command = [program, `${layout.code}/audit/signer/main.ts`, ...flags]
+  return await startChild({
+    name: 'signer',
+    // A network namespace with nothing in it: the key can leave through no socket.
+    command: ['unshare', '--net', '--', ...asUser(accounts.signer, [accounts.agent.gid], command)],
+    ready: 'ready ',
+    logFile: path.join(layout.logs, 'signer.log'),
+  })
+}
+
+function watchFor(children: readonly Child[]): Promise<string> {
+  return Promise.race(
+    children.map(async ({ name, ended }) => `casemate-${name} ended by itself: ${await ended}`),
+  )
+}
+
+/** Starts all three. What was started is ended again when one of them does not come up. */
+export async function up(plan: UpPlan): Promise<Running> {
+  const { layout, settings, checkout, tell } = plan
+  const accounts = ensureAccounts()
+  makeFolders(layout, accounts)
+  mountCode(checkout, layout.code)
+  const program = nodeProgramOf(checkout, layout.code)
+  const artifacts = readArtifacts(checkout, layout.code)
+  accessSync(artifacts.spawn, constants.X_OK)
+  const node = nodeId(layout)
+  const children: Child[] = []
+  const end = async (): Promise<void> => {
+    for (const child of children.toReversed()) {
+      // oxlint-disable-next-line no-await-in-loop -- the agent needs the signer until it has ended
+      await child.end()
+    }
+  }
+  try {
+    const signer = await startSigner(plan, accounts, node, program)
+    children.push(signer)
+    tell(`signer  ready, key ${signer.said}`)
+    const parts = { layout, accounts, artifacts, settings, node, vkey: signer.said }
+    writeConfiguration({ ...parts, nodeProgram: program })
+    children.push(
+      await startChild({
+        name: 'spawn',
+        command: [
+          'setpriv',
+          '--pdeathsig=TERM',
+          '--',
+          artifacts.spawn,
+          '--config',
+          layout.spawnConfig,
+        ],
+        ready: 'casemate-spawn: ready',
+        logFile: path.join(layout.logs, 'spawn.log'),
+      }),
+    )
+    tell(`spawn   ready, ${layout.spawnSocket}`)
+    const agent = [program, `${layout.code}/agent/main.ts`, '--config', layout.agentConfig]
+    children.push(
+      await startChild({
+        name: 'agent',
+        command: asUser(accounts.agent, [], agent),
+        ready: 'ready',
+        logFile: path.join(layout.logs, 'agent.log'),
+      }),
+    )
+    tell(`agent   ready, ${path.join(layout.agentRun, 'agent.sock')}`)
+    return { children, failed: watchFor(children), end }
+  } catch (error) {
+    await end()
+    throw error
+  }
+}

@@ -73,6 +73,13 @@ export const discard = async (answer: HttpAnswer): Promise<void> => {
   await answer.body.dump({ limit: 65_536 }).catch(() => undefined)
 }
 
+/** Ends an answer whose body nobody wants; the connection goes with it. */
+export function abandon(answer: HttpAnswer): void {
+  // Destroying makes the body fail, and nobody else listens.
+  answer.body.on('error', () => undefined)
+  answer.body.destroy()
+}
+
 /** The error of ours that undici wrapped, when the guard refused. */
 function guardRefusal(error: unknown): ImageError | null {
   if (error instanceof ImageError) return error

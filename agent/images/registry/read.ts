@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 
 import { ImageError, show } from '../errors.ts'
-import { discard, type HttpAnswer, headerOf } from './http.ts'
+import { abandon, discard, type HttpAnswer, headerOf } from './http.ts'
 
 const tooLarge = (what: string, max: number): ImageError =>
   new ImageError('IMAGE_TOO_LARGE', `The registry sends ${what} of more than ${max} bytes.`)
@@ -30,7 +30,7 @@ function announced(answer: HttpAnswer): number | null {
 /** A whole body in memory. @throws ImageError IMAGE_TOO_LARGE, before or while reading */
 export async function readBody(answer: HttpAnswer, max: number, what: string): Promise<Buffer> {
   if ((announced(answer) ?? 0) > max) {
-    answer.body.destroy()
+    abandon(answer)
     throw tooLarge(what, max)
   }
   const chunks: Buffer[] = []
@@ -66,7 +66,7 @@ export async function streamBlob(
 ): Promise<void> {
   const length = announced(answer)
   if (length !== null && length !== expected.size) {
-    answer.body.destroy()
+    abandon(answer)
     throw mismatch(expected, 'has another size')
   }
   const hash = createHash('sha256')

@@ -88,16 +88,31 @@ const KNOWN = [
   'manifests',
 ]
 
-/** Faults of the one signature; faults of the registry go up. */
+const BROKEN = new Set(['IMAGE_MANIFEST_INVALID', 'IMAGE_DIGEST_MISMATCH', 'IMAGE_UNKNOWN'])
+
+/** Faults of the one signature; faults of the registry, and caps on all of them, go up. */
 function brokenDetail(error: unknown): string {
-  const codes = new Set([
-    'IMAGE_MANIFEST_INVALID',
-    'IMAGE_DIGEST_MISMATCH',
-    'IMAGE_UNKNOWN',
-    'IMAGE_TOO_LARGE',
-  ])
-  if (error instanceof ImageError && codes.has(error.code)) return error.message
+  if (error instanceof ImageError && BROKEN.has(error.code)) return error.message
   throw error
+}
+
+/** The blob of a signature, or why it does not count. */
+async function fetchSignature(
+  client: RegistryClient,
+  layer: Descriptor,
+  rest: Pick<FoundSignature, 'form' | 'signature'>,
+): Promise<FoundSignature | BrokenSignature> {
+  const { form } = rest
+  const artifact = layer.digest
+  if (layer.size > SIGNATURE_BYTES_MAX) {
+    return { form, artifact, detail: `It is over ${SIGNATURE_BYTES_MAX} bytes.` }
+  }
+  try {
+    const bytes = await client.blobBytes(layer, SIGNATURE_BYTES_MAX, 'a signature')
+    return { ...rest, artifact, bytes }
+  } catch (error) {
+    return { form, artifact, detail: brokenDetail(error) }
+  }
 }
 
 export interface SignatureLayer extends Descriptor {
@@ -137,12 +152,7 @@ async function collectTag(client: RegistryClient, digest: Digest, into: Collecti
   }
   for (const layer of layers) {
     if (layer.mediaType !== SIMPLE_SIGNING_TYPE) continue
-    into.add(
-      await client
-        .blobBytes(layer, SIGNATURE_BYTES_MAX, 'a signature')
-        .then((bytes) => ({ form, artifact: layer.digest, bytes, signature: layer.signature }))
-        .catch((error: unknown) => ({ form, artifact: layer.digest, detail: brokenDetail(error) })),
-    )
+    into.add(await fetchSignature(client, layer, { form, signature: layer.signature }))
   }
 }
 
@@ -174,13 +184,17 @@ async function fetchBundle(
   client: RegistryClient,
   referrer: Referrer,
   digest: Digest,
-): Promise<FoundSignature> {
-  const manifest = await client.manifest(referrer.digest)
-  if (manifest === null) throw invalid('a referrer is not there')
-  if (manifest.bytes.length !== referrer.size) throw invalid('a referrer has another size')
-  const layer = bundleLayer(manifest, digest)
-  const bytes = await client.blobBytes(layer, SIGNATURE_BYTES_MAX, 'a signature')
-  return { form: 'bundle', artifact: layer.digest, bytes, signature: null }
+): Promise<FoundSignature | BrokenSignature> {
+  const form = 'bundle' as const
+  try {
+    const manifest = await client.manifest(referrer.digest)
+    if (manifest === null) throw invalid('a referrer is not there')
+    if (manifest.bytes.length !== referrer.size) throw invalid('a referrer has another size')
+    const layer = bundleLayer(manifest, digest)
+    return await fetchSignature(client, layer, { form, signature: null })
+  } catch (error) {
+    return { form, artifact: referrer.digest, detail: brokenDetail(error) }
+  }
 }
 
 async function collectBundles(
@@ -190,14 +204,9 @@ async function collectBundles(
 ): Promise<void> {
   const { referrers } = await listReferrers(client, digest, BUNDLE_TYPE)
   for (const referrer of referrers) {
-    if (referrer.artifactType !== BUNDLE_TYPE || referrer.mediaType !== OCI_MANIFEST) continue
-    into.add(
-      await fetchBundle(client, referrer, digest).catch((error: unknown) => ({
-        form: 'bundle' as const,
-        artifact: referrer.digest,
-        detail: brokenDetail(error),
-      })),
-    )
+    if (referrer.artifactType === BUNDLE_TYPE && referrer.mediaType === OCI_MANIFEST) {
+      into.add(await fetchBundle(client, referrer, digest))
+    }
   }
 }
 

@@ -9,10 +9,13 @@ const PROGRAMS = ['casemate-vmm', 'casemate-spawn', 'guest-init']
 /** Builds the static programs; returns name -> path in cargo's target folder. */
 export async function rustPrograms(log, working) {
   const packages = PROGRAMS.flatMap((name) => ['-p', name])
-  const announce = log.onLine
+  const show = log.onLine
+  let announced = false
   log.onLine = (line) => {
-    if (/^\s*(?:Compiling|Downloading|Updating|Downloaded)/u.test(line)) working(line.trim())
-    announce(line)
+    const busy = /^\s*(?:Compiling|Downloading|Downloaded|Updating) /u.test(line)
+    if (busy && !announced) working('compiling')
+    announced ||= busy
+    show(line)
   }
   await log.run(['cargo', 'build', '--release', '--locked', ...packages], {
     cwd: inRoot('native'),

@@ -6,7 +6,7 @@
  * again from the write-ahead log after a crash. Callers that come while a cycle runs share the
  * next one (group commit).
  */
-import { mkdir, rm } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import path from 'node:path'
 import { AuditUnavailable } from './errors.ts'
 import { EMPTY_ROOT, inclusionRanges, verifyInclusion } from './merkle.ts'
@@ -19,6 +19,9 @@ import { AuditCorrupt, type TileFile, type TileTree } from './tiles.ts'
 
 /** More unsigned records than this, and the log takes no more: they would not be worth much. */
 export const UNSIGNED_MAX = 65_536
+
+/** Checkpoints that may be signed and not yet published; then signing waits for the disk. */
+const PUBLISH_BACKLOG_MAX = 8
 
 /** The signer signed more than this log holds, or something else: an older copy, or a fork. */
 export class AuditRollback extends Error {
@@ -55,6 +58,10 @@ export class Publisher {
   #inStep = false
   #waiting: Waiting[] = []
   #running: Promise<void> | null = null
+  /** Checkpoints on their way to the disk, in order. */
+  #publishing: Promise<void> = Promise.resolve()
+  #backlog = 0
+  #publishFailure: AuditUnavailable | null = null
 
   constructor(options: PublisherOptions) {
     this.#options = options
@@ -116,6 +123,8 @@ export class Publisher {
     if (this.#running !== null) await this.#running
     if (this.unsigned > 0 || this.#signed.note === '') await this.#cover(this.size - 1)
     await this.#running
+    await this.#publishing
+    if (this.#publishFailure !== null) throw this.#publishFailure
   }
 
   #cover(index: number): Promise<void> {
@@ -139,7 +148,8 @@ export class Publisher {
         await this.#sign()
         this.#answer()
         // oxlint-disable-next-line no-await-in-loop
-        await this.#publish()
+        if (this.#backlog >= PUBLISH_BACKLOG_MAX) await this.#publishing
+        this.#enqueue()
       } while (this.#waiting.length > 0 || this.#tree.size > this.#signed.size)
     } catch (error) {
       for (const waiting of this.#waiting.splice(0)) waiting.reject(error)
@@ -215,29 +225,40 @@ export class Publisher {
     return size === 0 ? EMPTY_ROOT : this.#tree.hash({ from: 0, to: size })
   }
 
-  async #publish(): Promise<void> {
+  /** Takes what the signed checkpoint needs on disk, as it is now, and writes it in its turn. */
+  #enqueue(): void {
     // Tiles are those of the whole tree: while some of it is unsigned, the next cycle is near.
     if (this.#tree.size !== this.#signed.size) return
-    const { directory } = this.#options
     const files = this.#tree.files()
-    try {
-      for (const file of files) {
-        // Tiles before the checkpoint that needs them, one after the other.
-        // oxlint-disable-next-line no-await-in-loop
-        await writeTile(directory, file)
-      }
-      await mkdir(directory, { recursive: true })
-      await writeDurable(path.join(directory, 'checkpoint'), this.#signed.note)
-    } catch (error) {
-      throw this.#options.failed(error)
-    }
+    const { note, size } = this.#signed
+    this.#backlog += 1
+    this.#publishing = this.#publishing
+      .then(() =>
+        this.#publishFailure === null ? this.#publish(files, { note, size }) : undefined,
+      )
+      .catch((error: unknown) => {
+        this.#publishFailure = this.#options.failed(error)
+      })
+      .finally(() => {
+        this.#backlog -= 1
+      })
+  }
+
+  async #publish(
+    files: readonly TileFile[],
+    signed: { readonly note: string; readonly size: number },
+  ): Promise<void> {
+    const { directory } = this.#options
+    await makeDirectory(directory)
+    // All tiles before the checkpoint that needs them.
+    await Promise.all(files.map((file) => writeTile(directory, file)))
+    await writeDurable(path.join(directory, 'checkpoint'), signed.note)
     this.#tree.written(files)
-    await this.#options.published(this.#signed.size)
-    for (const { replaces } of files) {
-      if (replaces === null) continue
-      // oxlint-disable-next-line no-await-in-loop
-      await rm(path.join(directory, replaces), { recursive: true, force: true })
-    }
+    await this.#options.published(signed.size)
+    const superfluous = files.map((file) => file.replaces).filter((name) => name !== null)
+    await Promise.all(
+      superfluous.map((name) => rm(path.join(directory, name), { recursive: true, force: true })),
+    )
   }
 }
 

@@ -24,6 +24,29 @@ const ID_RANGE: std::ops::RangeInclusive<u32> = 1..=u32::MAX - 1_000_001;
 /// Most VMs at a time.
 const VM_UID_COUNT_MAX: u32 = 65_536;
 
+/// The file's members, all required.
+const MEMBERS: [&str; 19] = [
+    "agent_gid",
+    "agent_uid",
+    "allow_software_kvm",
+    "init",
+    "init_verity",
+    "kernel",
+    "levels",
+    "log_keys",
+    "node",
+    "run_dir",
+    "scratch",
+    "state_dir",
+    "v",
+    "vm_uid_base",
+    "vm_uid_count",
+    "vmm",
+    "worker_gid",
+    "worker_uid",
+    "workers",
+];
+
 /// How the init disk is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitVerity {
@@ -100,80 +123,34 @@ fn parse(bytes: &[u8]) -> std::result::Result<Config, String> {
 }
 
 fn read(value: &Value) -> std::result::Result<Config, ShapeError> {
-    let [
-        agents_group,
-        agents_user,
-        allow,
-        init,
-        verity,
-        kernel,
-        levels,
-        log_keys,
-        node,
-        run_dir,
-        scratch,
-        state_dir,
-        version,
-        base,
-        count,
-        vmm,
-        workers_group,
-        workers_user,
-        workers,
-    ] = fields(
-        value,
-        "spawn.json",
-        [
-            "agent_gid",
-            "agent_uid",
-            "allow_software_kvm",
-            "init",
-            "init_verity",
-            "kernel",
-            "levels",
-            "log_keys",
-            "node",
-            "run_dir",
-            "scratch",
-            "state_dir",
-            "v",
-            "vm_uid_base",
-            "vm_uid_count",
-            "vmm",
-            "worker_gid",
-            "worker_uid",
-            "workers",
-        ],
-    )?;
-    constant(version, "v", "casemate.spawn/1")?;
-    let log_keys = read_log_keys(log_keys)?;
+    fields(value, "spawn.json", MEMBERS)?;
+    let of = |name: &str| value.get(name).unwrap_or(&Value::Null);
+    // Root as agent is for tests and for hosts with one administrator; it gives nothing away.
+    let agent = |name| integer32(of(name), name, 0..=*ID_RANGE.end());
+    let id = |name| integer32(of(name), name, ID_RANGE);
+    let path = |name| absolute(of(name), name);
+    constant(of("v"), "v", "casemate.spawn/1")?;
+    let log_keys = read_log_keys(of("log_keys"))?;
     if log_keys.is_empty() {
         return Err(wrong("log_keys", "names no log, so that no ticket could ever be good"));
     }
     let config = Config {
-        node: shape::word(node, "node", 64, shape::is_node_character)?.into(),
+        node: shape::word(of("node"), "node", 64, shape::is_node_character)?.into(),
         log_keys,
-        allow_software_kvm: boolean(allow, "allow_software_kvm")?,
-        levels: read_levels(levels)?,
-        // Root as agent is for tests and for hosts with one administrator; it gives nothing away.
-        agent: (
-            integer32(agents_user, "agent_uid", 0..=*ID_RANGE.end())?,
-            integer32(agents_group, "agent_gid", 0..=*ID_RANGE.end())?,
-        ),
-        worker: (
-            integer32(workers_user, "worker_uid", ID_RANGE)?,
-            integer32(workers_group, "worker_gid", ID_RANGE)?,
-        ),
-        vm_uid_base: integer32(base, "vm_uid_base", ID_RANGE)?,
-        vm_uid_count: integer32(count, "vm_uid_count", 1..=VM_UID_COUNT_MAX)?,
-        run_dir: absolute(run_dir, "run_dir")?,
-        state_dir: absolute(state_dir, "state_dir")?,
-        vmm: absolute(vmm, "vmm")?,
-        kernel: absolute(kernel, "kernel")?,
-        init: absolute(init, "init")?,
-        init_verity: read_verity(verity)?,
-        scratch: list(scratch, "scratch", 64, shape::digest)?,
-        workers: read_workers(workers)?,
+        allow_software_kvm: boolean(of("allow_software_kvm"), "allow_software_kvm")?,
+        levels: read_levels(of("levels"))?,
+        agent: (agent("agent_uid")?, agent("agent_gid")?),
+        worker: (id("worker_uid")?, id("worker_gid")?),
+        vm_uid_base: id("vm_uid_base")?,
+        vm_uid_count: integer32(of("vm_uid_count"), "vm_uid_count", 1..=VM_UID_COUNT_MAX)?,
+        run_dir: path("run_dir")?,
+        state_dir: path("state_dir")?,
+        vmm: path("vmm")?,
+        kernel: path("kernel")?,
+        init: path("init")?,
+        init_verity: read_verity(of("init_verity"))?,
+        scratch: list(of("scratch"), "scratch", 64, shape::digest)?,
+        workers: read_workers(of("workers"))?,
     };
     check_ids(&config)?;
     Ok(config)

@@ -35,6 +35,11 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How long a stopping spawn waits for its VMs to be gone.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 
+/// Open files spawn wants: 128 clients with 253 descriptors each, and 4 for each VM.
+const DESCRIPTORS_MAX: u64 = 65_536;
+/// Open files it can work with.
+const DESCRIPTORS_MIN: u64 = 4096;
+
 /// Which descriptor something happened on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -265,11 +270,17 @@ pub fn log(line: &str) {
 
 /// No supplementary groups to be inherited by VMs, room for descriptors, no core dumps with tenants' memory.
 fn prepare_process() -> io::Result<()> {
-    use rustix::process::{Resource, Rlimit, setrlimit};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     rustix::thread::set_thread_groups(&[])?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(DESCRIPTORS_MAX);
+    if hard < DESCRIPTORS_MIN {
+        let problem =
+            format!("the hard limit of open files is {hard}; raise it to {DESCRIPTORS_MAX}");
+        return Err(io::Error::other(problem));
+    }
     let all = |value| Rlimit { current: Some(value), maximum: Some(value) };
-    setrlimit(Resource::Nofile, all(65_536))?;
+    setrlimit(Resource::Nofile, all(hard.min(DESCRIPTORS_MAX)))?;
     setrlimit(Resource::Core, all(0))?;
     Ok(())
 }

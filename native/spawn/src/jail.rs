@@ -81,11 +81,12 @@ pub fn start(jail: &Jail<'_>) -> Result<Jailed> {
     };
     let numbers: Vec<Option<RawFd>> =
         raised.iter().map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd)).collect();
+    let limits: Vec<(Resource, u64)> = jail.limits.iter().map(within_hard_limit).collect();
     let child = Child {
         channel: theirs.as_fd(),
         id: jail.id,
-        clear_groups: !jail.own_user_namespace,
-        limits: jail.limits,
+        own_user_namespace: jail.own_user_namespace,
+        limits: &limits,
         root: jail.root,
         descriptors: &numbers,
         landlock: landlock.as_ref().map(AsFd::as_fd),
@@ -111,6 +112,12 @@ pub fn start(jail: &Jail<'_>) -> Result<Jailed> {
             Err(failed(step, error))
         }
     }
+}
+
+/// A limit can be lowered by everybody but raised by few, not by a child in a user namespace.
+fn within_hard_limit((resource, value): &(Resource, u64)) -> (Resource, u64) {
+    let hard = rustix::process::getrlimit(*resource).maximum.unwrap_or(u64::MAX);
+    (*resource, hard.min(*value))
 }
 
 fn flags(own_user_namespace: bool) -> u64 {
@@ -182,7 +189,7 @@ mod tests {
     #[test]
     fn names_the_step_that_failed() {
         assert_eq!(
-            failure(&[4, 1, 0, 0, 0]),
+            failure(&[5, 1, 0, 0, 0]),
             "the jail could not be made, step \"file system\": Operation not permitted (os error 1)"
         );
         assert!(failure(&[]).contains("unknown"));

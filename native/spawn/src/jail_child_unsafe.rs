@@ -7,6 +7,7 @@ use std::ffi::{CStr, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
@@ -51,9 +52,9 @@ pub struct Child<'a> {
     pub channel: BorrowedFd<'a>,
     /// User and group, as the new user namespace (if any) names them.
     pub id: (u32, u32),
-    /// Whether supplementary groups are cleared here (in the host's user namespace) or may not be
-    /// touched (in a new one; spawn itself has none).
-    pub clear_groups: bool,
+    /// Whether this process is in a user namespace of its own. There it may not touch supplementary
+    /// groups (spawn itself has none to inherit); outside it clears them.
+    pub own_user_namespace: bool,
     /// Hard and soft limits.
     pub limits: &'a [(Resource, u64)],
     /// The file system.
@@ -77,11 +78,12 @@ type StepFunction = fn(&mut Run<'_>) -> Result<()>;
 
 /// The steps of the jail by name, in their order. Identity is given up before the descriptors are
 /// placed, capabilities after the last step that needs one, Landlock last because it also stops us.
-const STEPS: [(&str, StepFunction); 12] = [
+const STEPS: [(&str, StepFunction); 13] = [
     ("wait for spawn", wait),
     ("signals", signals),
     ("session", session),
     ("cgroup namespace", cgroup_namespace),
+    ("no further user namespaces", no_user_namespaces),
     ("file system", file_system),
     ("resource limits", resource_limits),
     ("user and group", identity),
@@ -132,15 +134,28 @@ fn wait(run: &mut Run<'_>) -> Result<()> {
     }
 }
 
-/// Rust ignores SIGPIPE and spawn blocks what it reads from a signalfd; exec would hand on both.
+/// `struct sigaction` as the kernel takes it: handler, flags, restorer, mask. Zero is the default.
+#[repr(C)]
+struct DefaultAction([u64; 4]);
+
+/// Rust ignores SIGPIPE, spawn blocks what it reads from a signalfd, and whoever started spawn may
+/// have ignored others; exec would hand all of that on. The kernel is asked itself because the C
+/// library keeps signals 32 and 33 from us.
 fn signals(_: &mut Run<'_>) -> Result<()> {
-    // SAFETY: sets a default disposition.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: initialises the set.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: the set is initialised, the old one not asked for.
-    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) }.into())
+    let (default, none) = (DefaultAction([0; 4]), ptr::null::<DefaultAction>());
+    let mask_bytes: usize = 8;
+    for signal in 1..=64_i32 {
+        // SIGKILL and SIGSTOP are refused; they have no other action anyway.
+        // SAFETY: a valid action; the old one is not asked for.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, none, mask_bytes)
+        };
+    }
+    let (block_none, how, nowhere) = (0_u64, libc::SIG_SETMASK, ptr::null::<u64>());
+    // SAFETY: a valid mask of 64 signals; the old one is not asked for.
+    check(unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const block_none, nowhere, mask_bytes)
+    })
 }
 
 fn session(_: &mut Run<'_>) -> Result<()> {
@@ -151,6 +166,18 @@ fn session(_: &mut Run<'_>) -> Result<()> {
 fn cgroup_namespace(_: &mut Run<'_>) -> Result<()> {
     // SAFETY: a cgroup namespace changes no memory and no descriptor.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }
+}
+
+/// A process that may make a user namespace has every capability in it, and with them a large part of
+/// the kernel to attack. The limit is this namespace's own: the host's is another.
+fn no_user_namespaces(run: &mut Run<'_>) -> Result<()> {
+    if !run.child.own_user_namespace {
+        return Ok(());
+    }
+    let path = c"/proc/sys/user/max_user_namespaces";
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let limit = rustix::fs::open(path, flags, Mode::empty())?;
+    rustix::io::write(limit, b"0").map(|_| ())
 }
 
 fn file_system(run: &mut Run<'_>) -> Result<()> {
@@ -207,14 +234,14 @@ fn resource_limits(run: &mut Run<'_>) -> Result<()> {
 fn identity(run: &mut Run<'_>) -> Result<()> {
     let (uid, gid) = run.child.id;
     let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-    if run.child.clear_groups {
+    if !run.child.own_user_namespace {
         rustix::thread::set_thread_groups(&[])?;
         // The move away from root must not take the capabilities the next steps give up by name.
         rustix::thread::set_keep_capabilities(true)?;
     }
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-    if run.child.clear_groups {
+    if !run.child.own_user_namespace {
         // KEEPCAPS keeps the permitted set alone.
         let mut sets = rustix::thread::capabilities(None)?;
         sets.effective = sets.permitted;

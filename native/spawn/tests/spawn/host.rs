@@ -1,0 +1,288 @@
+//! A host with a spawn of its own: own directories, own user ids, the probe as its VMM.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use casemate_ticket::bytes::{Digest, encode_hex};
+use casemate_ticket::json::{self, Value};
+
+use crate::client::{Answer, Client, PATIENCE, read_to_end};
+use crate::documents::{self, NODE, object, text};
+
+/// The agent's and the workers' ids in these tests.
+pub const AGENT: u32 = 61_000;
+pub const WORKER: u32 = 61_001;
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+pub struct Host {
+    pub directory: PathBuf,
+    pub uid_base: u32,
+    process: Child,
+    stderr: std::thread::JoinHandle<String>,
+}
+
+/// Why these tests cannot run here, or which mark the kernel needs for this host's class of KVM.
+fn kernel_mark() -> Result<&'static str, String> {
+    static MARK: OnceLock<Result<&'static str, String>> = OnceLock::new();
+    MARK.get_or_init(|| {
+        if !rustix::process::geteuid().is_root() {
+            return Err("not root".into());
+        }
+        let mut reason = String::new();
+        for mark in ["casemate-softkvm", "casemate"] {
+            let described = Host::start_with(mark, |_| {}).describe();
+            match described.get("kvm_reason").and_then(Value::as_str) {
+                None => return Ok(mark),
+                Some(text) => reason = text.to_owned(),
+            }
+        }
+        Err(reason)
+    })
+    .clone()
+}
+
+/// Starts a host, or says why not and returns `None`.
+pub fn host() -> Option<Host> {
+    host_with("", |_| {})
+}
+
+/// As [`host`], with words added to the kernel and the configuration changed.
+pub fn host_with(kernel: &str, change: impl FnOnce(&mut Value)) -> Option<Host> {
+    match kernel_mark() {
+        Ok(mark) => Some(Host::start_with(&format!("{mark} {kernel}"), change)),
+        Err(reason) => {
+            eprintln!("skipped: {reason}");
+            None
+        }
+    }
+}
+
+impl Host {
+    pub fn start_with(kernel: &str, change: impl FnOnce(&mut Value)) -> Self {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
+        let directory = std::env::temp_dir().join(format!("casemate-spawn-{process}-{number}"));
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
+        let uid_base = 3_000_000 + process % 10_000 * 10_000 + number * 16;
+        fs::write(directory.join("vmlinux"), format!("\u{7f}ELF {kernel}")).unwrap();
+        fs::write(directory.join("init.img"), [0; 4096]).unwrap();
+        let mut config = config(&directory, uid_base);
+        change(&mut config);
+        let path = directory.join("spawn.json");
+        fs::write(&path, json::write(&config)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let (process, stderr) = start_process(&path);
+        Self { directory, uid_base, process, stderr }
+    }
+
+    /// Ends spawn (if it still lives) and starts it again with the same configuration.
+    pub fn restart(mut self) -> Self {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        let (process, stderr) = start_process(&self.directory.join("spawn.json"));
+        (self.process, self.stderr) = (process, stderr);
+        self
+    }
+
+    pub fn run_dir(&self) -> PathBuf {
+        self.directory.join("run")
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(&self.run_dir()).unwrap()
+    }
+
+    pub fn ask(&self, text: &str) -> Answer {
+        self.client().ask(text, &[])
+    }
+
+    pub fn ask_pod(&self, op: &str, pod: &str) -> Answer {
+        self.ask(&format!(r#"{{"op":"{op}","pod":"{pod}"}}"#))
+    }
+
+    pub fn describe(&self) -> Value {
+        self.ask(r#"{"op":"describe"}"#).value
+    }
+
+    /// A spec with a fresh launch id.
+    pub fn spec(&self, words: &[&str]) -> (String, Value) {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let pod = format!("01936f5e-0000-7000-8000-{number:012x}");
+        let spec = documents::spec(&self.describe(), &pod, words);
+        (pod, spec)
+    }
+
+    /// Image, scratch and log.
+    pub fn files(&self) -> Vec<OwnedFd> {
+        let file = |size: i64, write: bool| -> OwnedFd {
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = self.directory.join(format!("file-{number}"));
+            let file = File::create(&path).unwrap();
+            file.set_len(u64::try_from(size).unwrap()).unwrap();
+            OpenOptions::new().read(true).write(write).mode(0o600).open(path).unwrap().into()
+        };
+        vec![
+            file(4096, false),
+            file(documents::SCRATCH_SIZE, true),
+            file(documents::LOG_SIZE, true),
+        ]
+    }
+
+    pub fn launch(&self, spec: &Value) -> Answer {
+        self.client().ask(&documents::admitted(spec), &self.files())
+    }
+
+    /// Launches a pod that must start; returns its id, pid and stream.
+    pub fn start(&self, words: &[&str]) -> (String, i32, OwnedFd) {
+        let (pod, spec) = self.spec(words);
+        let mut answer = self.launch(&spec);
+        assert_eq!(answer.code(), "ok", "{}", answer.text());
+        let pid = answer.value.get("pid").and_then(Value::as_u64).unwrap();
+        (pod, i32::try_from(pid).unwrap(), answer.descriptors.pop().unwrap())
+    }
+
+    pub fn pods(&self) -> Vec<Value> {
+        match self.ask(r#"{"op":"list"}"#).value.get("pods") {
+            Some(Value::Array(pods)) => pods.clone(),
+            _ => panic!("no list"),
+        }
+    }
+
+    pub fn pod(&self, pod: &str) -> Option<Value> {
+        self.pods().into_iter().find(|entry| entry.get("pod") == Some(&text(pod)))
+    }
+
+    /// Waits for the end of a pod; its exit as `how value cause`, and the sentence.
+    pub fn exit_of(&self, pod: &str, stream: OwnedFd) -> (String, String) {
+        read_to_end(stream);
+        let exit = wait_for("the pod's exit", || {
+            let exit = self.pod(pod)?.get("exit")?.clone();
+            (exit != Value::Null).then_some(exit)
+        });
+        let word =
+            |name: &str| exit.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let Some(Value::Integer(value)) = exit.get("value") else { panic!("no value") };
+        (format!("{} {value} {}", word("how"), word("cause")), word("text"))
+    }
+
+    /// Runs a pod to its end.
+    pub fn end_of(&self, words: &[&str]) -> (String, String) {
+        let (pod, _, stream) = self.start(words);
+        self.exit_of(&pod, stream)
+    }
+
+    /// The pod's directory in a version 1 hierarchy, or in the unified one.
+    pub fn cgroup(&self, controller: &str, name: &str) -> PathBuf {
+        let digest = Digest::of(self.run_dir().as_os_str().as_encoded_bytes());
+        let below = format!("casemate/{}/{name}", encode_hex(&digest.0[..8]));
+        let v1 = Path::new("/sys/fs/cgroup").join(controller);
+        let root = if v1.is_dir() { v1 } else { "/sys/fs/cgroup".into() };
+        root.join(below)
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.process.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for spawn's own end; what it wrote.
+    pub fn finish(mut self) -> (Option<i32>, String) {
+        let status = self.process.wait().unwrap();
+        let stderr = std::mem::replace(&mut self.stderr, std::thread::spawn(String::new));
+        (status.code(), stderr.join().unwrap())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if self.process.try_wait().unwrap().is_none() {
+            self.signal(rustix::process::Signal::TERM);
+            self.process.wait().unwrap();
+        }
+        fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
+/// Polls for something that is about to be so.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn start_process(path: &Path) -> (Child, std::thread::JoinHandle<String>) {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_casemate-spawn"))
+        .arg("--config")
+        .arg(path)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("ready") {
+        assert_ne!(lines.read_line(&mut said).unwrap(), 0, "spawn did not start: {said}");
+    }
+    let stderr = std::thread::spawn(move || {
+        let mut rest = String::new();
+        lines.read_to_string(&mut rest).unwrap();
+        rest
+    });
+    (process, stderr)
+}
+
+fn config(directory: &Path, uid_base: u32) -> Value {
+    let path = |name: &str| text(directory.join(name).to_str().unwrap());
+    let id = |id: u32| Value::Integer(id.into());
+    let shell = |script: &str| Value::Array(vec![text("/bin/sh"), text("-c"), text(script)]);
+    object([
+        ("v", text("casemate.spawn/1")),
+        ("node", text(NODE)),
+        ("log_keys", Value::Array(vec![text(&documents::vkey(&documents::key(7)))])),
+        ("allow_software_kvm", Value::Bool(true)),
+        ("levels", object([])),
+        ("agent_uid", id(AGENT)),
+        ("agent_gid", id(AGENT)),
+        ("worker_uid", id(WORKER)),
+        ("worker_gid", id(WORKER)),
+        ("vm_uid_base", id(uid_base)),
+        ("vm_uid_count", id(16)),
+        ("run_dir", path("run")),
+        ("state_dir", path("state")),
+        ("vmm", text(env!("CARGO_BIN_EXE_jail-probe"))),
+        ("kernel", path("vmlinux")),
+        ("init", path("init.img")),
+        (
+            "init_verity",
+            object([
+                ("data_blocks", Value::Integer(1)),
+                ("root", text(&"b".repeat(64))),
+                ("salt", text("")),
+            ]),
+        ),
+        ("scratch", Value::Array(vec![text(&documents::scratch_digest())])),
+        (
+            "workers",
+            object([
+                ("report", shell(crate::workers::REPORT)),
+                ("sleeps", shell("echo working >&4; exec sleep 1000")),
+                ("fails", shell("echo what went wrong >&2; exit 3")),
+                ("missing", Value::Array(vec![text("/nowhere/worker")])),
+            ]),
+        ),
+    ])
+}

@@ -1,0 +1,171 @@
+//! Lives and ends of pods: every way a VMM can go, and what is told of it.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use crate::client::{read_exactly, read_to_end};
+use crate::documents::{set, text};
+use crate::host::{Host, host, wait_for};
+
+use casemate_ticket::json::Value;
+
+#[test]
+fn tells_what_the_guest_reported() {
+    let Some(host) = host() else { return };
+    let (pod, _, stream) = host.start(&["exit", "3"]);
+    assert_eq!(host.exit_of(&pod, stream).0, "code 3 APP_EXIT");
+    let exit = host.pod(&pod).unwrap().get("exit").unwrap().clone();
+    assert_eq!(exit.get("guest_reported"), Some(&Value::Bool(true)));
+    assert_eq!(host.ask_pod("forget", &pod).code(), "ok");
+    assert_eq!(host.ask_pod("forget", &pod).code(), "POD_UNKNOWN");
+    assert!(host.pod(&pod).is_none());
+}
+
+#[test]
+fn tells_how_a_vmm_failed() {
+    let Some(host) = host() else { return };
+    for (word, exit, sentence) in [
+        ("failure", "failure 9 VERITY", "block 7 differs"),
+        ("silent", "vmm 7 VMM_EXIT", "code 7"),
+        ("segv", "vmm 11 VMM_SIGNAL", "SIGSEGV"),
+        ("other-filters", "vmm 9 VMM_FILTERS", "other seccomp filters"),
+        ("garbage", "vmm 9 VMM_PROTOCOL", "may not send"),
+        ("twice", "vmm 9 VMM_PROTOCOL", "may not send"),
+        ("early", "vmm 9 VMM_PROTOCOL", "may not send"),
+        ("unannounced", "vmm 9 VMM_PROTOCOL", "may not send"),
+        ("oom", "vmm 9 VMM_OOM", "out of memory"),
+        ("lingers", "signal 15 APP_SIGNAL", ""),
+    ] {
+        let (told, why) = host.end_of(&[word]);
+        assert_eq!(told, exit, "{word}: {why}");
+        assert!(why.contains(sentence), "{word}: {why}");
+    }
+}
+
+#[test]
+fn names_the_system_call_that_a_filter_stopped() {
+    let Some(host) = host() else { return };
+    let (told, why) = host.end_of(&["seccomp"]);
+    assert_eq!(told, "vmm 31 VMM_SECCOMP");
+    assert!(why.contains("connect (42)"), "{why}");
+}
+
+#[test]
+fn kills_a_guest_that_never_gets_ready() {
+    let Some(host) = host() else { return };
+    let (pod, mut spec) = host.spec(&["slow"]);
+    set(&mut spec, "limits.boot_ms", Value::Integer(1));
+    let mut answer = host.launch(&spec);
+    let stream = answer.descriptors.pop().unwrap();
+    // Its own VMM watches the time too; spawn waits ten seconds longer.
+    assert_eq!(host.exit_of(&pod, stream).0, "vmm 9 BOOT_TIMEOUT");
+}
+
+#[test]
+fn kills_on_request() {
+    let Some(host) = host() else { return };
+    let (pod, pid, stream) = host.start(&["deaf"]);
+    assert_eq!(host.ask_pod("forget", &pod).code(), "POD_RUNNING");
+    assert_eq!(host.ask_pod("kill", &pod).code(), "ok");
+    assert_eq!(host.exit_of(&pod, stream).0, "vmm 9 KILLED");
+    assert_eq!(host.ask_pod("kill", &pod).code(), "POD_NOT_RUNNING");
+    assert!(test_kill_process(Pid::from_raw(pid).unwrap()).is_err(), "it is reaped");
+}
+
+fn stop(host: &Host, pod: &str, timeout_ms: u32) -> String {
+    let request = format!(r#"{{"op":"stop","pod":"{pod}","timeout_ms":{timeout_ms}}}"#);
+    host.ask(&request).code().to_owned()
+}
+
+#[test]
+fn stops_by_asking_and_then_by_killing() {
+    let Some(host) = host() else { return };
+    let (pod, _, stream) = host.start(&["serve"]);
+    assert_eq!(stop(&host, &pod, 60_000), "ok");
+    assert_eq!(host.exit_of(&pod, stream).0, "signal 15 APP_SIGNAL");
+    let (pod, _, stream) = host.start(&["deaf"]);
+    assert_eq!(stop(&host, &pod, 600_000), "ok");
+    let start = Instant::now();
+    assert_eq!(stop(&host, &pod, 50), "ok", "the shorter time holds");
+    assert_eq!(host.exit_of(&pod, stream).0, "vmm 9 STOP_TIMEOUT");
+    assert!(start.elapsed() >= Duration::from_millis(50));
+}
+
+#[test]
+fn gives_a_restarted_agent_a_fresh_stream() {
+    let Some(host) = host() else { return };
+    let (pod, pid, first) = host.start(&["serve"]);
+    assert_eq!(read_exactly(&first, 5), b"hello");
+    let mut answer = host.ask_pod("adopt", &pod);
+    assert_eq!(answer.value.get("pid"), Some(&Value::Integer(pid.into())));
+    let second = answer.descriptors.pop().unwrap();
+    assert_eq!(read_exactly(&second, 5), b"hello");
+    assert_eq!(read_to_end(first), b"", "the old stream is closed");
+    let unknown = "01936f5e-0000-7000-8000-ffffffffffff";
+    assert_eq!(host.ask_pod("adopt", unknown).code(), "POD_NOT_RUNNING");
+}
+
+#[test]
+fn a_vmm_killed_from_outside_is_told_as_such() {
+    let Some(host) = host() else { return };
+    let (pod, pid, stream) = host.start(&["deaf"]);
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    assert_eq!(host.exit_of(&pod, stream).0, "vmm 9 VMM_SIGNAL");
+}
+
+#[test]
+fn a_pod_does_not_need_the_connection_that_launched_it() {
+    let Some(host) = host() else { return };
+    let (pod, spec) = host.spec(&["deaf"]);
+    let mut client = host.client();
+    let files = host.files();
+    let files: Vec<_> = files.iter().map(std::os::fd::AsFd::as_fd).collect();
+    let request = crate::documents::admitted(&spec);
+    client.send(&crate::client::framed(&request), &files).unwrap();
+    drop(client);
+    let entry = wait_for("the pod", || host.pod(&pod));
+    assert_eq!(entry.get("state"), Some(&text("running")));
+    assert_eq!(entry.get("tenant"), Some(&text("acme")));
+}
+
+#[test]
+fn a_stopped_spawn_takes_its_vms_along() {
+    let Some(host) = host() else { return };
+    let (pod, pid, _stream) = host.start(&["deaf"]);
+    let group = host.cgroup("memory", &pod);
+    assert!(group.exists());
+    host.signal(Signal::TERM);
+    let (code, _) = host.finish();
+    assert_eq!(code, Some(0));
+    assert!(test_kill_process(Pid::from_raw(pid).unwrap()).is_err());
+    assert!(!group.exists());
+}
+
+#[test]
+fn a_killed_spawn_leaves_nothing_to_its_successor() {
+    let Some(host) = host() else { return };
+    let (pod, pid, _stream) = host.start(&["deaf"]);
+    host.signal(Signal::KILL);
+    let host = host.restart();
+    // Nobody's child any more: it may stay a zombie until the host's init looks.
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(") Z "), "its VMs are ended: {state}");
+    assert!(!host.cgroup("memory", &pod).exists());
+    assert_eq!(host.pods(), []);
+    host.start(&["serve"]);
+}
+
+#[test]
+fn two_spawns_do_not_share_a_run_directory() {
+    let Some(host) = host() else { return };
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_casemate-spawn"))
+        .arg("--config")
+        .arg(host.directory.join("spawn.json"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("another casemate-spawn"), "{message}");
+    assert_eq!(host.ask(r#"{"op":"list"}"#).code(), "ok");
+}

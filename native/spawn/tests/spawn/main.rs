@@ -1,0 +1,26 @@
+//! Spawn as it runs, with `jail-probe` in place of the VMM: what the jail lets a VMM do, what a bad
+//! request or a bad ticket gets, and what is told of each end.
+//!
+//! Needs root (namespaces, cgroups, user ids) and a /dev/kvm that can be opened; says so and passes
+//! over the tests where one is missing.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "tests stop at the first surprise"
+)]
+
+mod client;
+mod documents;
+mod host;
+
+mod jail;
+mod life;
+mod requests;
+mod templates;
+mod tickets;
+mod workers;

@@ -1,0 +1,103 @@
+//! Workers: their jail, their answers, their ends.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use casemate_ticket::json::Value;
+use rustix::process::{Pid, test_kill_process};
+
+use crate::client::Client;
+use crate::host::{Host, WORKER, host, wait_for};
+
+/// What the `report` worker's shell writes to descriptor 4.
+pub const REPORT: &str = r#"exec >&4
+echo "uid $(id -u) gid $(id -g) groups $(id -G)"
+echo "pid $$"
+grep -E '^(CapEff|CapPrm|CapBnd|NoNewPrivs):' /proc/self/status | tr '\t' ' '
+echo "interfaces $(tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | tr '\n' ' ')"
+echo "processes $(ls /proc | grep -c '^[0-9]*$')"
+echo "files $(ulimit -f) open $(ulimit -n)"
+(echo x > /tmp/casemate-worker-test) 2>/dev/null && echo "wrote" || echo "cannot write"
+echo "environment $(env | cut -d= -f1 | grep -v -E '^(_|PWD|SHLVL|OLDPWD)$' | sort | tr '\n' ' ')"
+echo "request $(cat <&3)"
+"#;
+
+/// Starts a worker; the connection, its first answer and what it can be read by.
+fn start(host: &Host, kind: &str) -> (Client, crate::client::Answer, OwnedFd) {
+    let request: OwnedFd =
+        rustix::fs::memfd_create("request", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::io::pwrite(&request, b"{}", 0).unwrap();
+    let (answer, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let mut client = host.client();
+    let text = format!(r#"{{"kind":"{kind}","op":"worker"}}"#);
+    client.send(&crate::client::framed(&text), &[request.as_fd(), write.as_fd()]).unwrap();
+    let first = client.receive().unwrap();
+    (client, first, answer)
+}
+
+fn read_pipe(pipe: OwnedFd) -> String {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::from(pipe).read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_worker_runs_in_a_jail_of_its_own() {
+    let Some(host) = host() else { return };
+    let (mut client, first, answer) = start(&host, "report");
+    assert_eq!(first.code(), "ok", "{}", first.text());
+    let report = read_pipe(answer);
+    for line in [
+        &format!("uid {WORKER} gid {WORKER} groups {WORKER}"),
+        "pid 1",
+        "CapEff: 0000000000000000",
+        "CapPrm: 0000000000000000",
+        "CapBnd: 0000000000000000",
+        "NoNewPrivs: 1",
+        "interfaces lo ",
+        "cannot write",
+        "environment LANG PATH ",
+        "request {}",
+    ] {
+        assert!(report.lines().any(|found| found == line), "{line} in:\n{report}");
+    }
+    let processes = report.lines().find_map(|line| line.strip_prefix("processes ")).unwrap();
+    assert!(processes.parse::<u32>().unwrap() <= 4, "its own processes alone: {processes}");
+    let last = client.receive().unwrap();
+    assert_eq!(last.text(), r#"{"exit":{"code":0,"signal":null},"ok":true}"#);
+    assert!(client.receive().is_none());
+}
+
+#[test]
+fn a_worker_ends_with_the_connection() {
+    let Some(host) = host() else { return };
+    let (client, first, answer) = start(&host, "sleeps");
+    let pid = first.value.get("pid").and_then(Value::as_u64).unwrap();
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    drop(client);
+    assert_eq!(read_pipe(answer), "working\n", "it ran, and its end of the pipe is closed");
+    wait_for("the worker to be reaped", || test_kill_process(pid).is_err().then_some(()));
+}
+
+#[test]
+fn tells_how_a_worker_ended_and_keeps_what_it_complained_about() {
+    let Some(host) = host() else { return };
+    let (mut client, first, _answer) = start(&host, "fails");
+    assert_eq!(first.code(), "ok");
+    let last = client.receive().unwrap();
+    assert_eq!(last.text(), r#"{"exit":{"code":3,"signal":null},"ok":true}"#);
+    let log = std::fs::read_to_string(host.directory.join("state/worker.log")).unwrap();
+    assert!(log.starts_with("[fails ") && log.ends_with("what went wrong\n"), "{log}");
+}
+
+#[test]
+fn refuses_workers_it_does_not_know_or_cannot_start() {
+    let Some(host) = host() else { return };
+    assert_eq!(start(&host, "unknown").1.code(), "WORKER_UNKNOWN");
+    let (_, answer, _) = start(&host, "missing");
+    assert_eq!(answer.code(), "JAIL_FAILED");
+    assert!(answer.text().contains("step \\\"exec\\\": No such file"), "{}", answer.text());
+    let mut client = host.client();
+    let none = client.ask(r#"{"kind":"report","op":"worker"}"#, &[]);
+    assert_eq!(none.code(), "DESCRIPTORS");
+}

@@ -14,7 +14,7 @@ use rustix::net::{
 };
 
 /// Longest wait for anything; reached only when something is wrong.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 pub struct Client(pub UnixStream);
 

@@ -41,7 +41,7 @@ fn kernel_mark() -> Result<&'static str, String> {
             let described = Host::start_with(mark, |_| {}).describe();
             match described.get("kvm_reason").and_then(Value::as_str) {
                 None => return Ok(mark),
-                Some(text) => reason = text.to_owned(),
+                Some(text) => text.clone_into(&mut reason),
             }
         }
         Err(reason)

@@ -186,7 +186,8 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        self.socket.shutdown(std::net::Shutdown::Both).unwrap();
+        // Init may have closed its end already.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
         self.init.wait().unwrap();
     }
 }

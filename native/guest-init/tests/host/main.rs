@@ -61,20 +61,22 @@ fn init(directory: &str) -> ExitCode {
 }
 
 fn run_cases(filter: &str) -> ExitCode {
+    let mut chosen = cases::all();
+    chosen.retain(|(name, _)| name.contains(filter));
+    println!("\nrunning {} tests", chosen.len());
     if !rustix::process::geteuid().is_root() {
         println!("skipped: guest-init's session needs root to make namespaces and mounts");
+        println!("\ntest result: ok. 0 passed; 0 failed; {} ignored", chosen.len());
         return ExitCode::SUCCESS;
     }
-    let chosen: Vec<_> =
-        cases::all().into_iter().filter(|(name, _)| name.contains(filter)).collect();
-    println!("\nrunning {} tests", chosen.len());
-    for (name, case) in &chosen {
-        // A failure panics, and panics abort: the name is out before.
-        print!("test {name} ... ");
-        std::io::Write::flush(&mut std::io::stdout()).unwrap();
-        case();
-        println!("ok");
-    }
-    println!("\ntest result: ok. {} passed; 0 failed", chosen.len());
-    ExitCode::SUCCESS
+    let failed = chosen.iter().filter(|(name, case)| !passes(name, *case)).count();
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    println!("\ntest result: {word}. {} passed; {failed} failed; 0 ignored", chosen.len() - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn passes(name: &str, case: fn()) -> bool {
+    let passed = std::panic::catch_unwind(case).is_ok();
+    println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+    passed
 }

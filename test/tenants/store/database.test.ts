@@ -21,7 +21,7 @@ const filled = async (t: Parameters<typeof open>[0]): Promise<{ folder: string; 
   const folder = temporaryDir(t)
   const tenants = openAt(folder)
   const scope = await withTenant(tenants)
-  for (let n = 0; n < 200; n += 1) await requested(tenants, scope)
+  for (let n = 0; n < 40; n += 1) await requested(tenants, scope)
   await tenants.close()
   return { folder, file: path.join(folder, DATABASE_FILE) }
 }

@@ -76,6 +76,15 @@ suite('tenants/store/quota', () => {
     assert.deepEqual(await assertConsistent(tenants, scope), small)
   })
 
+  test('gives nothing back for a pod that held nothing', async (t) => {
+    const { tenants } = open(t)
+    const scope = await withTenant(tenants)
+    await running(tenants, scope)
+    const { id } = await requested(tenants, scope)
+    await tenants.movePod(scope, id, 'refused')
+    assert.deepEqual(await assertConsistent(tenants, scope), small)
+  })
+
   test('refuses a suspended tenant at the reservation too', async (t) => {
     const { tenants } = open(t)
     const scope = await withTenant(tenants)

@@ -194,6 +194,7 @@ suite('tenants/tokens: headers and signatures', () => {
   for (const [what, header] of [
     ['of an ID token', { typ: 'JWT' }],
     ['without typ', { typ: undefined }],
+    ['whose algorithm goes by another name', { alg: 'Ed25519' }],
     ['without kid', { kid: undefined }],
     ['with the kid of no key', { kid: 'other' }],
     ['with a path as kid', { kid: '../../etc/passwd' }],

@@ -1,0 +1,117 @@
+/** `casemate agent`, `up`, `doctor`: the host itself. */
+import { mkdirSync } from 'node:fs'
+import path from 'node:path'
+import { type Command, InvalidArgumentError } from 'commander'
+import { DEFAULT_RUN, DEFAULT_STATE, layoutOf } from '../../native/up/layout.ts'
+import { enterNamespace, up } from '../../native/up/up.ts'
+import { serve } from '../serve.ts'
+import { globalsOf, several, show, withClient } from './context.ts'
+import { EXIT } from './exit-codes.ts'
+import { field, items, printTable, say } from './output.ts'
+
+interface UpOptions {
+  readonly stateDir: string
+  readonly runDir?: string
+  readonly allowSoftwareKvm?: boolean
+  readonly httpsPort: number
+  readonly operator?: readonly number[]
+  readonly insecureRegistry?: readonly string[]
+  readonly inNamespace?: boolean
+}
+
+const checkout = path.resolve(import.meta.dirname, '../..')
+
+function port(text: string): number {
+  const found = Number(text)
+  if (Number.isInteger(found) && found >= 0 && found <= 65_535) return found
+  throw new InvalidArgumentError('a port, or 0 for no HTTPS')
+}
+
+const uids = (value: string, before: readonly number[] = []): readonly number[] => [
+  ...before,
+  Number(value),
+]
+
+/** A run directory in a state directory of one's own, so that two hosts on one machine do not meet. */
+const runDirOf = ({ stateDir, runDir }: UpOptions): string =>
+  path.resolve(runDir ?? (stateDir === DEFAULT_STATE ? DEFAULT_RUN : path.join(stateDir, 'run')))
+
+async function runUp(options: UpOptions): Promise<void> {
+  // From here on everything is in a namespace of its own; nothing mounted here is seen outside.
+  if (options.inNamespace !== true) {
+    const args = process.argv.slice(1)
+    const at = args.indexOf('up')
+    enterNamespace([...process.execArgv, ...args.toSpliced(at + 1, 0, '--in-namespace')])
+  }
+  const state = path.resolve(options.stateDir)
+  mkdirSync(state, { recursive: true })
+  if (options.allowSoftwareKvm === true) {
+    say(
+      'SOFTWARE KVM IS ALLOWED: pods may run without hardware virtualisation. Not for production.',
+    )
+  }
+  const running = await up({
+    layout: layoutOf(state, runDirOf(options)),
+    checkout,
+    tell: say,
+    settings: {
+      allowSoftwareKvm: options.allowSoftwareKvm === true,
+      httpsPort: options.httpsPort === 0 ? null : options.httpsPort,
+      operators: options.operator ?? [],
+      insecureRegistries: options.insecureRegistry ?? [],
+    },
+  })
+  const stopped = new Promise<null>((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
+      process.on(signal, () => {
+        resolve(null)
+      })
+    }
+  })
+  say('casemate is up')
+  const failure = await Promise.race([running.failed, stopped])
+  if (failure !== null) say(`casemate: ${failure}; ending the others`)
+  await running.end()
+  process.exit(failure === null ? EXIT.ok : EXIT.error)
+}
+
+const row = (check: unknown): readonly string[] => [
+  field(check, 'id'),
+  field(check, 'status'),
+  field(check, 'detail'),
+]
+const HEAD = ['CHECK', 'STATUS', 'DETAIL']
+
+export function addHost(program: Command): void {
+  program
+    .command('up')
+    .description('run signer, spawn and agent in the foreground, each under its own user (root)')
+    .option('--state-dir <path>', 'what is kept', DEFAULT_STATE)
+    .option('--run-dir <path>', 'sockets; /run/casemate, or run/ in another state directory')
+    .option('--allow-software-kvm', 'let software KVM count as KVM: for trying out only')
+    .option('--https-port <port>', 'on 127.0.0.1; 0: no HTTPS', port, 8443)
+    .option('--operator <uid>', 'a user beside root that may operate, repeatable', uids)
+    .option('--insecure-registry <host:port>', 'on this host or without TLS, repeatable', several)
+    .addOption(program.createOption('--in-namespace').hideHelp())
+    .action(runUp)
+  program
+    .command('agent')
+    .description('run the agent alone, as systemd does')
+    .requiredOption('--config <file>', 'agent.json')
+    .action(async ({ config }: { config: string }) => {
+      await serve(config)
+    })
+  program
+    .command('doctor')
+    .description('what works on this host and what does not')
+    .action(async (_options, command: Command) => {
+      const options = globalsOf(command)
+      await withClient(options, async (client) => {
+        const found = await client.json({ method: 'GET', path: '/v1/doctor' })
+        const checks = items(found, 'checks')
+        show(options, found, () => printTable(HEAD, checks.map(row)))
+        const failed = checks.some((check) => field(check, 'status') === 'failed')
+        if (failed) process.exitCode = EXIT.error
+      })
+    })
+}

@@ -1,0 +1,146 @@
+/**
+ * `casemate run`: launches a pod, and in the foreground shows what it writes and ends as it ends.
+ * The exit code is the pod's; 125 when Casemate refused or failed, 126 and 127 when the program
+ * could not be started, 128 and the signal's number when one ended it.
+ */
+import { randomUUID } from 'node:crypto'
+import type { Command } from 'commander'
+import { type Client, ProblemError } from './client.ts'
+import { type GlobalOptions, podPath, podsPath, several, show, withClient } from './context.ts'
+import { EXIT } from './exit-codes.ts'
+import { printLogs } from './logs.ts'
+import { field, plain, say } from './output.ts'
+
+interface RunOptions extends GlobalOptions {
+  readonly isolation?: string
+  readonly vcpus?: number
+  readonly memory?: number
+  readonly hostname?: string
+  readonly entrypoint?: string
+  readonly env?: readonly string[]
+  readonly workdir?: string
+  readonly user?: string
+  readonly capAdd?: readonly string[]
+  readonly capDrop?: readonly string[]
+  readonly readOnly?: boolean
+  readonly detach?: boolean
+  readonly idempotencyKey?: string
+}
+
+const WAIT_S = 3600
+
+const bodyOf = (image: string, args: readonly string[], options: RunOptions): object => ({
+  image,
+  isolation: options.isolation,
+  vcpus: options.vcpus,
+  memory_mib: options.memory,
+  hostname: options.hostname,
+  entrypoint: options.entrypoint === undefined ? undefined : [options.entrypoint],
+  args: args.length === 0 ? undefined : args,
+  env: options.env,
+  cwd: options.workdir,
+  user: options.user,
+  capabilities_add: options.capAdd,
+  capabilities_drop: options.capDrop,
+  read_only_root: options.readOnly,
+})
+
+/** The exit code of the foreground for how a pod ended. */
+export function exitCodeOfPod(exit: unknown): number {
+  const value = Number(field(exit, 'value'))
+  const how = field(exit, 'how')
+  const cause = field(exit, 'cause')
+  if (how === 'code') return value
+  if (how === 'signal') return 128 + value
+  if (how === 'oom') return 137
+  if (cause === 'APP_NOT_FOUND') return 127
+  return cause === 'APP_NOT_EXECUTABLE' ? 126 : EXIT.notRun
+}
+
+/** The pod when it has ended; asks again for as long as it takes. */
+async function ended(client: Client, options: GlobalOptions, pod: string): Promise<unknown> {
+  for (;;) {
+    try {
+      // oxlint-disable-next-line no-await-in-loop -- waiting is the point
+      return await client.json({
+        method: 'GET',
+        path: `${podPath(options, pod)}/wait?timeout_s=${WAIT_S}`,
+      })
+    } catch (error) {
+      if (!(error instanceof ProblemError && error.code === 'WAIT_TIMEOUT')) throw error
+    }
+  }
+}
+
+/** Ctrl-C asks the pod to end; a second one leaves it to itself. */
+function passSignals(client: Client, options: GlobalOptions, pod: string): void {
+  let asked = false
+  const stop = (): void => {
+    if (asked) process.exit(EXIT.notRun)
+    asked = true
+    say(`casemate: stopping ${pod}; again to leave it running`)
+    const call = { method: 'POST', path: `${podPath(options, pod)}/stop`, body: {} } as const
+    client.json(call).catch((error: unknown) => say(`casemate: ${String(error)}`))
+  }
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, stop)
+}
+
+async function foreground(client: Client, options: GlobalOptions, pod: string): Promise<number> {
+  passSignals(client, options, pod)
+  await printLogs(client, options, { pod, follow: true, since: 0, all: false })
+  const found = await ended(client, options, pod)
+  const exit: unknown =
+    typeof found === 'object' && found !== null ? Reflect.get(found, 'exit') : null
+  const how = field(exit, 'how')
+  if (how !== 'code') {
+    const text = field(exit, 'text')
+    say(`casemate: ${pod} ended: ${plain(text === '' ? field(exit, 'cause') : text)}`)
+  }
+  return exitCodeOfPod(exit)
+}
+
+async function run(image: string, args: readonly string[], options: RunOptions): Promise<number> {
+  return await withClient(options, async (client) => {
+    const launched = await client.json({
+      method: 'POST',
+      path: podsPath(options),
+      headers: { 'idempotency-key': options.idempotencyKey ?? randomUUID() },
+      body: bodyOf(image, args, options),
+    })
+    const pod = field(launched, 'id')
+    if (options.detach !== true) return await foreground(client, options, pod)
+    show(options, launched, () => process.stdout.write(`${pod}\n`))
+    return EXIT.ok
+  })
+}
+
+export function addRun(program: Command): void {
+  program
+    .command('run')
+    .description('launch a pod; in the foreground show what it writes and end as it ends')
+    .argument('<image>', 'reference, with registry')
+    .argument('[args...]', 'arguments in place of the image’s; after --')
+    .option('--isolation <level>', 'vm, container or host: exactly this level, or none')
+    .option('--vcpus <n>', 'virtual CPUs', Number)
+    .option('--memory <MiB>', 'memory', Number)
+    .option('--hostname <name>', 'host name inside')
+    .option('--entrypoint <program>', 'program in place of the image’s')
+    .option('-e, --env <KEY=value>', 'environment, repeatable', several)
+    .option('-w, --workdir <path>', 'working directory')
+    .option('-u, --user <user>', 'uid, uid:gid, name or name:group')
+    .option('--cap-add <capability>', 'repeatable', several)
+    .option('--cap-drop <capability>', 'repeatable', several)
+    .option('--read-only', 'read-only root file system')
+    .option('-d, --detach', 'print the pod’s id and leave it running')
+    .option('--idempotency-key <key>', 'the same key never launches twice')
+    .action(async (image: string, args: readonly string[], _options, command: Command) => {
+      const options = command.optsWithGlobals<RunOptions>()
+      try {
+        process.exitCode = await run(image, args, options)
+      } catch (error) {
+        // In the foreground every code below 125 is the pod's.
+        if (options.detach === true || !(error instanceof Error)) throw error
+        throw Object.assign(error, { exitCode: EXIT.notRun })
+      }
+    })
+}

@@ -40,7 +40,7 @@ const MKE2FS_CONFIG = `[defaults]
 `
 
 /** Folders that init mounts on. The disk is read-only, so every mount point exists from the start. */
-const INIT_FOLDERS = ['dev', 'proc', 'sys', 'run', 'tmp', 'image', 'scratch', 'newroot']
+const INIT_FOLDERS = ['dev', 'proc', 'sys', 'mnt']
 
 /** Whether `file` and its description are of `source`; then the description, else null. */
 function upToDate(name, source) {

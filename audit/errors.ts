@@ -6,6 +6,9 @@ export function errnoOf(error: unknown): string | null {
   return 'code' in error && typeof error.code === 'string' ? error.code : null
 }
 
+const pathOf = (error: unknown): string | null =>
+  error instanceof Error && 'path' in error && typeof error.path === 'string' ? error.path : null
+
 /**
  * The log cannot be written, or cannot be signed: nothing that needs a record may go on. It stays
  * so until the log is opened anew, because after a failed write or fsync the kernel may call the
@@ -21,8 +24,10 @@ export class AuditUnavailable extends Error {
   /** RFC 3339 time of the failure. */
   readonly since: string
 
-  constructor(path: string, cause: unknown) {
+  /** `inUse` is what was being used; the error's own path, where it has one, is nearer. */
+  constructor(inUse: string, cause: unknown) {
     const errno = errnoOf(cause)
+    const path = pathOf(cause) ?? inUse
     const said = cause instanceof Error ? cause.message : String(cause)
     super(`the audit log cannot be written (${errno ?? 'error'}, ${path}): ${said}`, { cause })
     this.errno = errno

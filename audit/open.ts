@@ -79,18 +79,17 @@ function refusal(directory: string, error: unknown): unknown {
     error instanceof AuditRollback ||
     error instanceof LogBusy
   if (isOwn) return error
-  const named = error instanceof Error && 'path' in error ? error.path : null
-  return new AuditUnavailable(typeof named === 'string' ? named : directory, error)
+  return new AuditUnavailable(directory, error)
 }
 
 async function openLocked(options: AuditLogOptions, lock: WriterLock): Promise<AuditLog> {
   const paths = logPaths(options.directory)
   const verifier = parseVkey(options.vkey)
   const { reserve, entries: reserved } = await Reserve.open(paths.reserve, options.reserveBytes)
-  const { wal, recovered } = await Wal.open(paths.wal, options.segmentBytes)
+  const tree = await loadTree(paths.public, verifier)
+  const { wal, recovered } = await Wal.open(paths.wal, tree.size, options.segmentBytes)
   const signer = new SignerClient(options.signerSocket)
   try {
-    const tree = await loadTree(paths.public, verifier)
     await checkWal(paths.wal, tree, recovered)
     const publisher = new Publisher({
       tree,

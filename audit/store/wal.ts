@@ -64,11 +64,13 @@ export class Wal {
   }
 
   /**
-   * Opens the log in `directory`, making an empty one where there is none.
+   * Opens the log in `directory`; makes an empty one where there is none and `published`, the
+   * number of records that are known to have been in it, is 0.
    * @throws AuditCorrupt when it is not as this program left it
    */
   static async open(
     directory: string,
+    published: number,
     segmentBytes: number = SEGMENT_BYTES,
   ): Promise<{ readonly wal: Wal; readonly recovered: Recovered }> {
     await makeDirectory(directory)
@@ -82,6 +84,7 @@ export class Wal {
     const place = { directory, segmentBytes }
     const last = contents.at(-1)
     if (last === undefined) {
+      if (published > 0) throw new AuditCorrupt(directory, 'the write-ahead log is missing')
       const start = { index: 0, chain: CHAIN_START }
       const { handle, segment } = await createSegment(place, start)
       const wal = new Wal(place, [segment], handle, { end: BLOCK_BYTES, next: start })

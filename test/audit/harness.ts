@@ -15,10 +15,27 @@ import { listen } from '../../audit/signer/server.ts'
 
 export const ORIGIN = 'casemate.test/log'
 
+const cleanups = new WeakMap<TestContext, (() => unknown)[]>()
+
+/** Runs after the test, the last registered first: node:test runs its own hooks in order. */
+export function afterwards(t: TestContext, cleanup: () => unknown): void {
+  const known = cleanups.get(t)
+  if (known !== undefined) {
+    known.push(cleanup)
+    return
+  }
+  const list = [cleanup]
+  cleanups.set(t, list)
+  t.after(async () => {
+    // oxlint-disable-next-line no-await-in-loop
+    for (const run of list.toReversed()) await run()
+  })
+}
+
 /** A directory that is gone after the test. */
 export function scratch(t: TestContext): string {
   const directory = mkdtempSync(path.join(tmpdir(), 'casemate-audit-'))
-  t.after(() => {
+  afterwards(t, () => {
     rmSync(directory, { recursive: true, force: true })
   })
   return directory
@@ -37,7 +54,7 @@ export async function prepare(t: TestContext, directory: string = scratch(t)): P
   const keeper = Keeper.open(path.join(directory, 'keys'), ORIGIN)
   const socket = path.join(directory, 'signer.sock')
   const server = await listen(keeper, socket, null)
-  t.after(() => server.close())
+  afterwards(t, () => server.close())
   const options = {
     directory: path.join(directory, 'log'),
     signerSocket: socket,
@@ -53,7 +70,7 @@ export async function prepare(t: TestContext, directory: string = scratch(t)): P
 export async function open(t: TestContext, options: AuditLogOptions): Promise<AuditLog> {
   const log = await openAuditLog(options)
   let isOpen = true
-  t.after(() => (isOpen ? log.close() : undefined))
+  afterwards(t, () => (isOpen ? log.close() : undefined))
   const close = log.close.bind(log)
   log.close = (): Promise<void> => {
     isOpen = false

@@ -1,6 +1,7 @@
 /**
  * Programs in Go that tests compare ours with: the verifiers under test/peers, and cosign on request.
- * Built once into the cache, found by tests in .tools/peers/<name>. Needs Go; without it tests skip.
+ * Built once into the cache, found by tests in .tools/peers/<name>
+ * and <cache>/bin/cosign. Needs Go; without it tests skip.
  *
  *   node scripts/setup/go-tools.mjs                     the verifiers (seconds)
  *   CASEMATE_COSIGN=1 node scripts/setup/go-tools.mjs   and cosign (5 to 11 minutes, 2 GB of module cache)
@@ -20,7 +21,9 @@ const ADVICE = 'check the network, then run the same command again'
 const environment = { CGO_ENABLED: '0', GOTOOLCHAIN: 'local', GOFLAGS: '-mod=readonly -trimpath' }
 
 const peersFolder = inRoot('test/peers')
-const place = (name) => path.join(tools, 'peers', name)
+/** Verifiers belong to a checkout, cosign to the machine. */
+const peer = (name) => path.join(tools, 'peers', name)
+const cosign = path.join(cache, 'bin/cosign')
 
 /** Folders under test/peers that are Go modules. */
 function peerModules() {
@@ -45,11 +48,11 @@ function keyOf(folder, version) {
   return hash.digest('hex').slice(0, 32)
 }
 
-/** Makes .tools/peers/<name> point at `program`. */
-function publish(name, program) {
-  mkdirSync(path.join(tools, 'peers'), { recursive: true })
-  rmSync(place(name), { force: true })
-  symlinkSync(program, place(name))
+/** Makes `place` point at `program`. */
+function publish(place, program) {
+  mkdirSync(path.dirname(place), { recursive: true })
+  rmSync(place, { force: true })
+  symlinkSync(program, place)
 }
 
 async function buildPeer(name, version, log) {
@@ -62,7 +65,7 @@ async function buildPeer(name, version, log) {
       advice: ADVICE,
     })
   }
-  publish(name, program)
+  publish(peer(name), program)
 }
 
 async function buildCosign(log) {
@@ -77,7 +80,7 @@ async function buildCosign(log) {
       advice: ADVICE,
     })
   }
-  publish('cosign', program)
+  publish(cosign, program)
 }
 
 /** Builds what can be built; returns what is missing, one sentence for each. */
@@ -104,7 +107,7 @@ export async function goTools() {
   } finally {
     await log.close()
   }
-  if (!existsSync(place('cosign')))
+  if (!existsSync(cosign))
     missing.push('no cosign: comparison with it is skipped (CASEMATE_COSIGN=1 builds it)')
   return missing
 }

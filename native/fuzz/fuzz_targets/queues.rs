@@ -20,6 +20,7 @@ const LOW: usize = 0x2_0000;
 const HIGH: u64 = 0x1_0000_0000;
 const HIGH_BYTES: usize = 0x1000;
 const RING_BYTES: u64 = 0x1000;
+const BUFFERS: u64 = 0x8000;
 const OPERATIONS_MAX: usize = 256;
 
 /// SHA-256 of a block of zeros: the root of a disk of one block without salt.
@@ -125,7 +126,8 @@ fn poke(memory: &GuestMemoryMmap, address: u64, bytes: &[u8]) {
 fn descriptor(memory: &GuestMemoryMmap, input: &mut Input<'_>) {
     let slot = ring(input.number(1)) + (input.number(1) % 32) * 16;
     let address = input.number(3);
-    let address = if address & 0x80_0000 == 0 { address & 0x3_ffff } else { HIGH + address % 0x1100 };
+    let address =
+        if address & 0x80_0000 == 0 { address & 0x3_ffff } else { HIGH + address % 0x1100 };
     let mut raw = address.to_le_bytes().to_vec();
     raw.extend((input.number(2) as u32).to_le_bytes());
     raw.extend((input.number(1) as u16 & 7).to_le_bytes());
@@ -133,14 +135,48 @@ fn descriptor(memory: &GuestMemoryMmap, input: &mut Input<'_>) {
     poke(memory, slot, &raw);
 }
 
-fn publish(memory: &GuestMemoryMmap, input: &mut Input<'_>) {
-    let available = ring(input.number(1)) + 0x400;
+fn publish(memory: &GuestMemoryMmap, queue: u64, head: u16) {
+    let available = ring(queue) + 0x400;
     let index: u16 = memory.read_obj(GuestAddress(available + 2)).expect("inside memory");
-    let head = input.number(1) as u16 % 40;
     for size in [8, 32] {
         poke(memory, available + 4 + u64::from(index % size) * 2, &head.to_le_bytes());
     }
     poke(memory, available + 2, &index.wrapping_add(1).to_le_bytes());
+}
+
+/// A chain as a driver makes it, for the right queue and with sizes that mean something: without
+/// these the mutator finds a whole chain once in ten thousand inputs.
+fn send(kind: u64, transport: &mut MmioTransport, memory: &GuestMemoryMmap, input: &mut Input<'_>) {
+    let shape = input.number(1);
+    let queue = if kind % 6 < 4 { 0 } else { shape % 6 };
+    let first = (input.number(1) % 8) * 4;
+    let (readable, writable) = ((shape >> 3) % 3, (shape >> 5) % 3);
+    let count = readable + writable;
+    for place in 0..count {
+        let mut raw = (BUFFERS + (input.number(1) % 0x40) * 0x100).to_le_bytes().to_vec();
+        let lens: [u32; 8] = [16, 8, 1, 512, 4096, 21, 0x1001, 0x8000];
+        raw.extend(lens[input.number(1) as usize % 8].to_le_bytes());
+        let next = if place + 1 < count { 1_u16 } else { 0 };
+        let write = if place < readable { 0_u16 } else { 2 };
+        raw.extend((next | write).to_le_bytes());
+        raw.extend(((first + place + 1) as u16).to_le_bytes());
+        poke(memory, ring(queue) + (first + place) * 16, &raw);
+    }
+    publish(memory, queue, first as u16);
+    transport.notify(queue as u16);
+}
+
+/// The start of a buffer: a block request's header or a console's control message.
+fn header(memory: &GuestMemoryMmap, input: &mut Input<'_>) {
+    let at = BUFFERS + (input.number(1) % 0x40) * 0x100;
+    let what = input.number(1) as u32;
+    if what & 0x80 == 0 {
+        poke(memory, at, &(what % 16).to_le_bytes());
+        poke(memory, at + 8, &input.number(1).to_le_bytes());
+    } else {
+        let message = [1, 0, 0, 0, (what & 7) as u8, 0, (what >> 3 & 1) as u8, 0];
+        poke(memory, at, &message);
+    }
 }
 
 fn save(transport: &MmioTransport) -> Vec<u8> {
@@ -155,7 +191,7 @@ fn operation(
     memory: &GuestMemoryMmap,
     input: &mut Input<'_>,
 ) {
-    match input.number(1) % 13 {
+    match input.number(1) % 16 {
         0 => set(transport, input.number(1) & !3, input.number(4) as u32),
         1 => {
             let address = input.number(3) % 0x2_1000;
@@ -182,11 +218,10 @@ fn operation(
         }
         6 => start(transport),
         7 | 8 => descriptor(memory, input),
-        9 => publish(memory, input),
+        9 => publish(memory, input.number(1), input.number(1) as u16 % 40),
         10 => {
             let state = save(transport);
-            let mut other =
-                MmioTransport::new(device(kind), memory.clone(), Box::new(NoInterrupt));
+            let mut other = MmioTransport::new(device(kind), memory.clone(), Box::new(NoInterrupt));
             other.restore(&mut Reader::new(&state)).expect("what was saved can be restored");
             assert_eq!(save(&other), state);
         }
@@ -200,22 +235,24 @@ fn operation(
                 transport.resume();
             }
         }
-        _ => {
+        12 => {
             let _ = transport.attach(scratch());
         }
+        13 => header(memory, input),
+        _ => send(kind, transport, memory, input),
     }
 }
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input(data);
-    let memory = GuestMemoryMmap::from_ranges(&[
-        (GuestAddress(0), LOW),
-        (GuestAddress(HIGH), HIGH_BYTES),
-    ])
-    .expect("memory");
+    let memory =
+        GuestMemoryMmap::from_ranges(&[(GuestAddress(0), LOW), (GuestAddress(HIGH), HIGH_BYTES)])
+            .expect("memory");
     let kind = input.number(1);
-    let mut transport =
-        MmioTransport::new(device(kind), memory.clone(), Box::new(NoInterrupt));
+    let mut transport = MmioTransport::new(device(kind), memory.clone(), Box::new(NoInterrupt));
+    if kind & 0x80 == 0 {
+        start(&mut transport);
+    }
     for _ in 0..OPERATIONS_MAX {
         if input.0.is_empty() {
             break;

@@ -280,6 +280,22 @@ fn discard_is_bounded_and_exact() {
     assert_eq!(guest.bytes(DATA, 512), vec![7; 512], "nothing was cleared");
 }
 
+/// On a disk that is larger than one request may clear.
+#[test]
+fn one_discard_is_two_gib_at_most() {
+    let file = file_of(&[]);
+    file.set_len(3 << 30).unwrap();
+    let backend = Backend::Scratch(Scratch::new(file, 3 << 30).unwrap());
+    let block = Block::new(BlockKind::Scratch, backend, "large").unwrap();
+    let mut guest = Guest::running(Device::Block(block));
+    let most = u32::from_le_bytes(guest.config(36));
+    assert_eq!(most, 1 << 22);
+    for (count, status) in [(most, OK), (most + 1, IO_ERROR)] {
+        clear_segment(&guest, 0, count, 0);
+        assert_eq!(request(&mut guest, DISCARD, 0, &[(DATA, 16, 0)]), status);
+    }
+}
+
 #[test]
 fn a_host_error_is_an_io_error() {
     // Truncated behind the device's back: the host has no bytes to give.

@@ -72,15 +72,23 @@ async function buildCosign(log) {
   const home = path.join(cache, 'go', `cosign-${COSIGN.version}`)
   const program = path.join(home, 'cosign')
   if (!existsSync(program)) {
-    if (process.env.CASEMATE_COSIGN !== '1') return
     process.stderr.write('building cosign, once for this machine: 5 to 11 minutes\n')
     const command = ['nice', 'go', 'install', `${COSIGN.module}@${COSIGN.version}`]
-    await log.run(command, {
-      env: { ...environment, GOFLAGS: '-trimpath', GOBIN: home },
-      advice: ADVICE,
-    })
+    const env = { ...environment, GOFLAGS: '-trimpath', GOBIN: home }
+    await log.run(command, { env, advice: ADVICE })
   }
   publish(cosign, program)
+}
+
+/** Runs `build` under a lock of its own: nobody who wants a verifier waits for cosign. */
+async function attempt(name, build) {
+  const wait = () => process.stderr.write(`waiting for another build of ${name}\n`)
+  try {
+    await withLock(path.join(cache, `go-${name}.lock`), wait, build)
+    return []
+  } catch (error) {
+    return [`${name} could not be built: ${error.message}`]
+  }
 }
 
 /** Builds what can be built; returns what is missing, one sentence for each. */
@@ -90,25 +98,18 @@ export async function goTools() {
   const log = new Log('go-tools')
   const missing = []
   try {
-    await withLock(
-      path.join(cache, 'go.lock'),
-      () => {},
-      async () => {
-        for (const name of peerModules()) {
-          await buildPeer(name, version, log).catch((error) =>
-            missing.push(`${name} could not be built: ${error.message}`),
-          )
-        }
-        await buildCosign(log).catch((error) =>
-          missing.push(`cosign could not be built: ${error.message}`),
-        )
-      },
-    )
+    for (const name of peerModules()) {
+      missing.push(...(await attempt(name, () => buildPeer(name, version, log))))
+    }
+    if (process.env.CASEMATE_COSIGN === '1' && !existsSync(cosign)) {
+      missing.push(...(await attempt('cosign', () => buildCosign(log))))
+    }
   } finally {
     await log.close()
   }
-  if (!existsSync(cosign))
+  if (!existsSync(cosign)) {
     missing.push('no cosign: comparison with it is skipped (CASEMATE_COSIGN=1 builds it)')
+  }
   return missing
 }
 

@@ -30,7 +30,7 @@ use rustix::time::{ClockId, Timespec, clock_settime};
 
 use crate::link::{Inbox, Outbox, wait};
 use crate::places::{Places, Source};
-use crate::{cgroup, entropy_unsafe, process_unsafe, session};
+use crate::{cgroup, entropy_unsafe, loopback, process_unsafe, session};
 
 /// Port 1 of the first virtio console: the VMM has no other.
 const PORT: &str = "/dev/vport0p1";
@@ -55,7 +55,9 @@ pub fn main(args: &[String]) -> ! {
 
 fn first_life() -> Result<Infallible, String> {
     mount_kernel_file_systems()?;
+    // Both depend on how the kernel was built, and an app may run without either.
     let _ = cgroup::create(Path::new(CGROUPS));
+    let _ = loopback::bring_up();
     let port = open_port()?;
     let mut outbox = Outbox::default();
     let mut conversation = Conversation::boot();

@@ -222,6 +222,14 @@ impl Cgroups {
         Ok(group)
     }
 
+    /// Removes the instance's directories, when spawn ends and its groups are gone. `casemate` itself
+    /// stays: another instance may be about to make its own in it.
+    pub fn close(&self) {
+        for root in self.roots() {
+            let _ = fs::remove_dir(root.join(&self.below));
+        }
+    }
+
     /// Kills whatever an earlier spawn left in this instance's groups and removes them: its records of
     /// them are lost, and their user ids are about to be handed out again. Returns how many groups there were.
     ///

@@ -161,6 +161,7 @@ impl Daemon {
             self.do_what_is_due();
         }
         self.collect_garbage();
+        self.cgroups.close();
         Ok(())
     }
 

@@ -123,7 +123,8 @@ impl Said {
                 self.exit = Some(exit);
                 Verdict::Ending
             }
-            FromVmm::Template { state_size, memory_size } if self.started && !over && template => {
+            // A builder runs under its start filter alone and announces no others.
+            FromVmm::Template { state_size, memory_size } if !over && template => {
                 self.template = true;
                 Verdict::Template { state_size, memory_size }
             }

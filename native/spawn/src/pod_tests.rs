@@ -57,12 +57,14 @@ fn takes_the_messages_of_a_launch_in_their_order() {
 fn takes_one_template_of_a_builder_and_no_pod_messages() {
     let template = encode(FromVmm::Template { state_size: 5, memory_size: 6 });
     assert_eq!(
-        hear(true, &[started(), template.clone()]).1,
+        hear(true, std::slice::from_ref(&template)).1,
         Verdict::Template { state_size: 5, memory_size: 6 }
     );
     let kill = Verdict::Kill(Killed::Protocol);
-    assert_eq!(hear(true, std::slice::from_ref(&template)).1, kill, "filters come first");
-    assert_eq!(hear(true, &[started(), template.clone(), template]).1, kill);
+    let failure = encode(FromVmm::Failure { reason: Reason::BootTimeout, text: "late" });
+    assert_eq!(hear(true, std::slice::from_ref(&failure)).1, Verdict::Ending);
+    assert_eq!(hear(true, &[template.clone(), template.clone()]).1, kill);
+    assert_eq!(hear(true, &[failure, template]).1, kill);
     assert_eq!(hear(true, &[started(), encode(FromVmm::Exit(Exit::Code(0)))]).1, kill);
     assert_eq!(hear(true, &[started(), encode(FromVmm::Ready { restored: false })]).1, kill);
 }

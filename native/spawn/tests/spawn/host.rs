@@ -49,6 +49,11 @@ fn kernel_mark() -> Result<&'static str, String> {
     .clone()
 }
 
+/// The kernel that set-up builds for this host's class of KVM.
+pub fn kernel_file() -> &'static str {
+    if kernel_mark() == Ok("casemate-softkvm") { "vmlinux-softkvm" } else { "vmlinux" }
+}
+
 /// Starts a host, or says why not and returns `None`.
 pub fn host() -> Option<Host> {
     host_with("", |_| {})

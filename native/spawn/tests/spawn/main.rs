@@ -20,6 +20,7 @@ mod host;
 
 mod jail;
 mod life;
+mod real;
 mod requests;
 mod templates;
 mod tickets;

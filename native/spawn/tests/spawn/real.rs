@@ -1,0 +1,107 @@
+//! Spawn with the real VMM, kernel and guest-init, where set-up has built them: the jail is no use if
+//! the VMM cannot live in it.
+
+use std::fs::{self, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use casemate_ticket::json::Value;
+
+use crate::documents::{set, text};
+use crate::host::{Host, host_with};
+
+/// A copy of what `npm run setup` leaves, or `None` with a printed reason.
+fn artifacts() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/artifacts");
+    if !folder.join("artifacts.json").exists() {
+        eprintln!("skipped: {} is missing; npm run setup makes it", folder.display());
+        return None;
+    }
+    let copy = std::env::temp_dir().join(format!("casemate-real-{}", std::process::id()));
+    let copied = Command::new("cp").args(["-r", "--sparse=always"]).arg(folder).arg(&copy).status();
+    assert!(copied.unwrap().success());
+    Some(copy)
+}
+
+/// The value of a member of a small JSON file of set-up's, as text.
+fn member(json: &str, name: &str) -> String {
+    let (_, rest) = json.split_once(&format!("\"{name}\": ")).expect(name);
+    let value = rest.split([',', '\n']).next().unwrap();
+    value.trim_matches('"').to_owned()
+}
+
+struct Real {
+    host: Host,
+    folder: PathBuf,
+    verity: Value,
+    size: i64,
+    scratch: (String, i64),
+}
+
+fn real() -> Option<Real> {
+    let folder = artifacts()?;
+    let init = fs::read_to_string(folder.join("init.json")).unwrap();
+    let scratch = fs::read_to_string(folder.join("scratch.json")).unwrap();
+    let scratch = (member(&scratch, "blocks"), member(&scratch, "size").parse().unwrap());
+    let verity = crate::documents::object([
+        ("data_blocks", Value::Integer(member(&init, "data_blocks").parse().unwrap())),
+        ("root", text(&member(&init, "root"))),
+        ("salt", text(&member(&init, "salt"))),
+    ]);
+    let host = host_with("", |config| {
+        let path = |name: &str| text(folder.join(name).to_str().unwrap());
+        set(config, "vmm", path("casemate-vmm"));
+        set(config, "kernel", path(crate::host::kernel_file()));
+        set(config, "init", path("init.img"));
+        set(config, "init_verity", verity.clone());
+        set(config, "scratch", Value::Array(vec![text(&scratch.0)]));
+    })?;
+    let size = member(&init, "size").parse().unwrap();
+    Some(Real { host, folder, verity, size, scratch })
+}
+
+impl Real {
+    /// The image is guest-init's own disk: a file system whose only program says that it is no app.
+    fn launch(&self, template: Value) -> (String, String) {
+        let (pod, mut spec) = self.host.spec(&["/init"]);
+        set(&mut spec, "descriptors.1.size", Value::Integer(self.size));
+        set(&mut spec, "descriptors.1.verity", self.verity.clone());
+        set(&mut spec, "descriptors.2.size", Value::Integer(self.scratch.1));
+        set(&mut spec, "descriptors.2.blocks", text(&self.scratch.0));
+        set(&mut spec, "limits.boot_ms", Value::Integer(600_000));
+        set(&mut spec, "template", template);
+        let copy = self.host.directory.join("scratch.img");
+        let copied = Command::new("cp")
+            .args(["--sparse=always", self.folder.join("scratch.img").to_str().unwrap()])
+            .arg(&copy)
+            .status();
+        assert!(copied.unwrap().success());
+        let open = |path: &Path, write| -> OwnedFd {
+            OpenOptions::new().read(true).write(write).open(path).unwrap().into()
+        };
+        let mut files = self.host.files();
+        files[0] = open(&self.folder.join("init.img"), false);
+        files[1] = open(&copy, true);
+        let request = crate::documents::admitted(&spec);
+        let mut answer = self.host.client().ask(&request, &files);
+        assert_eq!(answer.code(), "ok", "{}", answer.text());
+        self.host.exit_of(&pod, answer.descriptors.pop().unwrap())
+    }
+}
+
+#[test]
+fn the_real_vmm_builds_a_template_in_the_jail_and_restores_from_it() {
+    let Some(real) = real() else { return };
+    let mut client = real.host.client();
+    client.0.set_read_timeout(None).unwrap();
+    let answer = client.ask(r#"{"memory_mib":128,"op":"template","vcpus":1}"#, &[]);
+    assert_eq!(answer.code(), "ok", "{}", answer.text());
+    let Some(Value::Object(members)) = answer.value.get("template").cloned() else {
+        panic!("no template")
+    };
+    let wanted = members.into_iter().filter(|(name, _)| name != "vcpus" && name != "memory_mib");
+    let (exit, why) = real.launch(Value::object(wanted.collect()));
+    assert_eq!(exit, "code 2 APP_EXIT", "{why}");
+    fs::remove_dir_all(&real.folder).unwrap();
+}

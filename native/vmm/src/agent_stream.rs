@@ -84,7 +84,7 @@ impl AgentStream {
         };
         let mut bytes = chunk.get(..count).ok_or(())?;
         while let Some(frame) = self.reader.take(&mut bytes).map_err(|_| ())? {
-            guest.from_agent(frame.kind, frame.payload).map_err(|_| ())?;
+            guest.accept(frame.kind, frame.payload).map_err(|_| ())?;
         }
         Ok(())
     }
@@ -96,20 +96,20 @@ impl AgentStream {
             self.socket = None;
         }
         let Some(socket) = &self.socket else {
-            guest.to_agent().clear();
+            guest.agent_backlog().clear();
             return;
         };
-        while !guest.to_agent().is_empty() {
-            match send(socket, guest.to_agent(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+        while !guest.agent_backlog().is_empty() {
+            match send(socket, guest.agent_backlog(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(sent) => {
-                    let waiting = guest.to_agent();
+                    let waiting = guest.agent_backlog();
                     waiting.drain(..sent.min(waiting.len()));
                 }
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => {}
                 Err(_) => {
                     self.socket = None;
-                    guest.to_agent().clear();
+                    guest.agent_backlog().clear();
                     return;
                 }
             }

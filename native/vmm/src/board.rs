@@ -58,7 +58,7 @@ impl Board {
         Self {
             slots: slots.into_iter().map(Mutex::new).collect(),
             serial: Mutex::new(serial),
-                    wake,
+            wake,
             off: AtomicU8::new(0),
             rung: AtomicU64::new(0),
             stray: AtomicU64::new(0),
@@ -78,7 +78,6 @@ impl Board {
     }
 
     /// The boot log.
-    #[must_use]
     pub fn serial(&self) -> MutexGuard<'_, Serial> {
         self.serial.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,7 +101,7 @@ impl Board {
         let _ = self.wake.write(1);
     }
 
-    /// Accesses that no device owns, so far.
+    /// Accesses to addresses and ports that nothing owns, so far.
     #[must_use]
     pub fn stray_accesses(&self) -> u64 {
         self.stray.load(Ordering::Relaxed)
@@ -148,12 +147,12 @@ impl Board {
     /// Doorbells since the last call that no ioeventfd caught, as (slot, queue).
     pub fn rung(&self) -> impl Iterator<Item = (u32, u16)> + use<> {
         let bits = self.rung.swap(0, Ordering::AcqRel);
-        (0..5_u32)
-            .flat_map(|slot| (0..8_u16).map(move |queue| (slot, queue)))
-            .filter(move |&(slot, queue)| {
+        (0..5_u32).flat_map(|slot| (0..8_u16).map(move |queue| (slot, queue))).filter(
+            move |&(slot, queue)| {
                 let bit = slot.saturating_mul(8).saturating_add(u32::from(queue));
                 bits.checked_shr(bit).unwrap_or(0) & 1 == 1
-            })
+            },
+        )
     }
 
     /// A port read, byte by byte as the ISA bus does wider ones.

@@ -31,7 +31,7 @@ const EXTENDED_1_ECX_CLEAR: u32 = 1 << 2 // SVM
     | 1 << 23 // core performance counters
     | 1 << 24
     | 1 << 28;
-/// KVM clock, old and new, and "its TSC is stable": bits 0, 3 and 24 of leaf 0x4000_0001.
+/// KVM clock, old and new, and "its TSC is stable": bits 0, 3 and 24 of leaf `0x4000_0001`.
 const KVM_FEATURES: u32 = 1 | 1 << 3 | 1 << 24;
 
 /// The CPUID table for processor `id` of `vcpus`.

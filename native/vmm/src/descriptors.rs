@@ -10,7 +10,9 @@ use std::os::unix::fs::FileExt;
 use casemate_ticket::blocks::{BLOCK_SIZE, BlockDigest};
 use casemate_ticket::bytes::Digest;
 use casemate_wire::control::Reason;
-use rustix::fs::{FileType, OFlags, SealFlags, SeekFrom, fcntl_get_seals, fcntl_getfl, fstat, seek};
+use rustix::fs::{
+    FileType, OFlags, SealFlags, SeekFrom, fcntl_get_seals, fcntl_getfl, fstat, seek,
+};
 use rustix::io::Errno;
 
 use crate::failure::{Failure, failure};

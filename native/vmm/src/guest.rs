@@ -77,8 +77,7 @@ impl Guest {
     /// a template's, which never gets as far as output.
     #[must_use]
     pub fn new(restored: bool, config: String, log: Option<Writer<LogFile>>) -> Self {
-        let conversation =
-            if restored { Conversation::restored() } else { Conversation::boot() };
+        let conversation = if restored { Conversation::restored() } else { Conversation::boot() };
         let windows = [Window::open(WINDOW_MAX); 2];
         let talk = Talk {
             conversation,
@@ -141,7 +140,7 @@ impl Guest {
     ///
     /// # Errors
     /// `GUEST_PROTOCOL` when an agent may not send that now: the caller ends the agent's connection.
-    pub fn from_agent(&mut self, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
+    pub fn accept(&mut self, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
         match kind {
             HostKind::Stdin | HostKind::StdinEof | HostKind::Signal | HostKind::Stop => {
                 self.talk.send(kind, payload)
@@ -162,12 +161,12 @@ impl Guest {
     }
 
     /// Bytes waiting for the guest; the caller drains what the pipe took.
-    pub fn to_guest(&mut self) -> &mut Vec<u8> {
+    pub fn guest_backlog(&mut self) -> &mut Vec<u8> {
         &mut self.talk.to_guest
     }
 
     /// Bytes waiting for the agent; the caller drains what the socket took.
-    pub fn to_agent(&mut self) -> &mut Vec<u8> {
+    pub fn agent_backlog(&mut self) -> &mut Vec<u8> {
         &mut self.talk.to_agent
     }
 
@@ -195,7 +194,8 @@ impl Talk {
     fn send(&mut self, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
         let refuse = |text: std::fmt::Arguments<'_>| failure(Reason::GuestProtocol, text);
         self.conversation.host(kind).map_err(|error| refuse(format_args!("{error}")))?;
-        append(&mut self.to_guest, kind, payload).map_err(|error| refuse(format_args!("{error}")))?;
+        append(&mut self.to_guest, kind, payload)
+            .map_err(|error| refuse(format_args!("{error}")))?;
         if self.to_guest.len() > GUEST_BACKLOG_MAX {
             return Err(refuse(format_args!("the guest does not read its control pipe")));
         }
@@ -233,7 +233,11 @@ impl Talk {
             }
             GuestKind::Error => {
                 let error = parsed(StartError::parse(payload), kind)?;
-                self.events.push(Event::StartError(format!("{}: {}", error.code.name(), error.text)));
+                self.events.push(Event::StartError(format!(
+                    "{}: {}",
+                    error.code.name(),
+                    error.text
+                )));
                 self.tell_agent(kind, payload)?;
             }
             GuestKind::Credit => self.tell_agent(kind, payload)?,

@@ -3,8 +3,8 @@
 //! It owns the conversation with the guest, so it alone knows whether a machine that went off had said EXIT; it ends
 //! the process for every other thread.
 
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ use crate::report::{Report, exit};
 const TOKEN_WAKE: u64 = 1 << 32;
 const TOKEN_STREAM: u64 = TOKEN_WAKE + 1;
 const EVENTS: usize = 16;
+/// Bytes of a template's boot log that a failure's text ends with.
+const LAST_WORDS: usize = 140;
 /// Between EXIT and power-off: the guest unmounts; longer and it is switched off.
 const POWER_OFF_WAIT: Duration = Duration::from_secs(10);
 
@@ -66,6 +68,7 @@ pub struct Io {
     report: Report,
     epoll: Epoll,
     restored: bool,
+    template: bool,
     step: Duration,
     deadline: Instant,
 }
@@ -89,6 +92,8 @@ pub struct Wiring {
     pub report: Report,
     /// The machine comes from a template.
     pub restored: bool,
+    /// The machine becomes a template.
+    pub template: bool,
     /// How long each step of the start may take.
     pub step: Duration,
 }
@@ -124,27 +129,28 @@ impl Io {
             report: wiring.report,
             epoll,
             restored: wiring.restored,
+            template: wiring.template,
             step: wiring.step,
             deadline: Instant::now(),
         })
     }
 
     /// Works until the machine is off and then ends the process. Returns only for a template, at HELLO.
-    pub fn run(&mut self, template: bool) {
+    pub fn run(&mut self) {
         self.deadline = Instant::now().checked_add(self.step).unwrap_or(self.deadline);
-        if let Err(failure) = self.serve(template) {
+        if let Err(failure) = self.serve() {
             self.give_up(&failure);
         }
     }
 
-    fn serve(&mut self, template: bool) -> Result<(), Failure> {
+    fn serve(&mut self) -> Result<(), Failure> {
         if self.restored {
             self.guest.send_unique()?;
             self.board.slots().for_each(|mut device| device.resume());
             self.take_output()?;
         }
         loop {
-            if self.settle(template)? {
+            if self.settle()? {
                 return Ok(());
             }
             self.wait()?;
@@ -152,7 +158,7 @@ impl Io {
     }
 
     /// Everything that can be done without waiting. True when a template may be taken.
-    fn settle(&mut self, template: bool) -> Result<bool, Failure> {
+    fn settle(&mut self) -> Result<bool, Failure> {
         loop {
             let Mail { stop, stream } = std::mem::take(&mut *self.mailbox.lock());
             if let Some(stream) = stream {
@@ -169,7 +175,7 @@ impl Io {
                 self.finish();
             }
             for event in self.guest.events() {
-                if template && event == Event::Hello {
+                if self.template && event == Event::Hello {
                     return Ok(true);
                 }
                 self.act(&event)?;
@@ -179,14 +185,15 @@ impl Io {
                 break;
             }
         }
-        let wants_input = self.guest.phase() == Phase::Running && self.guest.to_guest().is_empty();
-        self.agent.watch(&self.epoll, wants_input, !self.guest.to_agent().is_empty());
+        let wants_input =
+            self.guest.phase() == Phase::Running && self.guest.guest_backlog().is_empty();
+        self.agent.watch(&self.epoll, wants_input, !self.guest.agent_backlog().is_empty());
         Ok(false)
     }
 
     /// True when the pipe took something and may take more.
     fn push_to_guest(&mut self) -> bool {
-        let waiting = self.guest.to_guest();
+        let waiting = self.guest.guest_backlog();
         if waiting.is_empty() {
             return false;
         }
@@ -287,7 +294,9 @@ impl Io {
         match self.guest.phase() {
             Phase::Starting | Phase::Running | Phase::Over => self.guest.stop(timeout_ms),
             // Nothing of the tenant runs yet; there is nobody to ask.
-            _ => Err(failure(Reason::GuestGone, format_args!("stopped before the app was started"))),
+            _ => {
+                Err(failure(Reason::GuestGone, format_args!("stopped before the app was started")))
+            }
         }
     }
 
@@ -313,7 +322,10 @@ impl Io {
             )),
             phase => Err(failure(
                 Reason::GuestSilent,
-                format_args!("the guest said nothing in phase {phase:?} for {} ms", self.step.as_millis()),
+                format_args!(
+                    "the guest said nothing in phase {phase:?} for {} ms",
+                    self.step.as_millis()
+                ),
             )),
         }
     }
@@ -334,7 +346,9 @@ impl Io {
         }
         let panicked = self.board.serial().log().windows(12).any(|text| text == b"Kernel panic");
         let failure = match self.board.off() {
-            _ if panicked => failure(Reason::GuestPanic, format_args!("the guest's kernel panicked")),
+            _ if panicked => {
+                failure(Reason::GuestPanic, format_args!("the guest's kernel panicked"))
+            }
             Some(off) => {
                 let (reason, text) = off.explain();
                 failure(reason, format_args!("{text}"))
@@ -348,14 +362,31 @@ impl Io {
         self.agent.flush(&mut self.guest);
         self.write_boot_log();
         let _ = self.guest.note(Source::VmmNote, failure.to_string().as_bytes());
+        if self.template {
+            let words = self.last_words();
+            let text = format!("{}; the kernel said last: {words}", failure.text);
+            self.report.die(&Failure { reason: failure.reason, text });
+        }
         self.report.die(failure)
     }
 
-    /// The guest kernel's words, bounded by the serial port's buffer, go to the pod's log; without a log (a template)
-    /// there is nobody to read them but through the failure's text.
+    /// The guest kernel's words, bounded by the serial port's buffer, go to the pod's log.
     fn write_boot_log(&mut self) {
         let log = self.board.serial().log();
         let _ = self.guest.note(Source::GuestConsole, &log);
+        let stray = self.board.stray_accesses();
+        if stray != 0 {
+            let text =
+                format!("the guest made {stray} accesses to addresses or ports of no device");
+            let _ = self.guest.note(Source::VmmNote, text.as_bytes());
+        }
+    }
+
+    /// A template has no log: what its kernel said last goes into the failure's text instead.
+    fn last_words(&self) -> String {
+        let log = self.board.serial().log();
+        let start = log.len().saturating_sub(LAST_WORDS);
+        String::from_utf8_lossy(log.get(start..).unwrap_or_default()).replace(['\r', '\n'], " ")
     }
 }
 

@@ -4,7 +4,6 @@
 //! started by hand, or by a spawn that was fooled, refuses just the same.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use casemate_devices::{Scratch, Verified, Verity};
@@ -87,7 +86,7 @@ pub fn gather() -> Result<Parts, Failure> {
 
 fn read_document() -> Result<LaunchDocument, Failure> {
     let refuse = |text: std::fmt::Arguments<'_>| failure(Reason::LaunchDocument, text);
-    let document = File::from(OwnedFd::from(present(DOCUMENT, "launch document")?));
+    let document = File::from(present(DOCUMENT, "launch document")?);
     sealed(&document, "launch document")?;
     let size = fstat(&document)
         .map_err(|error| refuse(format_args!("cannot be examined: {error}")))?
@@ -168,8 +167,7 @@ fn restore_from(template: &Template) -> Result<Start, Failure> {
 
 fn verified(number: i32, role: &str, disk: &VerifiedDisk) -> Result<Verified, Failure> {
     let image = file(number, role, disk.size, Access::Read)?;
-    let verity =
-        Verity { data_blocks: disk.data_blocks, root: disk.root, salt: disk.salt.clone() };
+    let verity = Verity { data_blocks: disk.data_blocks, root: disk.root, salt: disk.salt.clone() };
     Verified::new(image, disk.size, verity)
         .map_err(|error| failure(Reason::Descriptor, format_args!("{role}: {error}")))
 }

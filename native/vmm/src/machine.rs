@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use casemate_devices::{
     Backend, Block, BlockKind, Console, Device, Interrupt, MmioTransport, QUEUE_NOTIFY_OFFSET,
-    Reader, Rng, SLOT_IMAGE, SLOT_SCRATCH, Serial, cmdline_entry, irq, window,
+    Reader, Rng, SLOT_CONSOLE, SLOT_IMAGE, SLOT_INIT, SLOT_RNG, SLOT_SCRATCH, Serial,
+    cmdline_entry, irq, window,
 };
 use casemate_ticket::spec::Machine as Shape;
 use casemate_wire::control::Reason;
@@ -22,8 +23,10 @@ use crate::{cpuid, memory, memory_unsafe, mptable, pvh, vcpu_state};
 const TSS_ADDRESS: usize = 0xfffb_d000;
 const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
 const MIB: u64 = 1 << 20;
+/// The console first: Linux numbers virtio devices as they come, and the control port is then `/dev/vport0p1`.
+const PROBE_ORDER: [u32; 5] = [SLOT_CONSOLE, SLOT_INIT, SLOT_IMAGE, SLOT_SCRATCH, SLOT_RNG];
 
-/// A queue's doorbell: the guest's write to QueueNotify makes it readable without an exit to this process.
+/// A queue's doorbell: the guest's write to `QueueNotify` makes it readable without an exit to this process.
 #[derive(Debug)]
 pub struct Doorbell {
     /// The device.
@@ -164,8 +167,9 @@ fn add_doorbells(
 impl Machine {
     fn boot(&self, shape: &Shape, kernel: &[u8]) -> Result<(), Failure> {
         let vcpus = u8::try_from(shape.vcpus).unwrap_or(u8::MAX);
-        let devices: String = (0..5).map(|slot| format!(" {}", cmdline_entry(slot))).collect();
-        let cmdline = format!("{}{devices}", shape.cmdline);
+        let words = PROBE_ORDER.into_iter().map(cmdline_entry);
+        let cmdline =
+            std::iter::once(shape.cmdline.clone()).chain(words).collect::<Vec<_>>().join(" ");
         let bytes = u64::from(shape.memory_mib).saturating_mul(MIB);
         let entry = pvh::load(&self.memory, kernel, &cmdline, bytes)?;
         mptable::write(&self.memory, vcpus)?;
@@ -179,10 +183,14 @@ impl Machine {
         Ok(())
     }
 
-    fn restore(&self, shape: &Shape, state: &[u8], template: &std::fs::File) -> Result<(), Failure> {
+    fn restore(
+        &self,
+        shape: &Shape,
+        state: &[u8],
+        template: &std::fs::File,
+    ) -> Result<(), Failure> {
         let refuse = |text: std::fmt::Arguments<'_>| failure(Reason::TemplateState, text);
-        let state =
-            MachineState::decode(state).map_err(|error| refuse(format_args!("{error}")))?;
+        let state = MachineState::decode(state).map_err(|error| refuse(format_args!("{error}")))?;
         if state.memory_mib != shape.memory_mib || state.vcpus.len() != self.vcpus.len() {
             return Err(refuse(format_args!("the template is of another shape")));
         }

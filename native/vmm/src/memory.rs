@@ -10,7 +10,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 use crate::failure::{Failure, failure};
 use crate::memory_unsafe::overlay;
 
-/// Guest memory ends below the device windows at 0xd000_0000; one region, no hole to get wrong.
+/// Guest memory ends below the device windows at `0xd000_0000`; one region, no hole to get wrong.
 pub const MEMORY_MIB_MAX: u32 = 3_072;
 
 const MIB: usize = 1 << 20;
@@ -24,7 +24,8 @@ pub fn allocate(mib: u32) -> Result<GuestMemoryMmap, Failure> {
     if mib == 0 || mib > MEMORY_MIB_MAX {
         return Err(refuse());
     }
-    let bytes = usize::try_from(mib).ok().and_then(|mib| mib.checked_mul(MIB)).ok_or_else(refuse)?;
+    let bytes =
+        usize::try_from(mib).ok().and_then(|mib| mib.checked_mul(MIB)).ok_or_else(refuse)?;
     GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes)])
         .map_err(|error| failure(Reason::Kvm, format_args!("guest memory: {error}")))
 }

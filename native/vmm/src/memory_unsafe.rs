@@ -14,15 +14,17 @@ use casemate_wire::control::Reason;
 /// # Errors
 /// `KVM` when the region cannot be found or KVM refuses it.
 pub fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), Failure> {
-    let base = memory
-        .get_host_address(GuestAddress(0))
-        .map_err(|error| failure(Reason::Kvm, format_args!("guest memory has no start: {error}")))?;
+    let base = memory.get_host_address(GuestAddress(0)).map_err(|error| {
+        failure(Reason::Kvm, format_args!("guest memory has no start: {error}"))
+    })?;
     let region = kvm_userspace_memory_region {
         slot: 0,
         flags: 0,
         guest_phys_addr: 0,
         memory_size: memory.iter().map(GuestMemoryRegion::len).sum(),
-        userspace_addr: base.expose_provenance() as u64,
+        userspace_addr: u64::try_from(base.expose_provenance()).map_err(|_| {
+            failure(Reason::Kvm, format_args!("guest memory is outside the address space"))
+        })?,
     };
     // SAFETY: the mapping belongs to `memory`, which lives as long as the process (the VM is never taken apart).
     unsafe { vm.set_user_memory_region(region) }

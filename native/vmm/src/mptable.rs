@@ -1,4 +1,4 @@
-//! The MultiProcessor table (Intel MP specification 1.4): how a kernel without ACPI learns of its processors and of
+//! The multiprocessor table (Intel MP specification 1.4): how a kernel without ACPI learns of its processors and of
 //! the I/O APIC. It stands at the start of the last kibibyte below 640 KiB, where the specification says to look.
 
 use casemate_wire::control::Reason;
@@ -95,6 +95,7 @@ fn set_checksum(bytes: &mut [u8], at: usize) {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests")]
 mod tests {
     use super::*;
 

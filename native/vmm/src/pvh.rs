@@ -6,9 +6,9 @@ use std::io::Cursor;
 use casemate_wire::control::Reason;
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
-use linux_loader::loader::elf::{Elf, PvhBootCapability};
-use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info};
 use linux_loader::loader::KernelLoader;
+use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info};
+use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::failure::{Failure, failure};
@@ -21,7 +21,7 @@ const CMDLINE_ADDRESS: u64 = 0x2_0000;
 const HIGH_MEMORY_ADDRESS: u64 = 0x10_0000;
 const START_MAGIC: u32 = 0x336e_c578;
 const MEMORY_TYPE_RAM: u32 = 1;
-/// x86's COMMAND_LINE_SIZE: the kernel cuts what is longer, silently, so it is refused here.
+/// x86's `COMMAND_LINE_SIZE`: the kernel cuts what is longer, silently, so it is refused here.
 const CMDLINE_LENGTH_MAX: usize = 2_047;
 
 /// Loads `kernel` and everything it reads at its entry; returns the address of that entry.
@@ -35,18 +35,16 @@ pub fn load(
     memory_bytes: u64,
 ) -> Result<u64, Failure> {
     let refuse = |text: std::fmt::Arguments<'_>| failure(Reason::KernelLoad, text);
-    let loaded = Elf::load(
-        memory,
-        None,
-        &mut Cursor::new(kernel),
-        Some(GuestAddress(HIGH_MEMORY_ADDRESS)),
-    )
-    .map_err(|error| refuse(format_args!("kernel image: {error}")))?;
+    let loaded =
+        Elf::load(memory, None, &mut Cursor::new(kernel), Some(GuestAddress(HIGH_MEMORY_ADDRESS)))
+            .map_err(|error| refuse(format_args!("kernel image: {error}")))?;
     let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
         return Err(refuse(format_args!("the kernel has no PVH entry (CONFIG_PVH)")));
     };
     if cmdline.len() > CMDLINE_LENGTH_MAX {
-        return Err(refuse(format_args!("the command line has more than {CMDLINE_LENGTH_MAX} bytes")));
+        return Err(refuse(format_args!(
+            "the command line has more than {CMDLINE_LENGTH_MAX} bytes"
+        )));
     }
     write_start_info(memory, cmdline, memory_bytes)
         .map_err(|error| refuse(format_args!("start info: {error}")))?;
@@ -122,6 +120,7 @@ pub fn set_registers(vcpu: &VcpuFd, entry: u64) -> Result<(), Failure> {
     special.cr4 = 0;
     special.gdt = kvm_dtable { base: GDT_ADDRESS, limit: 39, padding: [0; 3] };
     vcpu.set_sregs(&special).map_err(refuse)?;
-    let general = kvm_regs { rip: entry, rbx: START_INFO_ADDRESS, rflags: 2, ..kvm_regs::default() };
+    let general =
+        kvm_regs { rip: entry, rbx: START_INFO_ADDRESS, rflags: 2, ..kvm_regs::default() };
     vcpu.set_regs(&general).map_err(refuse)
 }

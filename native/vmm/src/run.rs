@@ -114,8 +114,10 @@ fn launch(report: &Report, machine: Machine, pod: Pod, step: Duration) -> Result
     let filters = Filters::compile(&pod.vmm)?;
     let started = filters.started();
     let Filters { control: control_filter, io: io_filter, vcpu: vcpu_filter } = filters;
-    let Machine { kvm, vm, memory: _memory, vcpus, board, doorbells, wake, restored } = machine;
-    drop((kvm, vm));
+    // The VM's descriptor stays open to the end: closing it takes every irqfd away (kvm_vm_release).
+    let Machine { kvm, vm: _vm, memory: _memory, vcpus, board, doorbells, wake, restored } =
+        machine;
+    drop(kvm);
     let (log, log_size) = pod.log;
     let log = Shape::of_file(log_size)
         .map_err(|error| failure(Reason::Descriptor, format_args!("log: {error}")))
@@ -133,6 +135,7 @@ fn launch(report: &Report, machine: Machine, pod: Pod, step: Duration) -> Result
         stream: Some(present(STREAM, "pod stream")?),
         report: report.clone(),
         restored,
+        template: false,
         step,
     })?;
     let workers = vcpus.len().saturating_add(1);
@@ -140,11 +143,12 @@ fn launch(report: &Report, machine: Machine, pod: Pod, step: Duration) -> Result
     let announced = Arc::new(Barrier::new(workers));
     for (id, vcpu) in (0_u32..).zip(vcpus) {
         let gates = (Arc::clone(&filtered), Arc::clone(&announced));
-        let (filter, board, report) = (Arc::clone(&vcpu_filter), Arc::clone(&board), report.clone());
+        let (filter, board, report) =
+            (Arc::clone(&vcpu_filter), Arc::clone(&board), report.clone());
         spawn_thread(&format!("vcpu{id}"), move || {
             enter(&filter, &report, &gates.0);
             gates.1.wait();
-            run_vcpu(vcpu, &board)
+            run_vcpu(vcpu, &board);
         })?;
     }
     let gate = Arc::clone(&filtered);
@@ -153,7 +157,7 @@ fn launch(report: &Report, machine: Machine, pod: Pod, step: Duration) -> Result
         enter(&io_filter, &io_report, &gate);
         io_report.send(&started);
         announced.wait();
-        io.run(false);
+        io.run();
     })?;
     enter(&control_filter, report, &filtered);
     control::serve(report, &mailbox, &board)
@@ -203,27 +207,29 @@ fn build_template(
     let mut io = Io::new(Wiring {
         board: Arc::clone(&machine.board),
         doorbells: std::mem::take(&mut machine.doorbells),
-        wake: machine.wake.try_clone().map_err(|error| {
-            failure(Reason::Io, format_args!("eventfd: {error}"))
-        })?,
+        wake: machine
+            .wake
+            .try_clone()
+            .map_err(|error| failure(Reason::Io, format_args!("eventfd: {error}")))?,
         mailbox: Arc::new(Mailbox::default()),
         guest: Guest::new(false, String::new(), None),
         stream: None,
         report: report.clone(),
         restored: false,
+        template: true,
         step,
     })?;
-    io.run(true);
+    io.run();
     pause.store(true, Ordering::Release);
     machine.vcpus = threads.into_iter().map(stop).collect::<Result<_, _>>()?;
     template::take(&machine, memory_mib, report)
 }
 
-/// Interrupts the thread until it has seen the pause flag: a signal that comes between two KVM_RUNs is lost.
+/// Interrupts the thread until it has seen the pause flag: a signal that comes between two `KVM_RUN`s is lost.
 fn stop(thread: JoinHandle<VcpuFd>) -> Result<VcpuFd, Failure> {
     let refuse = || failure(Reason::Kvm, format_args!("a vCPU thread could not be stopped"));
     while !thread.is_finished() {
-        thread.kill(0).map_err(|_| refuse())?;
+        thread.kill(SIGRTMIN()).map_err(|_| refuse())?;
         std::thread::sleep(Duration::from_millis(1));
     }
     thread.join().map_err(|_| refuse())

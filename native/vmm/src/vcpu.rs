@@ -58,8 +58,12 @@ impl PowerOff {
             Self::Reset | Self::TripleFault => {
                 (Reason::GuestGone, "the guest reset or powered off without reporting an exit")
             }
-            Self::Stuck => (Reason::GuestCrash, "the guest's processor reached a state KVM cannot run"),
-            Self::Unexpected => (Reason::GuestCrash, "the guest made an exit that this machine has no use for"),
+            Self::Stuck => {
+                (Reason::GuestCrash, "the guest's processor reached a state KVM cannot run")
+            }
+            Self::Unexpected => {
+                (Reason::GuestCrash, "the guest made an exit that this machine has no use for")
+            }
             Self::Refused => (Reason::Kvm, "KVM_RUN was refused"),
         }
     }

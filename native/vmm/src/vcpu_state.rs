@@ -1,7 +1,9 @@
 //! Taking a processor's state out of KVM and putting it back.
 //!
-//! The order of putting back is the one seen to work, on hardware and on software KVM: CPUID first (what follows is
-//! checked against it), TSC frequency, segments, MSRs, then the rest, and MP state last but for debug registers.
+//! The order matters. CPUID first (what follows is checked against it), then the TSC's frequency; segment registers, which
+//! carry the APIC's mode, before the local APIC; the local APIC before the MSRs, since KVM drops a TSC deadline while the
+//! APIC's timer is not in deadline mode, and a guest without ticks would then sleep for ever; the deadline after the
+//! TSC it is counted in; events and MP state at the end.
 
 use casemate_wire::control::Reason;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry};
@@ -10,6 +12,9 @@ use kvm_ioctls::{Kvm, VcpuFd};
 use crate::failure::{Failure, failure};
 use crate::state::VcpuState;
 use crate::xsave_unsafe::set_xsave;
+
+/// `IA32_TSC_DEADLINE`; restored last of the MSRs.
+const MSR_TSC_DEADLINE: u32 = 0x6e0;
 
 /// Reads the whole state of a processor that is not running.
 ///
@@ -36,8 +41,10 @@ pub fn save(kvm: &Kvm, vcpu: &VcpuFd) -> Result<VcpuState, Failure> {
 /// KVM lists MSRs that a given processor may not have, so each is asked for alone and skipped when refused.
 fn save_msrs(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Vec<kvm_msr_entry>, Failure> {
     let list = kvm.get_msr_index_list().map_err(|error| refuse("list of MSRs", error))?;
+    let mut indices = list.as_slice().to_vec();
+    indices.sort_by_key(|index| *index == MSR_TSC_DEADLINE);
     let mut saved = Vec::new();
-    for &index in list.as_slice() {
+    for index in indices {
         let asked = [kvm_msr_entry { index, ..kvm_msr_entry::default() }];
         let mut one = Msrs::from_entries(&asked)
             .map_err(|error| failure(Reason::Kvm, format_args!("MSR list: {error:?}")))?;
@@ -63,11 +70,11 @@ pub fn restore(vcpu: &VcpuFd, state: &VcpuState) -> Result<(), Failure> {
         put("TSC frequency", vcpu.set_tsc_khz(state.tsc_khz))?;
     }
     put("segment registers", vcpu.set_sregs(&state.sregs))?;
-    restore_msrs(vcpu, &state.msrs)?;
     put("XCRs", vcpu.set_xcrs(&state.xcrs))?;
     put("XSAVE area", set_xsave(vcpu, &state.xsave))?;
     put("registers", vcpu.set_regs(&state.regs))?;
     put("local APIC", vcpu.set_lapic(&state.lapic))?;
+    restore_msrs(vcpu, &state.msrs)?;
     put("events", vcpu.set_vcpu_events(&state.events))?;
     put("MP state", vcpu.set_mp_state(state.mp_state))?;
     put("debug registers", vcpu.set_debug_regs(&state.debug))
@@ -75,9 +82,10 @@ pub fn restore(vcpu: &VcpuFd, state: &VcpuState) -> Result<(), Failure> {
 
 /// All in one call; KVM stops at the first it refuses and says how many it took.
 fn restore_msrs(vcpu: &VcpuFd, msrs: &[kvm_msr_entry]) -> Result<(), Failure> {
-    let list = Msrs::from_entries(msrs)
-        .map_err(|error| not_restored(format_args!("MSRs: {error:?}")))?;
-    let taken = vcpu.set_msrs(&list).map_err(|error| not_restored(format_args!("MSRs: {error}")))?;
+    let list =
+        Msrs::from_entries(msrs).map_err(|error| not_restored(format_args!("MSRs: {error:?}")))?;
+    let taken =
+        vcpu.set_msrs(&list).map_err(|error| not_restored(format_args!("MSRs: {error}")))?;
     match msrs.get(taken) {
         None => Ok(()),
         Some(refused) => Err(not_restored(format_args!("MSR {:#x} was refused", refused.index))),

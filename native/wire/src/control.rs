@@ -51,6 +51,8 @@ codes! {
         Machine = 16, "MACHINE";
         /// The guest powered off without EXIT.
         GuestGone = 17, "GUEST_GONE";
+        /// The guest could not start the app; the text begins with the code of its ERROR.
+        AppStart = 18, "APP_START";
     }
 }
 

@@ -53,11 +53,7 @@ pub(super) const LIST: &[Allow] = &[
     plain(libc::SYS_munmap, "shrink the heap"),
     plain(libc::SYS_mremap, "resize a large allocation"),
     plain(libc::SYS_brk, "grow the heap"),
-    Allow {
-        call: libc::SYS_madvise,
-        when: &[is(2, MADV_DONTNEED)],
-        why: "give heap pages back",
-    },
+    Allow { call: libc::SYS_madvise, when: &[is(2, MADV_DONTNEED)], why: "give heap pages back" },
     plain(libc::SYS_restart_syscall, "go on after SIGSTOP and SIGCONT"),
     plain(libc::SYS_exit_group, "end the VM"),
 ];

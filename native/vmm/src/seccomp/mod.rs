@@ -39,6 +39,7 @@ pub struct Allow {
     /// All of these must hold.
     pub when: &'static [When],
     /// Why the thread needs it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by people and by the tests"))]
     pub why: &'static str,
 }
 
@@ -79,7 +80,7 @@ pub fn compile(kind: Kind) -> Result<Filter, Failure> {
     build(kind.list(), SeccompAction::KillProcess, SeccompAction::Allow)
 }
 
-/// Installs the filter on the calling thread; no_new_privs comes with it.
+/// Installs the filter on the calling thread; `no_new_privs` comes with it.
 ///
 /// # Errors
 /// `SECCOMP` when the kernel refuses.

@@ -56,11 +56,7 @@ pub(super) const LIST: &[Allow] = &[
     deny(libc::SYS_init_module, WHY_KERNEL),
     deny(libc::SYS_finit_module, WHY_KERNEL),
     deny(libc::SYS_kexec_load, WHY_KERNEL),
-    Allow {
-        call: libc::SYS_mmap,
-        when: &[has(2, PROT_EXEC)],
-        why: "no memory becomes executable",
-    },
+    Allow { call: libc::SYS_mmap, when: &[has(2, PROT_EXEC)], why: "no memory becomes executable" },
     Allow {
         call: libc::SYS_mprotect,
         when: &[has(2, PROT_EXEC)],

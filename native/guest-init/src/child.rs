@@ -74,8 +74,11 @@ fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &OwnedFd) -> Result<Identity, 
     // working directory of /proc/self/fd/7 (CVE-2024-21626).
     process_unsafe::close_all_but(report.as_fd())
         .or_failure(ErrorCode::Other, "close descriptors")?;
-    enter_cwd(&app.process.cwd)?;
+    let cwd = app.process.cwd.as_str();
+    fs::create_dir_all(cwd).or_failure(ErrorCode::Cwd, format!("make {cwd:?}"))?;
     seal::apply(app.read_only_root)?;
+    // Entered only now: entered before, /proc/sys would be the one below the read-only mount.
+    chdir(cwd).or_failure(ErrorCode::Cwd, format!("enter {cwd:?}"))?;
     Ok(identity)
 }
 
@@ -127,10 +130,4 @@ fn take_stdio(stdio: Stdio, identity: &Identity) -> Result<(), Failure> {
         .and_then(|()| dup2_stdout(&stdout))
         .and_then(|()| dup2_stderr(&stderr))
         .or_failure(ErrorCode::Other, "connect the app's streams")
-}
-
-/// Made when it is missing, with root as its owner, as other OCI runtimes do.
-fn enter_cwd(cwd: &str) -> Result<(), Failure> {
-    fs::create_dir_all(cwd).or_failure(ErrorCode::Cwd, format!("make {cwd:?}"))?;
-    chdir(cwd).or_failure(ErrorCode::Cwd, format!("enter {cwd:?}"))
 }

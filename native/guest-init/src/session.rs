@@ -23,7 +23,6 @@ pub fn run(pipe: &OwnedFd, places: &Places) -> Result<(), Broken> {
     let mut session = Session {
         places,
         conversation: Conversation::reseeding(),
-        inbox: Inbox::default(),
         outbox: Outbox::default(),
         running: None,
     };
@@ -55,23 +54,24 @@ pub enum Watched {
 struct Session<'a> {
     places: &'a Places,
     conversation: Conversation,
-    inbox: Inbox,
     outbox: Outbox,
     running: Option<Running>,
 }
 
 impl Session<'_> {
     fn converse(&mut self, pipe: &OwnedFd) -> Result<(), Broken> {
+        let mut inbox = Inbox::default();
         self.say(GuestKind::UniqueDone, &[])?;
         while self.conversation.phase() != Phase::Over {
             for (watched, events) in self.wait(pipe)? {
-                if watched == Watched::Pipe {
-                    self.serve_pipe(pipe, events)?;
-                } else {
-                    self.serve_app(watched)?;
+                match watched {
+                    Watched::Pipe if events == PollFlags::OUT => {}
+                    Watched::Pipe => self.serve_pipe(pipe, &mut inbox)?,
+                    _ => self.serve_app(watched)?,
                 }
             }
             self.look_at_the_clock()?;
+            self.outbox.flush_some(pipe.as_fd())?;
         }
         Ok(())
     }
@@ -96,27 +96,12 @@ impl Session<'_> {
         Ok(ready.filter(|(_, events)| !events.is_empty()).collect())
     }
 
-    fn serve_pipe(&mut self, pipe: &OwnedFd, events: PollFlags) -> Result<(), Broken> {
-        if events.contains(PollFlags::OUT) {
-            self.outbox.flush_some(pipe.as_fd())?;
+    fn serve_pipe(&mut self, pipe: &OwnedFd, inbox: &mut Inbox) -> Result<(), Broken> {
+        inbox.fill(pipe.as_fd())?;
+        while let Some(frame) = inbox.next_frame()? {
+            self.hear(frame)?;
         }
-        if events.difference(PollFlags::OUT).is_empty() {
-            return Ok(());
-        }
-        self.inbox.fill(pipe.as_fd())?;
-        let mut inbox = std::mem::take(&mut self.inbox);
-        let heard = loop {
-            match inbox.next_frame() {
-                Ok(Some(frame)) => match self.hear(frame) {
-                    Ok(()) => {}
-                    Err(broken) => break Err(broken),
-                },
-                Ok(None) => break Ok(()),
-                Err(broken) => break Err(broken),
-            }
-        };
-        self.inbox = inbox;
-        heard
+        Ok(())
     }
 
     fn hear(&mut self, frame: Frame<'_, HostKind>) -> Result<(), Broken> {

@@ -58,6 +58,10 @@ pub fn masks_and_protects() {
     let mut config = app(&["write", "/proc/sys/kernel/domainname"]);
     config.capabilities = vec!["SYS_ADMIN"];
     assert_eq!(run(&config), ("error 30".into(), FINE));
+    // Nor through a working directory that is older than the mount above it.
+    config.args = app(&["write", "domainname"]).args;
+    config.cwd = "/proc/sys/kernel".into();
+    assert_eq!(run(&config), ("error 30".into(), FINE));
     assert_eq!(tell(&["write", "/sys/kernel/profiling"]), "error 30");
 }
 

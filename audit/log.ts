@@ -10,8 +10,10 @@
 import type { Clock } from './clock.ts'
 import { AuditUnavailable } from './errors.ts'
 import { leafHash } from './merkle.ts'
+import type { Verifier } from './note.ts'
 import { type Publisher, UNSIGNED_MAX } from './publisher.ts'
 import { type RecordBody, type RecordHead, recordBytes } from './record.ts'
+import type { SignerClient } from './signer-client.ts'
 import type { WriterLock } from './store/lock.ts'
 import type { Reserve } from './store/reserve.ts'
 import type { Wal } from './store/wal.ts'
@@ -75,9 +77,8 @@ export interface LogParts {
   readonly lock: WriterLock
   readonly clock: Clock
   readonly node: RecordHead['node']
-  readonly origin: string
-  readonly vkey: string
-  readonly closeSigner: () => void
+  readonly verifier: Verifier
+  readonly signer: SignerClient
 }
 
 export class Log implements AuditLog {
@@ -92,11 +93,11 @@ export class Log implements AuditLog {
   }
 
   get origin(): string {
-    return this.#parts.origin
+    return this.#parts.verifier.name
   }
 
   get vkey(): string {
-    return this.#parts.vkey
+    return this.#parts.verifier.vkey
   }
 
   get size(): number {
@@ -221,7 +222,7 @@ export class Log implements AuditLog {
   }
 
   async close(): Promise<void> {
-    const { wal, reserve, lock, closeSigner } = this.#parts
+    const { wal, reserve, lock, signer } = this.#parts
     await this.#writing
     this.#closed = new AuditUnavailable(wal.file, new Error('the log was closed'))
     if (this.#timer !== null) clearTimeout(this.#timer)
@@ -229,7 +230,7 @@ export class Log implements AuditLog {
       // A log that failed keeps its tail in the write-ahead log; the next start publishes it.
       if (wal.failed === null) await this.#parts.publisher.flush()
     } finally {
-      closeSigner()
+      signer.close()
       await wal.close()
       await reserve.close()
       lock.release()

@@ -83,53 +83,54 @@ function refusal(directory: string, error: unknown): unknown {
 }
 
 async function openLocked(options: AuditLogOptions, lock: WriterLock): Promise<AuditLog> {
+  const opened: { close(): unknown }[] = []
+  try {
+    return await openParts(options, lock, opened)
+  } catch (error) {
+    await Promise.allSettled(opened.map(async (part) => part.close()))
+    throw error
+  }
+}
+
+async function openParts(
+  options: AuditLogOptions,
+  lock: WriterLock,
+  opened: { close(): unknown }[],
+): Promise<AuditLog> {
   const paths = logPaths(options.directory)
   const verifier = parseVkey(options.vkey)
   const { reserve, entries: reserved } = await Reserve.open(paths.reserve, options.reserveBytes)
+  opened.push(reserve)
   const tree = await loadTree(paths.public, verifier)
   const { wal, recovered } = await Wal.open(paths.wal, tree.size, options.segmentBytes)
+  opened.push(wal)
+  await checkWal(paths.wal, tree, recovered)
   const signer = new SignerClient(options.signerSocket)
-  try {
-    await checkWal(paths.wal, tree, recovered)
-    const publisher = new Publisher({
-      tree,
-      signer,
-      verifier,
-      directory: paths.public,
-      published: (size) => wal.retire(size),
-      failed: (error) => wal.poison(error),
-    })
-    publisher.add(recovered.entries.slice(tree.size - recovered.from))
-    const log = new Log({
-      wal,
-      reserve,
-      publisher,
-      lock,
-      clock: options.clock ?? systemClock(),
-      node: options.node,
-      origin: verifier.name,
-      vkey: verifier.vkey,
-      closeSigner: () => {
-        signer.close()
-      },
-    })
-    // The signer is asked before anything new is written: a copy of the log must not grow.
-    await log.flush()
-    await wal.cutTail(recovered.tornBytes)
-    if (log.size === 0) {
-      await log.append({ type: 'log.genesis', origin: verifier.name, vkey: verifier.vkey })
-    }
-    const lost = reserved.filter((entry) => !recovered.entries.some((known) => known.equals(entry)))
-    await log.appendRecovered(lost)
-    await reserve.clear()
-    await sayRecovered(log, recovered, lost.length)
-    await log.flush()
-    return log
-  } catch (error) {
-    signer.close()
-    await Promise.allSettled([wal.close(), reserve.close()])
-    throw error
+  opened.push(signer)
+  const publisher = new Publisher({
+    tree,
+    signer,
+    verifier,
+    directory: paths.public,
+    published: (size) => wal.retire(size),
+    failed: (error) => wal.poison(error),
+  })
+  publisher.add(recovered.entries.slice(tree.size - recovered.from))
+  const clock = options.clock ?? systemClock()
+  const { node } = options
+  const log = new Log({ wal, reserve, publisher, lock, clock, node, signer, verifier })
+  // The signer is asked before anything is written: an older copy of a log must not grow.
+  await log.flush()
+  await wal.cutTail(recovered.tornBytes)
+  if (log.size === 0) {
+    await log.append({ type: 'log.genesis', origin: verifier.name, vkey: verifier.vkey })
   }
+  const lost = reserved.filter((entry) => !recovered.entries.some((known) => known.equals(entry)))
+  await log.appendRecovered(lost)
+  await reserve.clear()
+  await sayRecovered(log, recovered, lost.length)
+  await log.flush()
+  return log
 }
 
 /** The tree under the checkpoint that was published last. */

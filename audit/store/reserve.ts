@@ -3,7 +3,8 @@
  * full or failed. One preallocated segment in the log's own format; what is in it is appended to
  * the log when that is opened next.
  */
-import { type FileHandle, open, readFile, rm, stat } from 'node:fs/promises'
+import { type FileHandle, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import path from 'node:path'
 import { AuditUnavailable } from '../errors.ts'
 import { AuditCorrupt } from '../tiles.ts'
 import {
@@ -15,7 +16,7 @@ import {
   type SegmentStart,
   scanSegment,
 } from '../wal-format.ts'
-import { preallocate } from './durable.ts'
+import { preallocate, syncDirectory } from './durable.ts'
 
 export const RESERVE_BYTES = 4_194_304
 const START: SegmentStart = { index: 0, chain: CHAIN_START }
@@ -50,12 +51,8 @@ export class Reserve {
     size: number = RESERVE_BYTES,
   ): Promise<{ readonly reserve: Reserve; readonly entries: readonly Buffer[] }> {
     const found = await stat(file).catch(() => null)
-    if (found === null || found.size < size) {
-      // Too small is what a crash while it was allocated leaves: nothing was in it yet.
-      await rm(file, { force: true })
-      const handle = await preallocate(file, size)
-      await handle.write(encodeSegment(START), 0, BLOCK_BYTES, 0)
-      await handle.sync()
+    if (found === null) {
+      const handle = await create(file, size)
       const at = { end: BLOCK_BYTES, next: START }
       return { reserve: new Reserve({ file, size }, handle, at), entries: [] }
     }
@@ -108,4 +105,16 @@ export class Reserve {
     await this.#last
     await this.#handle.close()
   }
+}
+
+/** Allocates the reserve under another name first, so that after a crash it is whole or not there. */
+async function create(file: string, size: number): Promise<FileHandle> {
+  const temporary = `${file}.new`
+  await rm(temporary, { force: true })
+  const handle = await preallocate(temporary, size)
+  await handle.write(encodeSegment(START), 0, BLOCK_BYTES, 0)
+  await handle.sync()
+  await rename(temporary, file)
+  await syncDirectory(path.dirname(file))
+  return handle
 }

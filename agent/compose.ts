@@ -122,7 +122,7 @@ async function listen(
 
 /** Starts the agent. @throws when something it cannot work without is missing or damaged */
 export async function compose(config: AgentConfig, log: FastifyBaseLogger): Promise<Agent> {
-  await mkdir(config.stateDir, { recursive: true, mode: 0o700 })
+  await mkdir(path.join(config.stateDir, 'pods'), { recursive: true, mode: 0o700 })
   const audit = await openAudit(config, log)
   const base = await makePorts(config, log, audit)
   const watch = new Watch(base, log)

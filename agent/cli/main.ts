@@ -23,7 +23,6 @@ function programOf(): Command {
     .option('--token-file <file>', 'access token; - reads standard input (CASEMATE_TOKEN_FILE)')
     .option('-t, --tenant <tenant>', 'which tenant (CASEMATE_TENANT); else the token’s')
     .addOption(new Option('-o, --output <form>').choices(['table', 'json']).default('table'))
-    .enablePositionalOptions()
     .showHelpAfterError('(--help shows how it is used)')
     .exitOverride()
   addRun(program)

@@ -1,12 +1,14 @@
 /** One process that `casemate up` starts: its output goes to a log file, its first word is `ready`. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process'
 import { createWriteStream } from 'node:fs'
-import type { Readable } from 'node:stream'
+import type { Readable, Writable } from 'node:stream'
 import type { Account } from './accounts.ts'
 
 const READY_MS = 60_000
 const END_MS = 20_000
 const LINE_CHARACTERS_MAX = 8192
+/** Of a process that did not start: what is shown of its words. */
+const LAST_LINES = 5
 
 export interface ChildPlan {
   readonly name: 'signer' | 'spawn' | 'agent'
@@ -61,6 +63,41 @@ function lines(stream: Readable, take: (line: string) => void): void {
 const howOf = (child: ChildProcess): string =>
   child.signalCode === null ? `exit code ${String(child.exitCode)}` : `signal ${child.signalCode}`
 
+/** The rest of the line that says it serves. */
+async function ready(
+  plan: ChildPlan,
+  child: ChildProcessByStdio<null, Readable, Readable>,
+  ended: Promise<string>,
+  log: Writable,
+): Promise<string> {
+  const last: string[] = []
+  let timer: NodeJS.Timeout | undefined
+  try {
+    return await new Promise<string>((resolve, reject) => {
+      const fail = (how: string): void => {
+        const words = last.length === 0 ? '' : `:\n  ${last.join('\n  ')}`
+        reject(new Error(`casemate-${plan.name} did not start (${how}); ${plan.logFile}${words}`))
+      }
+      timer = setTimeout(() => {
+        child.kill('SIGKILL')
+        fail(`not ready after ${READY_MS / 1000} s`)
+      }, READY_MS)
+      const take = (line: string): void => {
+        log.write(`${line}\n`)
+        last.push(line)
+        if (last.length > LAST_LINES) last.shift()
+        if (line.startsWith(plan.ready)) resolve(line.slice(plan.ready.length).trim())
+      }
+      lines(child.stdout, take)
+      lines(child.stderr, take)
+      child.once('error', (error) => fail(error.message))
+      void ended.then(fail)
+    })
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
 /** Starts it and resolves when it serves. @throws with its last words when it does not */
 export async function startChild(plan: ChildPlan): Promise<Child> {
   const [program = '', ...args] = plan.command
@@ -78,28 +115,7 @@ export async function startChild(plan: ChildPlan): Promise<Child> {
       resolve(howOf(child))
     })
   })
-  const last: string[] = []
-  const said = await new Promise<string>((resolve, reject) => {
-    const fail = (how: string): void => {
-      const words = last.length === 0 ? '' : `:\n  ${last.join('\n  ')}`
-      reject(new Error(`casemate-${plan.name} did not start (${how}); ${plan.logFile}${words}`))
-    }
-    const timer = setTimeout(() => {
-      child.kill('SIGKILL')
-      fail(`not ready after ${READY_MS / 1000} s`)
-    }, READY_MS)
-    const take = (line: string): void => {
-      log.write(`${line}\n`)
-      last.push(line)
-      if (last.length > 5) last.shift()
-      if (line.startsWith(plan.ready)) resolve(line.slice(plan.ready.length).trim())
-    }
-    lines(child.stdout, take)
-    lines(child.stderr, take)
-    child.once('error', (error) => fail(error.message))
-    void ended.then(fail).finally(() => clearTimeout(timer))
-    child.once('spawn', () => undefined)
-  })
+  const said = await ready(plan, child, ended, log)
   return {
     name: plan.name,
     pid: child.pid ?? 0,

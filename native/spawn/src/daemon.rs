@@ -266,7 +266,9 @@ impl Daemon {
 
 /// One line on standard error, where the service manager picks it up. Nothing of a tenant's is in it.
 pub fn log(line: &str) {
-    eprintln!("casemate-spawn: {line}");
+    use std::io::Write;
+    // Whoever read it may be gone; that must not end spawn and its VMs.
+    let _ = writeln!(io::stderr(), "casemate-spawn: {line}");
 }
 
 /// No supplementary groups to be inherited by VMs, room for descriptors, no core dumps with tenants' memory.

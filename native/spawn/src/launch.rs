@@ -275,6 +275,7 @@ impl Daemon {
             boot_until: Instant::now().checked_add(boot),
             stop_until: None,
             end_until: None,
+            stopped_call: None,
             autopsy: None,
         };
         self.pods.insert(id, pod);

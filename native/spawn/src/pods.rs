@@ -68,6 +68,8 @@ pub struct Pod {
     pub stop_until: Option<Instant>,
     /// By when a VMM that says it ends must have ended.
     pub end_until: Option<Instant>,
+    /// The system call that its filter stopped, from the kernel's log.
+    pub stopped_call: Option<i64>,
     /// A VMM killed by its filter: its end, until when to look for the call's name, when to look next.
     pub autopsy: Option<(Status, Instant, Instant)>,
 }
@@ -179,7 +181,7 @@ impl Daemon {
         if status == Status::Signal(libc::SIGSYS) {
             self.begin_autopsy(id, status);
         } else {
-            self.conclude_pod(id, status, None);
+            self.conclude_pod(id, status);
         }
     }
 
@@ -193,8 +195,9 @@ impl Daemon {
         self.look_for_kills();
     }
 
-    /// Reads the kernel's log; every pod under autopsy whose line is there is concluded. Lines of
-    /// other processes are passed over: the pid of a pod that was not reaped cannot be another's.
+    /// Reads the kernel's log; every pod under autopsy whose line is there is concluded. A line can
+    /// come before the end of its VMM was noticed, so it is kept with the pod; those of other processes
+    /// are passed over.
     fn look_for_kills(&mut self) {
         let kills = match self.kmsg.as_ref().map(crate::kmsg::Kmsg::seccomp_kills) {
             Some(Ok(kills)) => kills,
@@ -206,18 +209,25 @@ impl Daemon {
             None => Vec::new(),
         };
         for (pid, call) in kills {
-            let found = self.pods.iter().find(|(_, pod)| pod.pid == pid);
-            if let Some((id, status)) = found.and_then(|(id, pod)| Some((*id, pod.autopsy?.0))) {
-                self.conclude_pod(id, status, Some(call));
+            if let Some(pod) = self.pods.values_mut().find(|pod| pod.pid == pid) {
+                pod.stopped_call = Some(call);
             }
+        }
+        let dead = self.pods.iter().filter_map(|(id, pod)| {
+            let (status, _, _) = pod.autopsy?;
+            pod.stopped_call.map(|_| (*id, status))
+        });
+        for (id, status) in dead.collect::<Vec<_>>() {
+            self.conclude_pod(id, status);
         }
     }
 
     /// Forgets the living and remembers the dead.
-    fn conclude_pod(&mut self, id: u64, status: Status, syscall: Option<i64>) {
+    fn conclude_pod(&mut self, id: u64, status: Status) {
         self.answer_launch_that_ended(id);
         let Some(pod) = self.pods.remove(&id) else { return };
         let oom = pod.cgroup.was_oom_killed();
+        let syscall = pod.stopped_call;
         let facts = Facts { said: &pod.said, killed: pod.killed, status, oom, syscall };
         let exit = conclude(&facts);
         self.uids.free(pod.uid);
@@ -267,7 +277,7 @@ impl Daemon {
             self.look_for_kills();
         }
         for (id, status) in given_up {
-            self.conclude_pod(id, status, None);
+            self.conclude_pod(id, status);
         }
     }
 

@@ -229,6 +229,14 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// The example `jail_probe`, which cargo builds beside the tests.
+fn probe() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let probe = test.parent().unwrap().parent().unwrap().join("examples/jail_probe");
+    assert!(probe.exists(), "{} is missing: run `cargo test -p casemate-spawn`", probe.display());
+    probe
+}
+
 fn start_process(path: &Path) -> (Child, std::thread::JoinHandle<String>) {
     let mut process = Command::new(env!("CARGO_BIN_EXE_casemate-spawn"))
         .arg("--config")
@@ -268,7 +276,7 @@ fn config(directory: &Path, uid_base: u32) -> Value {
         ("vm_uid_count", id(16)),
         ("run_dir", path("run")),
         ("state_dir", path("state")),
-        ("vmm", text(env!("CARGO_BIN_EXE_jail-probe"))),
+        ("vmm", text(probe().to_str().unwrap())),
         ("kernel", path("vmlinux")),
         ("init", path("init.img")),
         (

@@ -91,6 +91,7 @@ impl Real {
 }
 
 #[test]
+#[ignore = "boots a VM, a minute and more; test/system does so through the agent"]
 fn the_real_vmm_builds_a_template_in_the_jail_and_restores_from_it() {
     let Some(real) = real() else { return };
     let mut client = real.host.client();

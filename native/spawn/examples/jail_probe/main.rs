@@ -1,7 +1,7 @@
 //! What the tests start in place of the VMM. It does what the first argument of the spec's app says:
 //! tell what the jail lets it do, or misbehave in one particular way.
 //!
-//! Never installed: it is built with the feature `probe` alone.
+//! An example, so that `cargo test` builds it and no installation does.
 
 #[expect(
     unsafe_code,

@@ -126,6 +126,29 @@ suite('agent/images/build', () => {
     await session.buildRootfs(true)
   })
 
+  test('hashes layers itself: a worker that read other bytes proves nothing', async (context) => {
+    const registry = await TestRegistry.start(context)
+    const { layers } = putImage(registry)
+    const { digest = '', bytes = Buffer.alloc(0) } = layers[0] ?? {}
+    const root = temporaryDirectory(context)
+    const place = path.join(root, 'blobs', 'acme', digest.replace(':', '-'))
+    const good = path.join(root, 'good')
+    writeFileSync(good, bytes)
+    const images = createImages({
+      directory: root,
+      allowances: [{ host: registry.host, insecure: true }],
+      runWorker: async (work) => {
+        const fd = openSync(good, 'r')
+        const fds = [work.fds[0] ?? -1, fd]
+        return runWorkerInChild({ ...work, fds }).finally(() => closeSync(fd))
+      },
+    })
+    const session = await open(context, registry, { images })
+    await session.pullLayers()
+    writeFileSync(place, Buffer.alloc(bytes.length))
+    await assert.rejects(session.buildRootfs(true), { code: 'IMAGE_DIGEST_MISMATCH' })
+  })
+
   const hostile: Readonly<Record<string, readonly [string, Buffer]>> = {
     'path traversal': ['IMAGE_LAYER_INVALID', archive(file('../../etc/cron.d/evil', 'x'))],
     'an absolute path': ['IMAGE_LAYER_INVALID', archive(file('/etc/passwd', 'x'))],

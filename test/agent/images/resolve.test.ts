@@ -106,6 +106,20 @@ suite('agent/images/resolve', () => {
     await assert.rejects(open(context, registry), { code: 'IMAGE_DIGEST_MISMATCH' })
   })
 
+  test('refuses a child of an index that has another size than the index says', async (context) => {
+    const registry = await TestRegistry.start(context)
+    const { manifest, manifestDigest } = putImage(registry)
+    const entry = {
+      mediaType: OCI_MANIFEST,
+      digest: manifestDigest,
+      size: manifest.length + 1,
+      platform: { os: 'linux', architecture: 'amd64' },
+    }
+    const index = json({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [entry] })
+    registry.addManifest(REPOSITORY, index, OCI_INDEX, 'latest')
+    await assert.rejects(open(context, registry), { code: 'IMAGE_DIGEST_MISMATCH' })
+  })
+
   test('refuses a manifest that contradicts Docker-Content-Digest', async (context) => {
     const registry = await TestRegistry.start(context)
     const { manifest } = putImage(registry)

@@ -74,7 +74,11 @@ suite('native/workers/rootfs/image', () => {
   })
 
   test('appends the Merkle tree that its answer names', async () => {
-    const { bytes, answer } = await build([rich])
+    // Over 128 blocks, so that the tree has more than one level.
+    const { bytes, answer } = await build([
+      rich,
+      archive(file('large', Buffer.alloc(3 << 20, 'l'))),
+    ])
     const salt = Buffer.from(answer.salt, 'hex')
     const hash = (block: Buffer): Buffer => createHash('sha256').update(salt).update(block).digest()
     const data = bytes.subarray(0, answer.data_blocks * 4096)
@@ -88,8 +92,9 @@ suite('native/workers/rootfs/image', () => {
       levels.unshift(above)
       level = above
     }
-    assert.equal(hash(levels[0] ?? assert.fail()).toString('hex'), answer.root)
+    assert.equal(hash(levels[0] ?? assert.fail('no tree')).toString('hex'), answer.root)
     assert.ok(bytes.subarray(data.length).equals(Buffer.concat(levels)))
+    assert.equal(levels.length, 2)
     assert.equal(bytes.length, answer.size)
   })
 

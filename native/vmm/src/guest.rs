@@ -142,8 +142,11 @@ impl Guest {
     /// `GUEST_PROTOCOL` when an agent may not send that now: the caller ends the agent's connection.
     pub fn accept(&mut self, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
         match kind {
-            HostKind::Stdin | HostKind::StdinEof | HostKind::Signal | HostKind::Stop => {
-                self.talk.send(kind, payload)
+            HostKind::Stdin | HostKind::Signal | HostKind::Stop => self.talk.send(kind, payload),
+            HostKind::StdinEof => {
+                // An agent that took over from another cannot know whether that one ended the input; twice is no harm.
+                let _ = self.talk.send(kind, payload);
+                Ok(())
             }
             HostKind::Unique | HostKind::Config | HostKind::Credit => Err(failure(
                 Reason::GuestProtocol,

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use casemate_devices::{CONSOLE_OUTPUT_QUEUE, SLOT_CONSOLE, SLOT_IMAGE, SLOT_INIT};
+use casemate_devices::{CONSOLE_OUTPUT_QUEUE, SLOT_CONSOLE, SLOT_COUNT, SLOT_IMAGE, SLOT_INIT};
 use casemate_wire::control::{FromVmm, Reason};
 use casemate_wire::log_ring::Source;
 use casemate_wire::order::Phase;
@@ -146,7 +146,12 @@ impl Io {
     fn serve(&mut self) -> Result<(), Failure> {
         if self.restored {
             self.guest.send_unique()?;
-            self.board.slots().for_each(|mut device| device.resume());
+            for slot in 0..SLOT_COUNT {
+                if let Some(mut device) = self.board.slot(slot) {
+                    device.resume();
+                }
+                self.examine(slot)?;
+            }
             self.take_output()?;
         }
         loop {
@@ -242,19 +247,26 @@ impl Io {
     fn notify(&mut self, slot: u32, queue: u16) -> Result<(), Failure> {
         if let Some(mut device) = self.board.slot(slot) {
             device.notify(queue);
-            let (fault, verity) = (device.fault(), device.take_verity_failure());
-            drop(device);
-            if let Some(block) = verity {
-                return Err(unverified(slot, block));
-            }
-            if let Some(fault) = fault {
-                return Err(failure(Reason::DeviceQueue, format_args!("device {slot}: {fault}")));
-            }
         }
+        self.examine(slot)?;
         if slot == SLOT_CONSOLE && queue == CONSOLE_OUTPUT_QUEUE {
             return self.take_output();
         }
         Ok(())
+    }
+
+    /// Ends the VM for a device that its driver broke, and for an image that is not what was signed.
+    fn examine(&self, slot: u32) -> Result<(), Failure> {
+        let Some(mut device) = self.board.slot(slot) else { return Ok(()) };
+        let (fault, verity) = (device.fault(), device.take_verity_failure());
+        drop(device);
+        match (verity, fault) {
+            (Some(block), _) => Err(unverified(slot, block)),
+            (None, Some(fault)) => {
+                Err(failure(Reason::DeviceQueue, format_args!("device {slot}: {fault}")))
+            }
+            (None, None) => Ok(()),
+        }
     }
 
     fn take_output(&mut self) -> Result<(), Failure> {

@@ -1,42 +1,8 @@
-//! `casemate-vmm`: the virtual machine monitor. One process per VM, started by spawn in a jail, on descriptors alone.
-//!
-//! ```text
-//!   start filter -> launch document -> ticket (second wall) -> descriptors against the spec
-//!     -> KVM_CREATE_VM -> boot or restore -> threads -> one filter a thread -> STARTED -> first KVM_RUN
-//! ```
-//!
-//! `casemate-vmm --digests` prints the digests of its seccomp filters, which a spec must name.
-
-mod agent_stream;
-mod board;
-mod control;
-mod cpuid;
-mod descriptors;
-#[expect(unsafe_code, reason = "ends the process without running anything of it")]
-mod exit_unsafe;
-mod failure;
-#[expect(unsafe_code, reason = "takes inherited descriptors by number")]
-mod fds_unsafe;
-mod guest;
-mod io;
-mod launch;
-mod machine;
-mod memory;
-#[expect(unsafe_code, reason = "maps guest memory and registers it with KVM")]
-mod memory_unsafe;
-mod mptable;
-mod pvh;
-mod report;
-mod run;
-mod seccomp;
-mod state;
-mod template;
-mod vcpu;
-mod vcpu_state;
-#[expect(unsafe_code, reason = "KVM_SET_XSAVE")]
-mod xsave_unsafe;
+//! The program `casemate-vmm`; everything is in the library, where fuzz targets reach it too.
 
 use std::process::ExitCode;
+
+use casemate_vmm::run;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

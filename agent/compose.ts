@@ -24,6 +24,7 @@ import type { LaunchPorts } from './tasks/launch.ts'
 import type { Ports } from './tasks/ports.ts'
 import { findInterrupted } from './tasks/reconcile.ts'
 import { Refusals } from './tasks/refusals.ts'
+import { Templates } from './tasks/templates.ts'
 import { Watch } from './tasks/watch.ts'
 import { loadTlsPair, publishCertificate } from './tls-store.ts'
 import { VERSION } from './version.ts'
@@ -127,7 +128,7 @@ export async function compose(config: AgentConfig, log: FastifyBaseLogger): Prom
   const base = await makePorts(config, log, audit)
   const watch = new Watch(base, log)
   const refusals = new Refusals(audit, log)
-  const ports: LaunchPorts = { ...base, watch, refusals }
+  const ports: LaunchPorts = { ...base, watch, refusals, templates: new Templates(base) }
   const housekeeping = new Housekeeping(ports, await findInterrupted(ports))
   const servers = await listen(config, ports)
   await housekeeping.start()

@@ -4,18 +4,20 @@
  */
 import type { Ports } from './ports.ts'
 import { type Interrupted, type ReconcilePorts, reconcile, sweep } from './reconcile.ts'
-import { buildTemplates } from './templates.ts'
+import type { Templates } from './templates.ts'
 
 const SWEEP_MS = 5000
 
 export class Housekeeping {
   readonly #ports: ReconcilePorts
+  readonly #templates: Templates
   #interrupted: Interrupted | null
   #timer: NodeJS.Timeout | null = null
   #busy = false
 
-  constructor(ports: ReconcilePorts, interrupted: Interrupted) {
+  constructor(ports: ReconcilePorts & { readonly templates: Templates }, interrupted: Interrupted) {
     this.#ports = ports
+    this.#templates = ports.templates
     this.#interrupted = interrupted
   }
 
@@ -45,13 +47,12 @@ export class Housekeeping {
   }
 
   async #once(): Promise<void> {
-    const { log } = this.#ports
     try {
       await sayStarted(this.#ports)
-      await buildTemplates(this.#ports)
     } catch (error) {
-      log.warn({ err: error }, 'templates were not built')
+      this.#ports.log.warn({ err: error }, 'the start of the agent is not on record')
     }
+    this.#templates.warm()
   }
 }
 

@@ -33,6 +33,7 @@ import {
 } from './record-parts.ts'
 import type { Refusals } from './refusals.ts'
 import { start } from './start.ts'
+import type { Templates } from './templates.ts'
 import type { Watch } from './watch.ts'
 
 /** Spawn takes a ticket for at most 30 s; the rest is for a clock read in steps and a slow disk. */
@@ -41,6 +42,7 @@ const TICKET_MS = 25_000
 export interface LaunchPorts extends Ports {
   readonly watch: Watch
   readonly refusals: Refusals
+  readonly templates: Templates
 }
 
 export interface LaunchCall {
@@ -113,7 +115,7 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   progress.stage = 'intent'
   const files = await ports.files.create(request.pod, plan.logBytes)
   progress.files = files
-  const template = templateFor(plan, host)
+  const template = await ports.templates.get(plan)
   const spec = await specOf(ports, { plan, host, rootfs, template })
   const body = intentOf(ports, call, progress, { plan, host, rootfs, template, spec, session })
   const intent = await ports.audit.append(body)
@@ -175,11 +177,6 @@ const requested = (call: LaunchCall) =>
     request: call.requestDigest,
     idempotency_key: call.keyDigest,
   }) as const
-
-/** The template of just this shape, or a cold boot. */
-const templateFor = (plan: Plan, host: HostDescription): Template | null =>
-  host.templates.find((one) => one.vcpus === plan.vcpus && one.memory_mib === plan.memoryMib) ??
-  null
 
 interface Parts {
   readonly plan: Plan

@@ -142,7 +142,9 @@ export async function reconcile(ports: ReconcilePorts, interrupted: Interrupted)
 
 /** Looks at everything spawn has. Pods that are followed take care of themselves. */
 export async function sweep(ports: ReconcilePorts): Promise<void> {
-  for (const status of await ports.spawn.list()) {
+  const statuses = await ports.spawn.list()
+  ports.watch.trim(statuses)
+  for (const status of statuses) {
     const pod = parsePodId(status.pod)
     if (ports.watch.attends(pod)) continue
     const scope = systemScope(parseTenantId(status.tenant))

@@ -1,15 +1,28 @@
-/** Has spawn build the templates of the catalogue, and puts on record what they are. */
+/**
+ * Templates: each shape of the catalogue is built once, by spawn, when it is first wanted, and what
+ * was built goes on record. A launch of that shape waits for it: a cold boot beside the build would
+ * take the same CPU for longer.
+ */
 import type { HostDescription, Template } from '../../native/spawn-answers.ts'
 import type { Ports } from './ports.ts'
 import { textDigest } from './record-parts.ts'
 
-/** The shapes that launches restore from; every other one boots cold. */
-const CATALOGUE = [
-  { vcpus: 1, memory_mib: 128 },
-  { vcpus: 2, memory_mib: 256 },
-] as const
+interface Shape {
+  readonly vcpus: number
+  readonly memoryMib: number
+}
 
-const built = (template: Template, host: HostDescription, kvm: 'software' | 'hardware') =>
+/** The shapes that launches restore from; every other one boots cold. */
+const CATALOGUE: readonly Shape[] = [
+  { vcpus: 1, memoryMib: 128 },
+  { vcpus: 2, memoryMib: 256 },
+]
+/** Built before anybody asks: what a launch gets that asks for no size. */
+const [DEFAULT_SHAPE] = CATALOGUE
+/** A build that failed is not tried again with every launch. */
+const RETRY_MS = 600_000
+
+const record = (template: Template, host: HostDescription, kvm: 'software' | 'hardware') =>
   ({
     type: 'template.built',
     vcpus: template.vcpus,
@@ -25,26 +38,56 @@ const built = (template: Template, host: HostDescription, kvm: 'software' | 'har
     state_size: template.state_size,
   }) as const
 
-/** Builds what is missing, one after the other. A template that cannot be built is a slower launch. */
-export async function buildTemplates(ports: Ports): Promise<void> {
-  const host = await ports.spawn.describe()
-  const { kvm } = host
-  if (kvm === null || (kvm === 'software' && !host.allow_software_kvm)) return
-  const missing = CATALOGUE.filter(
-    (shape) =>
-      !host.templates.some(
-        (one) => one.vcpus === shape.vcpus && one.memory_mib === shape.memory_mib,
-      ),
-  )
-  for (const { vcpus, memory_mib: memoryMib } of missing) {
+const find = (host: HostDescription, shape: Shape): Template | null =>
+  host.templates.find((one) => one.vcpus === shape.vcpus && one.memory_mib === shape.memoryMib) ??
+  null
+
+export class Templates {
+  readonly #ports: Pick<Ports, 'spawn' | 'audit' | 'log'>
+  readonly #building = new Map<string, Promise<Template | null>>()
+
+  constructor(ports: Pick<Ports, 'spawn' | 'audit' | 'log'>) {
+    this.#ports = ports
+  }
+
+  /** Begins with what most launches will want. */
+  warm(): void {
+    if (DEFAULT_SHAPE !== undefined) void this.get(DEFAULT_SHAPE)
+  }
+
+  /** The template of just this shape, built when it is missing; null: boot cold. Never throws. */
+  async get(shape: Shape): Promise<Template | null> {
+    const inCatalogue = CATALOGUE.some(
+      (one) => one.vcpus === shape.vcpus && one.memoryMib === shape.memoryMib,
+    )
+    if (!inCatalogue) return null
+    const key = `${shape.vcpus}x${shape.memoryMib}`
+    const building = this.#building.get(key)
+    if (building !== undefined) return await building
+    const fresh = this.#build(shape)
+    this.#building.set(key, fresh)
+    const found = await fresh
+    // Spawn keeps what it built, and is asked again: it may have been started anew meanwhile.
+    if (found !== null) this.#building.delete(key)
+    else setTimeout(() => this.#building.delete(key), RETRY_MS).unref()
+    return found
+  }
+
+  async #build(shape: Shape): Promise<Template | null> {
+    const { spawn, audit, log } = this.#ports
     try {
-      // oxlint-disable-next-line no-await-in-loop -- a build takes a whole CPU
-      const template = await ports.spawn.template(vcpus, memoryMib)
-      // oxlint-disable-next-line no-await-in-loop
-      await ports.audit.append(built(template, host, kvm))
-      ports.log.info({ vcpus, memoryMib }, 'template built')
+      const host = await spawn.describe()
+      const known = find(host, shape)
+      const { kvm } = host
+      const usable = kvm === 'hardware' || (kvm === 'software' && host.allow_software_kvm)
+      if (known !== null || !usable) return known
+      const template = await spawn.template(shape.vcpus, shape.memoryMib)
+      await audit.append(record(template, host, kvm))
+      log.info(shape, 'template built')
+      return template
     } catch (error) {
-      ports.log.warn({ err: error, vcpus, memoryMib }, 'no template: this shape boots cold')
+      log.warn({ err: error, ...shape }, 'no template: this shape boots cold')
+      return null
     }
   }
 }

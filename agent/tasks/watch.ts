@@ -10,6 +10,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { RecordBody } from '../../audit/index.ts'
 import { PodStream } from '../../native/pod-stream.ts'
 import type { PodExit, PodStatus } from '../../native/spawn-answers.ts'
+import { SpawnError } from '../../native/spawn-client.ts'
 import type { PodId } from '../../policy/index.ts'
 import type { Pod, TenantScope } from '../../tenants/index.ts'
 import { isFinal } from '../../tenants/index.ts'
@@ -51,6 +52,8 @@ export class Watch {
   readonly #ports: Pick<Ports, 'tenants' | 'audit' | 'spawn' | 'files'>
   readonly #log: FastifyBaseLogger
   readonly #followed = new Map<PodId, Followed>()
+  /** Pods whose end is on record, as long as spawn may still list them. */
+  readonly #recorded = new Set<string>()
   #closed = false
 
   constructor(ports: Pick<Ports, 'tenants' | 'audit' | 'spawn' | 'files'>, log: FastifyBaseLogger) {
@@ -169,7 +172,23 @@ export class Watch {
     this.#followed.get(pod)?.ended.abort()
     this.#followed.delete(pod)
     await this.#ports.files.dropScratch(pod)
-    if (recorded && exit.cause !== LOST.cause) await this.#ports.spawn.forget(pod)
+    if (recorded) this.#recorded.add(pod)
+    if (recorded && exit.cause !== LOST.cause) await this.#forget(pod)
+  }
+
+  /** Somebody may have been quicker; forgotten is forgotten. */
+  async #forget(pod: string): Promise<void> {
+    try {
+      await this.#ports.spawn.forget(pod)
+    } catch (error) {
+      if (!(error instanceof SpawnError) || error.code !== 'POD_UNKNOWN') throw error
+    }
+  }
+
+  /** What spawn lists no more needs no memory here. */
+  trim(listed: readonly PodStatus[]): void {
+    const known = new Set(listed.map((status) => status.pod))
+    for (const pod of this.#recorded) if (!known.has(pod)) this.#recorded.delete(pod)
   }
 
   /** A pod that spawn has, and the store does not, or says has ended: `pod` is what the store says. */
@@ -187,16 +206,19 @@ export class Watch {
       })
       return
     }
-    // Spawn is told to forget right after the record, so this end is most likely on no record yet.
-    const recorded = await this.note({
-      type: 'launch.exited',
-      launch_id: status.pod,
-      tenant: scope.tenant,
-      exit: status.exit ?? LOST,
-      reason: 'unknown',
-      duration_us: null,
-    })
-    if (recorded) await this.#ports.spawn.forget(status.pod)
+    // Spawn is told to forget right after the record: an end that it still has is on no record yet,
+    // unless it was recorded since spawn was asked.
+    const recorded =
+      this.#recorded.has(status.pod) ||
+      (await this.note({
+        type: 'launch.exited',
+        launch_id: status.pod,
+        tenant: scope.tenant,
+        exit: status.exit ?? LOST,
+        reason: 'unknown',
+        duration_us: null,
+      }))
+    if (recorded) await this.#forget(status.pod)
   }
 
   /** Lets go of all pods; they run on. */

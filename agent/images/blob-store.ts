@@ -4,10 +4,11 @@
  * somebody's private layer would be enough to have it.
  */
 import { randomUUID } from 'node:crypto'
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, rename, rm, stat, unlink } from 'node:fs/promises'
 import path from 'node:path'
 
 import type { Digest, TenantId } from '../../policy/index.ts'
+import { missingIsNull, trimDirectory } from './trim.ts'
 
 export interface BlobWriter {
   /** Appends. */
@@ -24,9 +25,6 @@ export async function syncDirectory(directory: string): Promise<void> {
   await handle.sync().finally(() => handle.close())
 }
 
-const isMissing = (error: unknown): boolean =>
-  error instanceof Error && 'code' in error && error.code === 'ENOENT'
-
 export class BlobStore {
   readonly #directory: string
 
@@ -41,12 +39,8 @@ export class BlobStore {
 
   /** Whether the tenant has the blob, in this size. The bytes are hashed again before use. */
   async has(tenant: TenantId, digest: Digest, size: number): Promise<boolean> {
-    try {
-      return (await stat(this.#place(tenant, digest))).size === size
-    } catch (error) {
-      if (isMissing(error)) return false
-      throw error
-    }
+    const status = await stat(this.#place(tenant, digest)).catch(missingIsNull)
+    return status?.size === size
   }
 
   open(tenant: TenantId, digest: Digest): Promise<FileHandle> {
@@ -86,32 +80,8 @@ export class BlobStore {
     }
   }
 
-  /**
-   * Deletes a tenant's oldest blobs until `bytesMax` are left, and what interrupted pulls left over
-   * for a day. Blobs are a cache: a launch that misses one pulls again.
-   */
-  async trim(tenant: TenantId, bytesMax: number): Promise<void> {
-    const directory = path.join(this.#directory, tenant)
-    const names = await readdir(directory).catch((error: unknown) => {
-      if (isMissing(error)) return []
-      throw error
-    })
-    const files = await Promise.all(
-      names.map(async (name) => {
-        const place = path.join(directory, name)
-        const { size, mtimeMs } = await stat(place)
-        return { place, size, mtimeMs, part: name.endsWith('.part') }
-      }),
-    )
-    const dayAgo = Date.now() - 86_400_000
-    let total = files.reduce((sum, { size }) => sum + size, 0)
-    const doomed = files
-      .toSorted((a, b) => a.mtimeMs - b.mtimeMs)
-      .filter(({ part, size, mtimeMs }) => {
-        const goes = part ? mtimeMs < dayAgo : total > bytesMax
-        if (goes) total -= size
-        return goes
-      })
-    await Promise.all(doomed.map(({ place }) => rm(place, { force: true })))
+  /** Blobs are a cache: a launch that misses one pulls again. */
+  trim(tenant: TenantId, bytesMax: number): Promise<void> {
+    return trimDirectory(path.join(this.#directory, tenant), bytesMax)
   }
 }

@@ -9,7 +9,7 @@ import { BlobStore } from './blob-store.ts'
 import { Builder, type RunWorker } from './build.ts'
 import { ImageError } from './errors.ts'
 import type { SigningKey } from './keys.ts'
-import { CHECK_MS, PACKED_BYTES_MAX } from './limits.ts'
+import { BLOBS_CACHED_BYTES_MAX, CHECK_MS, ROOTFS_CACHED_BYTES_MAX } from './limits.ts'
 import { pullLayers } from './pull.ts'
 import { parseReference } from './reference.ts'
 import type { RegistryAllowance } from './registry/address.ts'
@@ -53,6 +53,7 @@ export interface ImageSession {
   buildRootfs(devices: boolean): Promise<Rootfs>
   /** @param form null: as the registry has it */
   sign(key: SigningKey, form: SignatureForm | null): Promise<Signed>
+  /** Open the root image before this: afterwards the cache may drop it. */
   close(): Promise<void>
 }
 
@@ -101,47 +102,56 @@ async function collectEvidence(
   return [...checked, ...broken.map(brokenEvidence)]
 }
 
+/** Counts what is under way for each tenant, within SESSIONS_MAX. */
+class Sessions {
+  readonly #open = new Map<TenantId, number>()
+
+  begin(tenant: TenantId): void {
+    const open = this.#open.get(tenant) ?? 0
+    if (open >= SESSIONS_MAX) {
+      const message = `The tenant has ${SESSIONS_MAX} images under way already. Try again later.`
+      throw new ImageError('IMAGE_BUSY', message)
+    }
+    this.#open.set(tenant, open + 1)
+  }
+
+  /** @returns whether it was the tenant's last */
+  end(tenant: TenantId): boolean {
+    const open = (this.#open.get(tenant) ?? 0) - 1
+    if (open > 0) this.#open.set(tenant, open)
+    else this.#open.delete(tenant)
+    return open <= 0
+  }
+}
+
 export function createImages({ directory, allowances, runWorker }: ImagesPorts): Images {
   const blobs = new BlobStore(path.join(directory, 'blobs'))
   const rootfs = new RootfsStore(path.join(directory, 'rootfs'))
   const builder = new Builder({ blobs, rootfs, runWorker })
-  const sessions = new Map<TenantId, number>()
-  const count = (tenant: TenantId, by: number): void => {
-    const now = (sessions.get(tenant) ?? 0) + by
-    if (now > SESSIONS_MAX) {
-      const message = `The tenant has ${SESSIONS_MAX} images under way already. Try again later.`
-      throw new ImageError('IMAGE_BUSY', message)
-    }
-    if (now === 0) sessions.delete(tenant)
-    else sessions.set(tenant, now)
+  const sessions = new Sessions()
+  /** Ends a session. Caches are trimmed when no other of the tenant is about to use them. */
+  const end = async (tenant: TenantId, client: RegistryClient): Promise<void> => {
+    const isLast = sessions.end(tenant)
+    await client.close()
+    if (!isLast) return
+    await blobs.trim(tenant, BLOBS_CACHED_BYTES_MAX)
+    await rootfs.trim(tenant, ROOTFS_CACHED_BYTES_MAX)
   }
   return {
     resolve: async (text, { tenant, credentials, access }) => {
       const reference = parseReference(text)
       const { registry, repository } = reference
-      count(tenant, 1)
-      const client = new RegistryClient({
-        name: { registry, repository },
-        allowances,
-        credentials,
-        access,
-      })
-      let open = true
-      const close = async (): Promise<void> => {
-        if (!open) return
-        open = false
-        count(tenant, -1)
-        await client.close()
-      }
+      sessions.begin(tenant)
+      const name = { registry, repository }
+      const client = new RegistryClient({ name, allowances, credentials, access })
+      let ended: Promise<void> | null = null
+      const close = (): Promise<void> => (ended ??= end(tenant, client))
       try {
         const image = await resolveImage(client, reference)
         return {
           image,
           collectEvidence: (keys) => collectEvidence(client, image, keys),
-          pullLayers: async () => {
-            await blobs.trim(tenant, PACKED_BYTES_MAX)
-            await pullLayers(client, blobs, tenant, image.layers)
-          },
+          pullLayers: () => pullLayers(client, blobs, tenant, image.layers),
           buildRootfs: (devices) => builder.build(image.layers, { tenant, devices }),
           sign: (key, form) => signImage(client, image.target, key, form),
           close,

@@ -34,3 +34,7 @@ export const BUILD_MS = 600_000
 export const COLLECT_MS = 60_000
 /** Checking all signatures of one image, in a thread that is ended after it. */
 export const CHECK_MS = 10_000
+
+/** What a tenant's caches may hold between two launches. */
+export const BLOBS_CACHED_BYTES_MAX: number = 4096 * MIB
+export const ROOTFS_CACHED_BYTES_MAX: number = 16_384 * MIB

@@ -23,6 +23,7 @@ import {
 } from '../../policy/canonical.ts'
 import type { TenantId } from '../../policy/index.ts'
 import { syncDirectory } from './blob-store.ts'
+import { missingIsNull, trimDirectory } from './trim.ts'
 
 /** A root image on disk: EROFS and its Merkle tree behind it (docs/formats.md section 2). */
 export interface Rootfs {
@@ -71,11 +72,6 @@ function parseRecord(bytes: Uint8Array, place: string, key: string): Rootfs | nu
   return { path: place, size, verity: { data_blocks, root, salt }, rootfsKey: key, entries }
 }
 
-const missingIsNull = (error: unknown): null => {
-  if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return null
-  throw error
-}
-
 export class RootfsStore {
   readonly #directory: string
 
@@ -96,6 +92,11 @@ export class RootfsStore {
     if (rootfs === null) return null
     const found = await stat(rootfs.path).catch(missingIsNull)
     return found?.size === rootfs.size ? rootfs : null
+  }
+
+  /** Root images are a cache too. A pod that runs has its image open and keeps it. */
+  trim(tenant: TenantId, bytesMax: number): Promise<void> {
+    return trimDirectory(path.join(this.#directory, tenant), bytesMax)
   }
 
   /** An empty file for a build, and how to end it. */

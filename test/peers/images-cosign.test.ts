@@ -5,20 +5,13 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import {
-  createImages,
   generateSigningKey,
-  type ImageSession,
   readSigningKey,
   type SignatureForm,
   type TrustedKey,
 } from '../../agent/images/index.ts'
-import { RegistryClient } from '../../agent/images/registry/client.ts'
-import { pushBlob, pushManifest } from '../../agent/images/registry/push.ts'
 import { parseImageKey } from '../../policy/image-key.ts'
-import { parseTenantId } from '../../policy/index.ts'
-import { defaultLayer, putImage } from '../agent/images/support/image.ts'
-import { TestRegistry } from '../agent/images/support/registry.ts'
-import { runWorkerInChild } from '../agent/images/support/worker.ts'
+import { type FreshImage, freshImage } from './images-fresh.ts'
 import { missing, must, type Peer, run, startDockerRegistry } from './images-programs.ts'
 
 const PASSWORD = 'password of the test'
@@ -31,7 +24,6 @@ suite('peers/images: cosign', { skip }, () => {
   let place = ''
   let registry: Peer | null = null
   let theirs: TrustedKey
-  let count = 0
   const inPlace = (name: string): string => path.join(place, name)
 
   before(async () => {
@@ -47,26 +39,8 @@ suite('peers/images: cosign', { skip }, () => {
     rmSync(place, { recursive: true, force: true })
   })
 
-  /** A fresh image in the registry, opened for pulling and pushing; and what cosign calls it. */
-  async function freshImage(): Promise<{ session: ImageSession; name: string }> {
-    const host = registry?.host ?? assert.fail('no registry')
-    const repository = `demo/app${(count += 1)}`
-    const allowances = [{ host, insecure: true }]
-    const parts = new TestRegistry({ referrers: false, auth: 'none' })
-    const { manifest } = putImage(parts, { layers: [defaultLayer(repository)] })
-    const access = 'pull,push'
-    const name = { registry: host, repository }
-    const client = new RegistryClient({ name, allowances, credentials: null, access })
-    for (const bytes of parts.blobs.values()) await pushBlob(client, bytes)
-    await pushManifest(client, '1', manifest, 'application/vnd.oci.image.manifest.v1+json')
-    await client.close()
-    const directory = inPlace('agent')
-    const images = createImages({ directory, allowances, runWorker: runWorkerInChild })
-    const tenant = parseTenantId('acme')
-    const reference = `${host}/${repository}:1`
-    const session = await images.resolve(reference, { tenant, credentials: null, access })
-    return { session, name: `${host}/${repository}@${session.image.resolved.digest}` }
-  }
+  const fresh = (): Promise<FreshImage> =>
+    freshImage(registry?.host ?? assert.fail('no registry'), place)
 
   const cosignSign = (name: string, form: SignatureForm): Promise<Buffer> =>
     must(
@@ -105,7 +79,7 @@ suite('peers/images: cosign', { skip }, () => {
 
   for (const form of FORMS) {
     test(`verifies what cosign signed: ${form}`, async () => {
-      const { session, name } = await freshImage()
+      const { session, name } = await fresh()
       await cosignSign(name, form)
       const evidence = await session.collectEvidence([theirs])
       assert.deepEqual(
@@ -125,7 +99,7 @@ suite('peers/images: cosign', { skip }, () => {
     })
 
     test(`signs what cosign verifies: ${form}`, async () => {
-      const { session, name } = await freshImage()
+      const { session, name } = await fresh()
       const pair = generateSigningKey()
       await session.sign(readSigningKey(pair.privatePem, null), form)
       assert.equal(await cosignVerifies(name, form, pair.publicPem), true)
@@ -134,7 +108,7 @@ suite('peers/images: cosign', { skip }, () => {
     })
 
     test(`adds its signature to one of cosign, and both count for both: ${form}`, async () => {
-      const { session, name } = await freshImage()
+      const { session, name } = await fresh()
       await cosignSign(name, form)
       const pair = generateSigningKey()
       await session.sign(readSigningKey(pair.privatePem, null), form)
@@ -151,7 +125,7 @@ suite('peers/images: cosign', { skip }, () => {
   }
 
   test('signs with a key file of cosign', async () => {
-    const { session, name } = await freshImage()
+    const { session, name } = await fresh()
     const pem = readFileSync(inPlace('theirs.key'), 'utf8')
     const key = readSigningKey(pem, PASSWORD)
     assert.equal(key.keyId, theirs.keyId)
@@ -162,7 +136,7 @@ suite('peers/images: cosign', { skip }, () => {
   })
 
   test('does not take an attestation by the same key for a signature', async () => {
-    const { session, name } = await freshImage()
+    const { session, name } = await fresh()
     writeFileSync(inPlace('predicate.json'), '{"a":1}')
     const parameters = [
       'attest',

@@ -87,14 +87,31 @@ async function runSteps(progress) {
   }
 }
 
+/** Ends in order on a signal, so that what was begun is stopped and undone (listeners of `exit`). */
+const ENDINGS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 }
+
+async function withEndings(work) {
+  const listeners = Object.entries(ENDINGS).map(([signal, code]) => [
+    signal,
+    () => process.exit(code),
+  ])
+  for (const [signal, listener] of listeners) process.on(signal, listener)
+  try {
+    await work()
+  } finally {
+    for (const [signal, listener] of listeners) process.removeListener(signal, listener)
+  }
+}
+
 /** Runs set-up; says on stderr what it does. Returns whether it succeeded. */
 export async function setUp() {
   const progress = new Progress(steps.length)
   progress.begin('prerequisites')
   const wait = () => progress.note('waiting for another set-up of this checkout')
+  const lock = path.join(tools, 'setup.lock')
   try {
     checkPrerequisites() // before the lock: flock may be what is missing
-    await withLock(path.join(tools, 'setup.lock'), wait, () => runSteps(progress))
+    await withEndings(() => withLock(lock, wait, () => runSteps(progress)))
   } catch (error) {
     progress.fail(error)
     return false

@@ -5,7 +5,6 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   renameSync,
   rmSync,
   statSync,
@@ -53,9 +52,10 @@ function upToDate(name, source) {
 async function make(name, source, build) {
   const known = upToDate(name, source)
   if (known !== null) return known
-  mkdirSync(artifacts, { recursive: true })
-  const work = mkdtempSync(path.join(artifacts, `${name}-`))
+  const work = path.join(artifacts, `${name}.work`)
   try {
+    rmSync(work, { recursive: true, force: true }) // of a set-up that was ended
+    mkdirSync(work, { recursive: true })
     const image = path.join(work, 'disk.img')
     const description = { ...(await build(image, work)), source }
     const file = path.join(artifacts, `${name}.img`)

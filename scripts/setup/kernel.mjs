@@ -4,7 +4,6 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -117,8 +116,10 @@ export async function guestKernel(log, working) {
     const target = targetFolder()
     if (complete(target)) return target
     mkdirSync(path.dirname(target), { recursive: true })
-    const work = mkdtempSync(path.join(cache, 'kernel-build-'))
+    const work = path.join(cache, 'kernel-build')
     try {
+      rmSync(work, { recursive: true, force: true }) // of a build that was ended; the lock is ours
+      mkdirSync(work)
       const out = await buildIn(work, log, working)
       const version = knownVersion(SOURCE_PACKAGE)
       writeFileSync(path.join(out, 'source.txt'), `${SOURCE_PACKAGE} ${version}\n`)

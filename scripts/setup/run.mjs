@@ -78,12 +78,15 @@ export class Log {
     for (const pipe of [child.stdout, child.stderr]) {
       pipe.setEncoding('utf8').on('data', (text) => this.write(text))
     }
+    const stop = () => child.kill('SIGTERM') // nothing goes on building when set-up is ended
+    process.once('exit', stop)
     const how = await new Promise((resolve) => {
       child.on('error', (error) => resolve(error.message))
       child.on('close', (code, signal) =>
         resolve(code === 0 ? null : `ended with ${signal ?? code}`),
       )
     })
+    process.removeListener('exit', stop)
     if (how === null) return
     const words = this.#tail.map((line) => `    ${line}`).join('\n')
     throw new SetupError(`\`${command.join(' ')}\` ${how}\n${words}\n  log: ${this.file}`, advice)

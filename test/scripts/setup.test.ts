@@ -7,6 +7,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, suite, test } from 'node:test'
+import { setTimeout } from 'node:timers/promises'
 import { script, scriptsFolder } from './script.ts'
 
 interface Lock {
@@ -72,6 +73,36 @@ suite('scripts/setup', () => {
     await assert.rejects(log.run(['no-such-program-here']), /no-such-program-here.*ENOENT/u)
     await log.close()
     rmSync(log.file)
+  })
+})
+
+suite('scripts/setup: ended early', () => {
+  test('stops the program that a step was running', async () => {
+    const run = JSON.stringify(path.join(scriptsFolder, 'setup/run.mjs'))
+    const text = `
+      import { Log } from ${run}
+      process.on('SIGTERM', () => process.exit(143))
+      const log = new Log('test-ended', (line) => process.stdout.write(line))
+      await log.run(['sh', '-c', 'echo pid $$.; exec sleep 600'])`
+    const child = spawn(process.execPath, ['--input-type=module', '-e', text], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    let said = ''
+    const pid = await new Promise<number>((resolve) => {
+      child.stdout.setEncoding('utf8').on('data', (piece) => {
+        said += String(piece)
+        const found = /pid (\d+)\./u.exec(said)?.[1]
+        if (found !== undefined) resolve(Number(found))
+      })
+    })
+    const ended = once(child, 'exit')
+    child.kill('SIGTERM')
+    assert.deepEqual(await ended, [143, null])
+    const alive = (): boolean =>
+      existsSync(`/proc/${pid}`) && !readFileSync(`/proc/${pid}/stat`, 'utf8').includes(' Z ')
+    for (let attempt = 0; attempt < 200 && alive(); attempt += 1) await setTimeout(50)
+    assert.equal(alive(), false)
+    rmSync(path.join(root, '.tools/logs/test-ended.log'), { force: true })
   })
 })
 

@@ -19,11 +19,14 @@ import Fastify, {
   type FastifyRequest,
 } from 'fastify'
 import { peerOf } from '../native/addon.ts'
+import { parseJson } from '../policy/canonical.ts'
 import { ApiError, notFound, type PublicError, problemOf, publicError } from './errors.ts'
 import { type IdentityPorts, identify, remember } from './identity.ts'
+import { PROBLEM as PROBLEM_SCHEMA } from './routes/schemas.ts'
 import { VERSION } from './version.ts'
 
 const BODY_BYTES_MAX = 256 * 1024
+const JSON_LIMITS = { bytesMax: BODY_BYTES_MAX, depthMax: 32 }
 const HEADER_BYTES_MAX = 16 * 1024
 const REQUEST_MS = 30_000
 const IDLE_MS = 72_000
@@ -136,6 +139,11 @@ async function plugins(app: FastifyInstance, options: ServerOptions): Promise<vo
       ),
   })
   await app.register(swagger, {
+    refResolver: {
+      // The name of a component is the schema's own, not def-0.
+      buildLocalReference: ({ $id }, _base, _fragment, index) =>
+        typeof $id === 'string' ? $id : `def-${index}`,
+    },
     openapi: {
       openapi: '3.1.0',
       info: { title: 'Casemate', description, version: VERSION },
@@ -147,10 +155,27 @@ async function plugins(app: FastifyInstance, options: ServerOptions): Promise<vo
   })
 }
 
+/** Strict: JSON.parse would keep the last of two members of one name, and round large numbers. */
+function readJson(
+  _request: FastifyRequest,
+  body: string | Buffer,
+  done: (error: Error | null, value?: unknown) => void,
+): void {
+  try {
+    done(null, parseJson(body, JSON_LIMITS))
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause)
+    done(new ApiError('BAD_REQUEST', `The body is no strict JSON: ${why}.`, {}, { cause }))
+  }
+}
+
 /** Builds one listener's application; it does not listen yet. */
 export async function buildServer(options: ServerOptions): Promise<FastifyInstance> {
   const app = create(options).withTypeProvider<TypeBoxTypeProvider>()
   app.setErrorHandler(onError)
+  app.addSchema(PROBLEM_SCHEMA)
+  app.removeContentTypeParser(['application/json', 'text/plain'])
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, readJson)
   await plugins(app, options)
   app.setNotFoundHandler({ preHandler: app.rateLimit() }, (_request, reply) =>
     answer(reply, notFound()),

@@ -12,8 +12,8 @@ const instant = Type.String({ format: 'date-time', description: 'RFC 3339, UTC' 
 const words = (values: readonly string[]): TSchema =>
   Type.Union(values.map((value) => Type.Literal(value)))
 
-/** RFC 9457 problem document. */
-const problem: TSchema = Type.Object(
+/** RFC 9457 problem document; the server registers it, and every route refers to it. */
+export const PROBLEM: TSchema = Type.Object(
   {
     type: Type.String(),
     title: Type.String(),
@@ -23,9 +23,9 @@ const problem: TSchema = Type.Object(
     facts: Type.Record(Type.String(), Type.Unknown()),
     policies: Type.Array(Type.String(), { description: 'Policies that caused a refusal' }),
   },
-  closed,
+  { ...closed, $id: 'Problem', title: 'Problem' },
 )
-const problemAnswer = { 'application/problem+json': { schema: problem } }
+const problemAnswer = { 'application/problem+json': { schema: { $ref: 'Problem#' } } }
 
 /** Every route may answer a problem, and the document is the same everywhere. */
 export const PROBLEMS: Readonly<Record<'4xx' | '5xx', object>> = {

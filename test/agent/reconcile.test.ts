@@ -1,0 +1,174 @@
+/**
+ * What the agent makes of what its predecessor left. The store, the log and the tasks are the real
+ * ones; spawn's side is what it would say after each kind of crash.
+ */
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import type { Canonical } from '../../policy/canonical.ts'
+import { parseDigest, parsePodId, parseTenantId } from '../../policy/index.ts'
+import {
+  openTenants,
+  type PodState,
+  parseIdempotencyKey,
+  systemScope,
+  type Tenants,
+} from '../../tenants/index.ts'
+import { member, startAgent, type TestAgent } from './harness.ts'
+
+const POD = parsePodId('01890000-0000-7000-8000-000000000001')
+const ACME = systemScope(parseTenantId('acme'))
+const DIGEST = parseDigest(`sha256:${'a'.repeat(64)}`)
+const exit = { how: 'code', value: 3, guest_reported: true, cause: 'EXIT', text: null }
+
+const status = (state: 'running' | 'exited', pod: string = POD): Canonical => ({
+  pod,
+  tenant: 'acme',
+  spec: DIGEST,
+  pid: 4711,
+  state,
+  exit: state === 'exited' ? exit : null,
+})
+
+/** Leaves a pod in `state`, as an agent that was killed there would have. */
+async function leave(agent: TestAgent, state: PodState): Promise<void> {
+  await agent.end()
+  const tenants: Tenants = openTenants({
+    stateDir: agent.stateDir,
+    issuer: 'https://casemate.invalid/test-host',
+    audience: 'casemate:test-host',
+    now: Date.now,
+  })
+  await tenants.createPod(ACME, {
+    id: POD,
+    imageReference: 'registry.example/x:1',
+    request: { key: parseIdempotencyKey('k'), bodyDigest: DIGEST },
+  })
+  if (state !== 'requested') {
+    await tenants.reserve(ACME, POD, { vcpus: 1, memoryMib: 128, pods: 1 })
+    await tenants.movePod(ACME, POD, 'launching')
+  }
+  if (state === 'running' || state === 'exited') await tenants.movePod(ACME, POD, 'running')
+  if (state === 'exited') await tenants.movePod(ACME, POD, 'exited', { exit: { ...exit } })
+  await tenants.close()
+}
+
+interface Outcome {
+  readonly pod: unknown
+  /** Pods the tenant's quota says are running. */
+  readonly used: unknown
+  /** Types of the records about the pod. */
+  readonly records: readonly unknown[]
+  /** Operations spawn was asked for after the restart, without looking. */
+  readonly asked: readonly string[]
+}
+
+async function outcome(agent: TestAgent): Promise<Outcome> {
+  const pod = await agent.operator({ path: `/v1/tenants/acme/pods/${POD}` })
+  const tenant = await agent.operator({ path: '/v1/tenants/acme' })
+  const log = await agent.operator({ path: '/v1/audit/records' })
+  const entries = member(log.json, 'records')
+  assert.ok(Array.isArray(entries))
+  const looks = new Set(['list', 'describe', 'template'])
+  return {
+    pod: pod.json,
+    used: member(tenant.json, 'quotas', 'pods', 'used'),
+    records: entries
+      .map((entry: unknown) => member(entry, 'record'))
+      .filter((record) => member(record, 'launch_id') === POD)
+      .map((record) => member(record, 'type')),
+    asked: agent.spawn.requests
+      .map((request) => String(request['op']))
+      .filter((op) => !looks.has(op)),
+  }
+}
+
+suite('agent/reconcile', () => {
+  for (const state of ['requested', 'launching'] as const) {
+    test(`ends a pod that was ${state} when nothing of it runs, and frees its quota`, async (t) => {
+      const agent = await startAgent(t)
+      await agent.onboard('acme')
+      await leave(agent, state)
+      await agent.again()
+      const { pod, used, records, asked } = await outcome(agent)
+      assert.equal(member(pod, 'state'), 'failed')
+      assert.equal(member(pod, 'problem', 'code'), 'LAUNCH_FAILED')
+      assert.equal(used, 0)
+      assert.deepEqual(records, ['launch.orphaned'])
+      assert.deepEqual(asked, [])
+    })
+  }
+
+  test('writes down the end of a pod that ended while nobody looked', async (t) => {
+    const agent = await startAgent(t)
+    await agent.onboard('acme')
+    await leave(agent, 'running')
+    agent.spawn.answer('list', () => ({ ok: true, pods: [status('exited')] }))
+    agent.spawn.answer('forget', () => ({ ok: true }))
+    await agent.again()
+    const { pod, used, records, asked } = await outcome(agent)
+    assert.equal(member(pod, 'state'), 'exited')
+    assert.deepEqual(member(pod, 'exit'), exit)
+    assert.equal(used, 0)
+    assert.equal(records[0], 'launch.exited')
+    assert.equal(asked[0], 'forget')
+  })
+
+  test('says so when spawn has lost a running pod', async (t) => {
+    const agent = await startAgent(t)
+    await agent.onboard('acme')
+    await leave(agent, 'running')
+    await agent.again()
+    const { pod, used } = await outcome(agent)
+    assert.equal(member(pod, 'exit', 'cause'), 'SPAWN_LOST')
+    assert.equal(member(pod, 'exit', 'guest_reported'), false)
+    assert.equal(used, 0)
+  })
+
+  test('kills what runs and should not, and puts that on record', async (t) => {
+    const agent = await startAgent(t)
+    await agent.onboard('acme')
+    await leave(agent, 'exited')
+    agent.spawn.answer('list', () => ({ ok: true, pods: [status('running')] }))
+    agent.spawn.answer('kill', () => ({ ok: true }))
+    await agent.again()
+    const { records, asked } = await outcome(agent)
+    assert.deepEqual(asked, ['kill'])
+    assert.deepEqual(records, ['launch.orphaned'])
+  })
+
+  test('kills a pod that the store never heard of', async (t) => {
+    const agent = await startAgent(t)
+    await agent.onboard('acme')
+    await agent.end()
+    agent.spawn.answer('list', () => ({ ok: true, pods: [status('running')] }))
+    agent.spawn.answer('kill', () => ({ ok: true }))
+    await agent.again()
+    const asked = agent.spawn.requests.filter((request) => request['op'] === 'kill')
+    assert.deepEqual(asked, [{ op: 'kill', pod: POD }])
+  })
+
+  test('answers an interrupted request when it is sent again, and starts nothing for it', async (t) => {
+    const agent = await startAgent(t)
+    await agent.onboard('acme')
+    await leave(agent, 'launching')
+    await agent.again()
+    assert.ok(!agent.spawn.requests.some((request) => request['op'] === 'launch'))
+    const listed = await agent.operator({ path: '/v1/tenants/acme/pods' })
+    assert.equal(Object(member(listed.json, 'pods')).length, 1)
+  })
+
+  test('settles what was left once spawn can be asked', async (t) => {
+    const agent = await startAgent(t)
+    await agent.onboard('acme')
+    await leave(agent, 'launching')
+    agent.spawn.answer('list', () => ({ ok: false, code: 'SPAWN_STOPPED', message: 'not yet' }))
+    await agent.again()
+    const before = await agent.operator({ path: `/v1/tenants/acme/pods/${POD}` })
+    assert.equal(member(before.json, 'state'), 'launching')
+    agent.spawn.answer('list', () => ({ ok: true, pods: [] }))
+    const waited = await agent.operator({
+      path: `/v1/tenants/acme/pods/${POD}/wait?timeout_s=30`,
+    })
+    assert.equal(member(waited.json, 'state'), 'failed')
+  })
+})

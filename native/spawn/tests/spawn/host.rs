@@ -229,6 +229,18 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Spawn inherits a descriptor that survives exec, as whoever starts it may leave one: the jail must
+/// close it.
+fn leak_a_descriptor() {
+    static LEAKED: OnceLock<OwnedFd> = OnceLock::new();
+    LEAKED.get_or_init(|| {
+        // Above all numbers that the jail fills anyway.
+        let leak = rustix::io::fcntl_dupfd_cloexec(File::open("/dev/null").unwrap(), 100).unwrap();
+        rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
+        leak
+    });
+}
+
 /// The example `jail_probe`, which cargo builds beside the tests.
 fn probe() -> PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -238,6 +250,7 @@ fn probe() -> PathBuf {
 }
 
 fn start_process(path: &Path) -> (Child, std::thread::JoinHandle<String>) {
+    leak_a_descriptor();
     let mut process = Command::new(env!("CARGO_BIN_EXE_casemate-spawn"))
         .arg("--config")
         .arg(path)

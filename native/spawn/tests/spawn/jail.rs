@@ -131,7 +131,8 @@ fn status(pid: i32) -> BTreeMap<String, String> {
 #[test]
 fn the_host_sees_the_same_jail() {
     let Some(host) = host() else { return };
-    let (_, pid, _stream) = host.start(&["serve"]);
+    let (_, pid, stream) = host.start(&["serve"]);
+    assert_eq!(crate::client::read_exactly(&stream, 5), b"hello", "past its runtime's start");
     let status = status(pid);
     let uid = host.uid_base;
     assert_eq!(status["Uid"], format!("{uid}\t{uid}\t{uid}\t{uid}"));

@@ -65,39 +65,50 @@ async function prepare(world, show) {
   const references = Object.fromEntries(
     Object.entries(names).map(([what, name]) => [what, `${registry.host}/demo/${name}:1`]),
   )
-  const images = await show.step('build', 'build three images of busybox and a second layer', () =>
-    Object.fromEntries(
-      Object.entries(names).map(([what, name]) => [
-        what,
-        buildImage(path.join(folder, name), `the second layer of ${name}, over the first`),
-      ]),
-    ),
+  const images = await show.step(
+    'build',
+    'build three images: busybox and a second layer',
+    async () => {
+      const built = {}
+      for (const [what, name] of Object.entries(names)) {
+        const words = `the second layer of ${name}, over the first`
+        built[what] = await buildImage(path.join(folder, name), words)
+      }
+      return built
+    },
   )
-  await show.step('push', 'push them with skopeo', () => {
-    for (const [what, image] of Object.entries(images)) push(image, references[what])
+  await show.step('push', 'push them with skopeo', async () => {
+    for (const [what, image] of Object.entries(images)) await push(image, references[what])
   })
-  const insecure = ['--insecure-registry', registry.host]
-  const signed = await show.step('sign', 'sign two of them: casemate image sign --key', () =>
-    ['good', 'tampered'].map((what) => {
-      const command = casemate('-o', 'json', 'image', 'sign', ...insecure, '--key', keys.key)
-      return JSON.parse(must([...command, references[what]]))
-    }),
+  const sign = (what) => {
+    const key = ['--insecure-registry', registry.host, '--key', keys.key]
+    return must(casemate('-o', 'json', 'image', 'sign', ...key, references[what]))
+  }
+  const signer = await show.step(
+    'sign',
+    'sign two of them: casemate image sign --key',
+    async () => {
+      await sign('tampered')
+      return JSON.parse(await sign('good')).keyId
+    },
   )
   tamper(registry, images.tampered.layers[1])
   const tokenFile = path.join(folder, 'token')
   await show.step(
     'onboard',
     `onboard tenant ${TENANT}: untrusted, images signed by that key`,
-    () => {
+    async () => {
       const rule = path.join(folder, 'rule.json')
       writeFileSync(rule, JSON.stringify(ruleFor(registry.host, keys.pem)))
       const operator = asOperator(host)
-      must(casemate(...operator, 'tenant', 'create', TENANT, '--image-rule', rule))
-      const token = must(casemate(...operator, '-t', TENANT, 'token', 'issue', '--name', 'demo'))
+      await must(casemate(...operator, 'tenant', 'create', TENANT, '--image-rule', rule))
+      const token = await must(
+        casemate(...operator, '-t', TENANT, 'token', 'issue', '--name', 'demo'),
+      )
       writeFileSync(tokenFile, token, { mode: 0o600 })
     },
   )
-  return { references, images, signer: signed[0].keyId, access: asTenant(host, tokenFile) }
+  return { references, signer, access: asTenant(host, tokenFile) }
 }
 
 /** The main job: run it, and prove that it ran as the record says. */
@@ -109,13 +120,14 @@ async function mainJob(world, prepared, show) {
     () => run(casemate(...access, 'run', references.good)),
   )
   expect(ran.status === 0, 'the pod should have ended with 0', ran)
-  const pod = ask(access, 'ps').value.pods[0]
+  const listed = await ask(access, 'ps')
+  const [pod] = listed.value.pods
   const { record, isolation, facts } = pod
   const receipt = await show.step('receipt', 'verify the receipt of its record offline', () =>
     ask(access, 'audit', 'receipt', pod.id, '--verify', world.host.vkey),
   )
   expect(receipt.value?.verified === true, 'the receipt should verify', receipt)
-  const tenant = ask(access, 'tenant', 'show', TENANT).value
+  const { value: tenant } = await ask(access, 'tenant', 'show', TENANT)
   return {
     tenant: TENANT,
     trust: tenant.trust,

@@ -40,8 +40,8 @@ export const asTenant = (host, tokenFile) => [
 ]
 
 /** Runs the CLI and reads its JSON; the status comes with it, because refusals are JSON too. */
-export function ask(access, ...args) {
-  const { status, stdout, stderr } = run(casemate(...access, '-o', 'json', ...args))
+export async function ask(access, ...args) {
+  const { status, stdout, stderr } = await run(casemate(...access, '-o', 'json', ...args))
   let value = null
   try {
     value = JSON.parse(stdout)

@@ -3,7 +3,14 @@
  * An OCI layout (image-spec image-layout.md) written with tar and a few JSON files; skopeo pushes it.
  */
 import { createHash } from 'node:crypto'
-import { chmodSync, copyFileSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import path from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { must } from './processes.mjs'
@@ -64,17 +71,17 @@ function secondLayer(root, words) {
   file(root, 'etc/.wh.removed', '')
 }
 
-function layerOf(folder, fill) {
+async function layerOf(folder, fill) {
   mkdirSync(folder, { recursive: true })
   fill(folder)
   const tar = `${folder}.tar`
   const fixed = ['--sort=name', '--owner=0', '--group=0', '--numeric-owner', '--mtime=@0']
-  must(['tar', '--create', `--file=${tar}`, ...fixed, `--directory=${folder}`, '.'])
-  return must(['cat', tar], { encoding: 'buffer' })
+  await must(['tar', '--create', `--file=${tar}`, ...fixed, `--directory=${folder}`, '.'])
+  return readFileSync(tar)
 }
 
 /** Writes the image as an OCI layout into `folder`; returns the digest of its manifest and layers. */
-export function buildImage(folder, words) {
+export async function buildImage(folder, words) {
   const blobs = path.join(folder, 'blobs/sha256')
   mkdirSync(blobs, { recursive: true })
   const store = (bytes, mediaType) => {
@@ -83,8 +90,8 @@ export function buildImage(folder, words) {
     return { mediaType, digest, size: bytes.length }
   }
   const tars = [
-    layerOf(path.join(folder, 'first'), firstLayer),
-    layerOf(path.join(folder, 'second'), (root) => secondLayer(root, words)),
+    await layerOf(path.join(folder, 'first'), firstLayer),
+    await layerOf(path.join(folder, 'second'), (root) => secondLayer(root, words)),
   ]
   const layers = tars.map((tar) => store(gzipSync(tar), LAYER))
   const config = store(
@@ -110,8 +117,8 @@ export function buildImage(folder, words) {
 }
 
 /** Pushes with skopeo, byte for byte. */
-export function push(image, reference) {
+export async function push(image, reference) {
   const source = `oci:${image.folder}:demo`
   const exact = ['--preserve-digests', '--dest-tls-verify=false', '--insecure-policy']
-  must(['skopeo', 'copy', ...exact, source, `docker://${reference}`])
+  await must(['skopeo', 'copy', ...exact, source, `docker://${reference}`])
 }

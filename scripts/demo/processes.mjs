@@ -1,6 +1,8 @@
 /** Programs that the demo starts: some run to their end, some until the demo is over. */
-import { spawn, spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { createServer } from 'node:net'
+import { text } from 'node:stream/consumers'
 
 /** A program that failed: what it was called, how it ended, its last words. */
 export class Failed extends Error {
@@ -13,17 +15,21 @@ export class Failed extends Error {
   }
 }
 
-/** Runs to the end; returns { status, stdout, stderr }. */
-export function run(command, options = {}) {
+/** Runs to the end; resolves with { status, stdout, stderr }. What runs beside goes on meanwhile. */
+export async function run(command) {
   const [program, ...args] = command
-  const ended = spawnSync(program, args, { encoding: 'utf8', maxBuffer: 64 << 20, ...options })
-  if (ended.error !== undefined) throw ended.error
-  return { status: ended.status, stdout: ended.stdout, stderr: ended.stderr }
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  const [stdout, stderr, [status, signal]] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    once(child, 'close'),
+  ])
+  return { status: status ?? signal, stdout, stderr }
 }
 
-/** Runs to the end and returns what it printed. */
-export function must(command, options) {
-  const { status, stdout, stderr } = run(command, options)
+/** Runs to the end and resolves with what it printed. */
+export async function must(command) {
+  const { status, stdout, stderr } = await run(command)
   if (status !== 0) throw new Failed(command, status, stdout, stderr)
   return stdout
 }

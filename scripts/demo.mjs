@@ -6,7 +6,7 @@
  *   npm run -s demo -- --json                         one JSON object on standard output
  */
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
@@ -187,6 +187,8 @@ async function demo(options, show, ending) {
     options['state-dir'] ?? mkdtempSync(path.join(tmpdir(), 'casemate-demo-')),
   )
   mkdirSync(folder, { recursive: true })
+  // Signer, agent and worker are other users: they pass through this folder to their own.
+  chmodSync(folder, 0o711)
   if (options['state-dir'] === undefined && !options.keep) {
     ending.push(() => rmSync(folder, { recursive: true, force: true }))
   }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import {
+  chownSync,
   copyFileSync,
   cpSync,
   mkdirSync,
@@ -8,6 +9,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs'
 import path from 'node:path'
@@ -121,6 +123,30 @@ suite('audit under failing system calls', { skip: noTrace }, () => {
       await checkPromises(t, again, lines)
     })
   }
+})
+
+suite('audit without privilege', () => {
+  test('works for a user who owns nothing but the directory', async (t) => {
+    if (process.getuid?.() !== 0) {
+      t.skip('needs root, to be somebody else')
+      return
+    }
+    const directory = scratch(t)
+    const nobody = 65_534
+    chownSync(directory, nobody, nobody)
+    const ended = spawnSync(process.execPath, [child, directory, String(RECORDS)], {
+      encoding: 'utf8',
+      uid: nobody,
+      gid: nobody,
+    })
+    if (ended.error !== undefined && 'code' in ended.error && ended.error.code === 'EACCES') {
+      t.skip('another user may not run this Node')
+      return
+    }
+    assert.equal(ended.stdout.trimEnd().split('\n').at(-1), 'done', ended.stderr)
+    assert.equal(statSync(path.join(directory, 'log/wal')).uid, nobody)
+    await checkPromises(t, directory, ended.stdout.split('\n'))
+  })
 })
 
 suite('audit on a file that is taken away', () => {

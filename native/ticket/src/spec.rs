@@ -458,7 +458,8 @@ fn read_log(value: &Value) -> Result<u64, ShapeError> {
     let [access, role, size] = fields(value, "log", ["access", "role", "size"])?;
     constant(role, "descriptors.role", "log")?;
     constant(access, "descriptors.access", "read-write")?;
-    let size = integer(size, "log.size", 131_072..=1 << 30)?;
+    // A header block and at least two segments of 65536 bytes.
+    let size = integer(size, "log.size", 135_168..=1 << 30)?;
     if !size.is_multiple_of(BLOCK_SIZE) {
         return Err(wrong("log.size", "must be a multiple of 4096"));
     }

@@ -1,6 +1,7 @@
 /** The valid documents that the ticket vectors change one thing of. */
 import { sha256 } from '../../../audit/merkle.ts'
 import { type Signer, signerFromSeed } from '../../../audit/note.ts'
+import { RECORD_VERSION, type RecordBody } from '../../../audit/record.ts'
 import type { CanonicalObject } from '../../../policy/canonical.ts'
 
 export const key: Signer = signerFromSeed('casemate.example/log', Buffer.alloc(32, 1))
@@ -86,17 +87,75 @@ export const baseSpec: CanonicalObject = {
   },
 }
 
-export const baseRecord: CanonicalObject = {
-  v: 'casemate.audit/1',
+/** A whole record, so that Rust reads what audit/record.ts writes; the spec is put in by each case. */
+const intent = {
   type: 'launch.intent',
-  id: '01935c7e-8b3a-7cc1-9f00-000000000001',
-  time: '2026-11-24T12:00:00.000000Z',
   launch_id: LAUNCH,
   tenant: 'acme',
+  trust: 'untrusted',
+  actor: {
+    sub: 'deploy',
+    kind: 'tenant',
+    auth: { method: 'jwt', iss: 'casemate', jti: 'token-1', uid: null, src_ip: '192.0.2.7' },
+  },
+  image: {
+    ref: 'registry.example/web:1.2',
+    index: null,
+    manifest: digest('manifest'),
+    platform: 'linux/amd64',
+    verify: {
+      result: 'verified',
+      signers: [
+        {
+          key: digest('key'),
+          kind: 'cosign-key',
+          form: 'tag',
+          artifact: digest('artifact'),
+          verified: true,
+          reason: 'verified',
+        },
+      ],
+    },
+    config: digest('config'),
+    layers: [digest('layer 1'), digest('layer 2')],
+    root: sha256('root').toString('hex'),
+  },
+  policy: {
+    bundle: digest('policies'),
+    decision: 'allow',
+    determining: ['tenant.vm'],
+    reasons: ['trust=untrusted'],
+  },
+  isolation: {
+    level: 'vm',
+    kvm: 'software',
+    requested: null,
+    vmm: digest('vmm'),
+    filters: { control: digest('control'), io: digest('io'), vcpu: digest('vcpu') },
+    kernel: digest('kernel'),
+    cmdline: digest('console=ttyS0 panic=-1'),
+    init_root: sha256('root').toString('hex'),
+    template: { memory: digest('memory'), state: digest('state') },
+  },
+  spec: { digest: digest(''), size: 0 },
+  resources: {
+    vcpus: 1,
+    memory_mib: 128,
+    cpu_quota_percent: 100,
+    scratch_bytes: 1_073_741_824,
+    capabilities: ['CAP_CHOWN'],
+    env_names: ['PATH', 'GREETING'],
+  },
+  deadline: { boottime_ns: String(NOW + 25_000_000_000n) },
+} as const satisfies RecordBody
+
+export const baseRecord: CanonicalObject = {
+  v: RECORD_VERSION,
+  id: '01935c7e-8b3a-7cc1-9f00-000000000001',
+  time: '2026-11-24T12:00:00.000000Z',
   clock: { boot_id: BOOT, boottime_ns: String(NOW) },
   node: { id: NODE, agent: { version: '0.1.0', digest: null }, config: null },
-  isolation: { level: 'vm', kvm: 'software', requested: null },
-  deadline: { boottime_ns: String(NOW + 25_000_000_000n) },
+  ...intent,
 }
 
 export const baseContext: CanonicalObject = {

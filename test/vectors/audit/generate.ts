@@ -1,7 +1,8 @@
 /**
  * Writes test/vectors/audit/ticket/*.jcs: one valid launch ticket, and each single thing that can
  * be wrong with one, with the code it must be refused with. Rust (native/ticket) and TypeScript
- * read the same files, which are canonical JSON. Keys are fixed, so the files come out the same each time:
+ * read the same files, which are canonical JSON. Keys are fixed, so the files come out the same
+ * each time:
  *
  *   node test/vectors/audit/generate.ts
  */

@@ -11,8 +11,10 @@ const HEADER_BYTES = 8
 export const FRAME_PAYLOAD_MAX = 65_536
 /** The longest ERROR text, and so the longest payload the VMM may send: u16 code + text. */
 const INCOMING_PAYLOAD_MAX = 2 + 1024
-/** STDIN waiting to be written; above it the writer is told to wait. */
-const OUTGOING_BYTES_MAX = 1 << 20
+/** STDIN that waits for credit; above it the writer is told to wait. */
+const WAITING_BYTES_MAX = 1 << 20
+/** docs/formats.md section 7: no window ever holds more. */
+const CREDIT_BYTES_MAX = 65_536
 
 const kinds = {
   stdin: 3,
@@ -22,12 +24,15 @@ const kinds = {
   started: 66,
   exit: 69,
   error: 70,
+  credit: 71,
 } as const
 
 export type PodEvent =
   | { readonly kind: 'started'; readonly guestPid: number }
   | { readonly kind: 'exit'; readonly how: 'code' | 'signal' | 'oom'; readonly value: number }
   | { readonly kind: 'error'; readonly code: number; readonly text: string }
+  /** The app took so much of its standard input. */
+  | { readonly kind: 'credit'; readonly bytes: number }
 
 export class PodStreamError extends Error {
   override readonly name = 'PodStreamError'
@@ -42,6 +47,9 @@ const printable = (bytes: Buffer): string => bytes.toString('latin1').replace(/[
 function readEvent(kind: number, payload: Buffer): PodEvent {
   if (kind === kinds.started && payload.length === 4) {
     return { kind: 'started', guestPid: payload.readUInt32LE(0) }
+  }
+  if (kind === kinds.credit && payload.length === 4) {
+    return { kind: 'credit', bytes: payload.readUInt32LE(0) }
   }
   if (kind === kinds.exit && payload.length === 5) {
     const how = exitWays[payload.readUInt8(0)]
@@ -93,6 +101,8 @@ const u32 = (value: number): Buffer => {
 interface PodStreamEvents {
   /** What the guest says of its app, in the VMM's words. */
   event: [PodEvent]
+  /** Nothing waits; more standard input may be given. */
+  drain: []
   /** The stream is over; with the reason when it did not end by itself. */
   close: [PodStreamError | undefined]
 }
@@ -102,6 +112,10 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
   readonly #socket: Socket
   readonly #reader = new FrameReader()
   #failure: PodStreamError | undefined
+  #waiting: Buffer = Buffer.alloc(0)
+  #credit = 0
+  #ended = false
+  #eofSent = false
 
   constructor(fd: number) {
     super()
@@ -117,7 +131,10 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
 
   #take(bytes: Buffer): void {
     try {
-      for (const event of this.#reader.push(bytes)) this.emit('event', event)
+      for (const event of this.#reader.push(bytes)) {
+        if (event.kind === 'credit') this.#grant(event.bytes)
+        else this.emit('event', event)
+      }
     } catch (cause) {
       if (!(cause instanceof PodStreamError)) throw cause
       this.#failure = cause
@@ -125,16 +142,43 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
     }
   }
 
-  /** Sends standard input; false means: wait for `drained` before sending more. */
+  /**
+   * Takes standard input; it leaves as the app takes it. False means: wait for 'drain' before giving
+   * more, or it is held here.
+   */
   stdin(bytes: Buffer): boolean {
-    for (let at = 0; at < bytes.length; at += FRAME_PAYLOAD_MAX) {
-      this.#socket.write(frame(kinds.stdin, bytes.subarray(at, at + FRAME_PAYLOAD_MAX)))
-    }
-    return this.#socket.writableLength < OUTGOING_BYTES_MAX
+    this.#waiting = Buffer.concat([this.#waiting, bytes])
+    this.#flush()
+    return this.#waiting.length < WAITING_BYTES_MAX
   }
 
+  /** No more standard input, after what was given. */
   stdinEof(): void {
+    this.#ended = true
+    this.#flush()
+  }
+
+  /** Sends what the credit allows: the VMM takes more for an attack and ends the stream. */
+  #flush(): void {
+    while (this.#credit > 0 && this.#waiting.length > 0) {
+      const part = this.#waiting.subarray(0, Math.min(this.#credit, FRAME_PAYLOAD_MAX))
+      this.#socket.write(frame(kinds.stdin, part))
+      this.#credit -= part.length
+      this.#waiting = this.#waiting.subarray(part.length)
+    }
+    if (this.#waiting.length > 0) return
+    this.emit('drain')
+    if (!this.#ended || this.#eofSent) return
+    this.#eofSent = true
     this.#socket.write(frame(kinds.stdinEof, Buffer.alloc(0)))
+  }
+
+  #grant(bytes: number): void {
+    if (this.#credit + bytes > CREDIT_BYTES_MAX) {
+      throw new PodStreamError('the guest granted more standard input than a window holds')
+    }
+    this.#credit += bytes
+    this.#flush()
   }
 
   signal(number: number): void {
@@ -144,17 +188,6 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
   /** TERM now, KILL after `timeoutMs`; both by the guest's init. */
   stop(timeoutMs: number): void {
     this.#socket.write(frame(kinds.stop, u32(timeoutMs)))
-  }
-
-  /** Resolves when what was written has left. */
-  drained(): Promise<void> {
-    if (this.#socket.writableLength === 0 || this.#socket.destroyed) return Promise.resolve()
-    return new Promise((resolve) => {
-      this.#socket.once('drain', resolve)
-      this.#socket.once('close', () => {
-        resolve()
-      })
-    })
   }
 
   /** Whether 'close' was emitted, or is about to be. */

@@ -24,9 +24,9 @@ const ANSWER_BYTES_MAX = 1 << 20
 const PODS_MAX = 4096
 const ANSWER_MS = 10_000
 /** A launch clones, jails and checks digests of whole files on a busy host. */
-const LAUNCH_MS = 60_000
-/** A template boots a guest once; software KVM takes its time. */
-const TEMPLATE_MS = 600_000
+const LAUNCH_MS = 600_000
+/** A template boots a guest once; software KVM takes its time, and spawn ends it in its own. */
+const TEMPLATE_MS = 3_600_000
 
 export class SpawnError extends Error {
   override readonly name = 'SpawnError'

@@ -25,6 +25,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   BODY_TOO_LARGE: EXIT.usage,
   CAPABILITY_NOT_PERMITTED: EXIT.denied,
   FORBIDDEN: EXIT.authentication,
+  HOST_FULL: EXIT.capacity,
   IDEMPOTENCY_IN_FLIGHT: EXIT.conflict,
   IDEMPOTENCY_KEY_MISSING: EXIT.usage,
   IDEMPOTENCY_KEY_REUSED: EXIT.conflict,

@@ -49,12 +49,13 @@ const bodyOf = (image: string, args: readonly string[], options: RunOptions): ob
 export function exitCodeOfPod(exit: unknown): number {
   const value = Number(field(exit, 'value'))
   const how = field(exit, 'how')
-  const cause = field(exit, 'cause')
+  const text = field(exit, 'text')
   if (how === 'code') return value
   if (how === 'signal') return 128 + value
   if (how === 'oom') return 137
-  if (cause === 'APP_NOT_FOUND') return 127
-  return cause === 'APP_NOT_EXECUTABLE' ? 126 : EXIT.notRun
+  // The VMM's sentence about APP_START begins with guest-init's own code.
+  if (text.startsWith('APP_NOT_FOUND')) return 127
+  return text.startsWith('APP_NOT_EXECUTABLE') ? 126 : EXIT.notRun
 }
 
 /** The pod when it has ended; asks again for as long as it takes. */

@@ -14,12 +14,29 @@ import { actorOf, denied, imageFacts, refusalFacts, unresolvedImage } from './re
 
 const MESSAGE_CHARACTERS_MAX = 1024
 
+/** What spawn says when it has no room, rather than something against this launch. */
+const full = new Set([
+  'HOST_FULL',
+  'HOST_RESOURCES',
+  'SPAWN_BUSY',
+  'WORKERS_BUSY',
+  'PODS_NOT_FORGOTTEN',
+])
+
 function shownOf(error: unknown): PublicError {
   if (error instanceof SpecError) {
     return new ApiError('BAD_REQUEST', error.message, {}, { cause: error })
   }
   if (!(error instanceof SpawnError)) return publicError(error)
   if (error.code === 'SPAWN_UNREACHABLE') return spawnUnavailable(error)
+  if (full.has(error.code)) {
+    const sentence = 'This host has no room for another pod now. Try again later.'
+    return new ApiError('HOST_FULL', sentence, { spawn: error.code }, { cause: error })
+  }
+  if (error.code === 'KVM_UNAVAILABLE') {
+    const sentence = `This host has no usable KVM, and nothing weaker is started instead. ${error.message}`
+    return new Refusal('ISOLATION_UNAVAILABLE', sentence, { spawn: error.code })
+  }
   const sentence = `The pod could not be started (${error.code}): ${error.message}`
   return new ApiError('LAUNCH_FAILED', sentence, { spawn: error.code }, { cause: error })
 }

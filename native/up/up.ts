@@ -10,7 +10,7 @@ import { execFileSync } from 'node:child_process'
 import { accessSync, constants, statSync } from 'node:fs'
 import path from 'node:path'
 import { type Accounts, ensureAccounts } from './accounts.ts'
-import { readArtifacts } from './artifacts.ts'
+import { type Artifacts, readArtifacts } from './artifacts.ts'
 import { asUser, type Child, startChild } from './child.ts'
 import { makeFolders, nodeId, type Settings, writeConfiguration } from './configuration.ts'
 import type { Layout } from './layout.ts'
@@ -76,13 +76,31 @@ function nodeProgramOf(checkout: string, code: string): string {
   return program
 }
 
-async function startSigner(
-  plan: UpPlan,
-  accounts: Accounts,
-  node: string,
-  program: string,
-): Promise<Child> {
-  const { layout } = plan
+/** What the processes are started with, once everything around them is in place. */
+export interface Host {
+  readonly layout: Layout
+  readonly settings: Settings
+  readonly accounts: Accounts
+  readonly artifacts: Artifacts
+  readonly node: string
+  /** Node where every user finds it. */
+  readonly program: string
+}
+
+/** Users, folders, and the code where the processes see it. Needs a mount namespace of its own. */
+export function prepareHost({ layout, settings, checkout }: UpPlan): Host {
+  const accounts = ensureAccounts()
+  makeFolders(layout, accounts)
+  mountCode(checkout, layout.code)
+  const program = nodeProgramOf(checkout, layout.code)
+  const artifacts = readArtifacts(checkout, layout.code)
+  accessSync(artifacts.spawn, constants.X_OK)
+  return { layout, settings, accounts, artifacts, node: nodeId(layout), program }
+}
+
+/** Starts the signer, and writes the configuration of the others, which trusts its key. */
+export async function startSigner(host: Host): Promise<Child> {
+  const { layout, settings, accounts, artifacts, node, program } = host
   const options = {
     socket: layout.signerSocket,
     keys: layout.signerState,
@@ -92,12 +110,35 @@ async function startSigner(
   }
   const flags = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value])
   const command = [program, `${layout.code}/audit/signer/main.ts`, ...flags]
-  return await startChild({
+  const signer = await startChild({
     name: 'signer',
     // A network namespace with nothing in it: the key can leave through no socket.
     command: ['unshare', '--net', '--', ...asUser(accounts.signer, [accounts.agent.gid], command)],
     ready: 'ready ',
     logFile: path.join(layout.logs, 'signer.log'),
+  })
+  const parts = { layout, accounts, artifacts, settings, node, vkey: signer.said }
+  writeConfiguration({ ...parts, nodeProgram: program })
+  return signer
+}
+
+export async function startSpawn({ layout, artifacts }: Host): Promise<Child> {
+  const command = [artifacts.spawn, '--config', layout.spawnConfig]
+  return await startChild({
+    name: 'spawn',
+    command: ['setpriv', '--pdeathsig=TERM', '--', ...command],
+    ready: 'casemate-spawn: ready',
+    logFile: path.join(layout.logs, 'spawn.log'),
+  })
+}
+
+export async function startAgent({ layout, accounts, program }: Host): Promise<Child> {
+  const command = [program, `${layout.code}/agent/main.ts`, '--config', layout.agentConfig]
+  return await startChild({
+    name: 'agent',
+    command: asUser(accounts.agent, [], command),
+    ready: 'ready',
+    logFile: path.join(layout.logs, 'agent.log'),
   })
 }
 
@@ -109,14 +150,8 @@ function watchFor(children: readonly Child[]): Promise<string> {
 
 /** Starts all three. What was started is ended again when one of them does not come up. */
 export async function up(plan: UpPlan): Promise<Running> {
-  const { layout, settings, checkout, tell } = plan
-  const accounts = ensureAccounts()
-  makeFolders(layout, accounts)
-  mountCode(checkout, layout.code)
-  const program = nodeProgramOf(checkout, layout.code)
-  const artifacts = readArtifacts(checkout, layout.code)
-  accessSync(artifacts.spawn, constants.X_OK)
-  const node = nodeId(layout)
+  const { layout, tell } = plan
+  const host = prepareHost(plan)
   const children: Child[] = []
   const end = async (): Promise<void> => {
     for (const child of children.toReversed()) {
@@ -125,36 +160,12 @@ export async function up(plan: UpPlan): Promise<Running> {
     }
   }
   try {
-    const signer = await startSigner(plan, accounts, node, program)
+    const signer = await startSigner(host)
     children.push(signer)
     tell(`signer  ready, key ${signer.said}`)
-    const parts = { layout, accounts, artifacts, settings, node, vkey: signer.said }
-    writeConfiguration({ ...parts, nodeProgram: program })
-    children.push(
-      await startChild({
-        name: 'spawn',
-        command: [
-          'setpriv',
-          '--pdeathsig=TERM',
-          '--',
-          artifacts.spawn,
-          '--config',
-          layout.spawnConfig,
-        ],
-        ready: 'casemate-spawn: ready',
-        logFile: path.join(layout.logs, 'spawn.log'),
-      }),
-    )
+    children.push(await startSpawn(host))
     tell(`spawn   ready, ${layout.spawnSocket}`)
-    const agent = [program, `${layout.code}/agent/main.ts`, '--config', layout.agentConfig]
-    children.push(
-      await startChild({
-        name: 'agent',
-        command: asUser(accounts.agent, [], agent),
-        ready: 'ready',
-        logFile: path.join(layout.logs, 'agent.log'),
-      }),
-    )
+    children.push(await startAgent(host))
     tell(`agent   ready, ${path.join(layout.agentRun, 'agent.sock')}`)
     return { children, failed: watchFor(children), end }
   } catch (error) {

@@ -1,7 +1,13 @@
 /** Frames between agent and VMM: cut anywhere, they are the same; anything else ends the stream. */
 import assert from 'node:assert/strict'
-import { suite, test } from 'node:test'
-import { FrameReader, type PodEvent } from '../../native/pod-stream.ts'
+import { once } from 'node:events'
+import { createServer, type Socket } from 'node:net'
+import path from 'node:path'
+import { suite, type TestContext, test } from 'node:test'
+import { exchange } from '../../native/addon.ts'
+import { FrameReader, type PodEvent, PodStream } from '../../native/pod-stream.ts'
+import { frameOf } from './fd-answer.ts'
+import { temporary } from './temporary.ts'
 
 function frame(kind: number, payload: Buffer, odd: readonly number[] = [0, 0, 0]): Buffer {
   const header = Buffer.from([kind, ...odd, 0, 0, 0, 0])
@@ -12,15 +18,17 @@ function frame(kind: number, payload: Buffer, odd: readonly number[] = [0, 0, 0]
 const started = frame(66, Buffer.from([7, 0, 0, 0]))
 const error = frame(70, Buffer.from([1, 0, ...Buffer.from('no \u001b[31msuch\nfile')]))
 const exit = frame(69, Buffer.from([1, 9, 0, 0, 0]))
+const credit = frame(71, Buffer.from([0, 0, 1, 0]))
 const events: readonly PodEvent[] = [
   { kind: 'started', guestPid: 7 },
   { kind: 'error', code: 1, text: 'no ?[31msuch?file' },
   { kind: 'exit', how: 'signal', value: 9 },
+  { kind: 'credit', bytes: 65_536 },
 ]
 
 suite('native/pod-stream', () => {
   test('reads the same events however the bytes are cut', () => {
-    const bytes = Buffer.concat([started, error, exit])
+    const bytes = Buffer.concat([started, error, exit, credit])
     for (let size = 1; size <= bytes.length; size += 1) {
       const reader = new FrameReader()
       const found: PodEvent[] = []
@@ -49,5 +57,73 @@ suite('native/pod-stream', () => {
   test('refuses a length that it would have to hold, before the bytes come', () => {
     const header = Buffer.from([70, 0, 0, 0, 0xff, 0xff, 0, 0])
     assert.throws(() => new FrameReader().push(header), { code: 'POD_STREAM_PROTOCOL' })
+  })
+})
+
+/** A pod stream and the VMM's end of it. */
+async function streamPair(t: TestContext): Promise<{ stream: PodStream; vmm: Socket }> {
+  const place = path.join(temporary(t), 'stream.sock')
+  const server = createServer().listen(place)
+  t.after(() => server.close())
+  const connected: Promise<Socket[]> = once(server, 'connection')
+  const answer = exchange(place, frameOf({ op: 'adopt' }), [], {
+    answerMax: 64,
+    fdsMax: 0,
+    timeoutMs: 10_000,
+    keepOpen: true,
+  })
+  const [vmm] = await connected
+  assert.ok(vmm !== undefined)
+  t.after(() => vmm.destroy())
+  await once(vmm, 'readable')
+  vmm.read()
+  vmm.write(frameOf({ ok: true }))
+  const stream = new PodStream((await answer).connection)
+  t.after(() => stream.close())
+  return { stream, vmm }
+}
+
+/** Payload bytes of STDIN frames, and whether STDIN_EOF came. */
+async function takeStdin(vmm: Socket, bytes: number): Promise<{ taken: number; eof: boolean }> {
+  let held = Buffer.alloc(0)
+  let [taken, eof] = [0, false]
+  for (;;) {
+    if (bytes === 0 ? eof : taken >= bytes) return { taken, eof }
+    const chunk: unknown = vmm.read()
+    if (chunk === null) await once(vmm, 'readable')
+    else held = Buffer.concat([held, chunk as Buffer])
+    while (held.length >= 8 && held.length >= 8 + held.readUInt32LE(4)) {
+      const length = held.readUInt32LE(4)
+      if (held.readUInt8(0) === 3) taken += length
+      if (held.readUInt8(0) === 4) eof = true
+      held = held.subarray(8 + length)
+    }
+  }
+}
+
+suite('native/pod-stream standard input', () => {
+  test('leaves as the app takes it, and its end after all of it', async (t) => {
+    const { stream, vmm } = await streamPair(t)
+    assert.equal(stream.stdin(Buffer.alloc(100_000)), true)
+    stream.stdinEof()
+    vmm.write(credit)
+    assert.deepEqual(await takeStdin(vmm, 65_536), { taken: 65_536, eof: false })
+    vmm.write(credit)
+    const rest = await takeStdin(vmm, 100_000 - 65_536)
+    assert.equal(rest.taken, 100_000 - 65_536)
+    if (!rest.eof) assert.equal((await takeStdin(vmm, 0)).eof, true)
+  })
+
+  test('says when enough is waiting', async (t) => {
+    const { stream } = await streamPair(t)
+    assert.equal(stream.stdin(Buffer.alloc(1 << 20)), false)
+  })
+
+  test('ends when the guest grants more than a window', async (t) => {
+    const { stream, vmm } = await streamPair(t)
+    const closed = once(stream, 'close')
+    vmm.write(Buffer.concat([credit, credit]))
+    const [failure] = await closed
+    assert.match(String(failure), /more standard input than a window/u)
   })
 })

@@ -148,18 +148,18 @@ async function mainJob(world, prepared, show) {
 /** Three launches that must not happen, each for its own reason. */
 async function refusals({ references, access }, show) {
   const wanted = [
-    ['unsigned', 'IMAGE_UNSIGNED', ['run', '-d', references.unsigned]],
-    ['tampered', 'IMAGE_DIGEST_MISMATCH', ['run', '-d', references.tampered]],
-    [
-      'container',
-      'ISOLATION_NOT_PERMITTED',
-      ['run', '-d', '--isolation', 'container', references.good],
-    ],
+    { what: 'unsigned', code: 'IMAGE_UNSIGNED', asked: [references.unsigned] },
+    { what: 'tampered', code: 'IMAGE_DIGEST_MISMATCH', asked: [references.tampered] },
+    {
+      what: 'container',
+      code: 'ISOLATION_NOT_PERMITTED',
+      asked: ['--isolation', 'container', references.good],
+    },
   ]
   const refused = []
-  for (const [what, code, command] of wanted) {
+  for (const { what, code, asked } of wanted) {
     const answer = await show.step(`refuse_${what}`, `refused: ${what}`, () =>
-      ask(access, ...command),
+      ask(access, 'run', '-d', ...asked),
     )
     expect(answer.value?.code === code, `${what} should be refused with ${code}`, answer)
     show.line(`      ${answer.value.code}: ${answer.value.detail}`)
@@ -168,13 +168,13 @@ async function refusals({ references, access }, show) {
   return refused
 }
 
-function nextCommands({ host, folder }) {
+function nextCommands({ host, folder }, image) {
   const cli = 'npm run -s casemate --'
   const operator = `--socket ${host.socket}`
   const tenant = `--url ${host.url} --ca ${host.ca} --token-file ${path.join(folder, 'token')}`
   return [
     `${cli} ${tenant} ps`,
-    `${cli} ${tenant} run ${'<image>'} -- /bin/sh -c 'cat /proc/cpuinfo'`,
+    `${cli} ${tenant} run ${image} -- /bin/sh -c 'cat /proc/cpuinfo'`,
     `${cli} ${operator} audit show`,
     `${cli} audit verify ${host.log} --vkey ${host.vkey}`,
     `${cli} ${operator} doctor`,
@@ -245,7 +245,7 @@ try {
   else summary(show, result)
   if (options.keep) {
     show.line('\neverything is left running; try:')
-    for (const command of nextCommands(world)) show.line(`  ${command}`)
+    for (const command of nextCommands(world, result.image)) show.line(`  ${command}`)
     show.line('Ctrl-C ends it')
     await new Promise((resolve) => process.once('SIGINT', resolve).once('SIGTERM', resolve))
   }

@@ -12,8 +12,14 @@ export const casemate = (...args) => [process.execPath, cli, ...args]
 export async function startHost({ stateDir, runDir, httpsPort, registry }) {
   const command = casemate(
     'up',
-    ...['--state-dir', stateDir, '--run-dir', runDir],
-    ...['--https-port', String(httpsPort), '--insecure-registry', registry],
+    '--state-dir',
+    stateDir,
+    '--run-dir',
+    runDir,
+    '--https-port',
+    String(httpsPort),
+    '--insecure-registry',
+    registry,
     '--allow-software-kvm',
   )
   const running = await start(command, (line) => line === 'casemate is up')

@@ -63,14 +63,22 @@ export async function removeDurable(file: string): Promise<void> {
 
 const ZEROS = Buffer.alloc(1_048_576)
 
-/** Makes a file of `size` zero bytes, allocated and durable, and leaves it open for writing. */
-export async function preallocate(file: string, size: number): Promise<FileHandle> {
+/**
+ * Makes a file of `size` bytes, `start` and then zeros, allocated and durable, and leaves it open
+ * for writing.
+ */
+export async function preallocate(
+  file: string,
+  size: number,
+  start: Buffer = Buffer.alloc(0),
+): Promise<FileHandle> {
   const handle = await open(file, 'wx+', 0o600)
   try {
     for (let at = 0; at < size; at += ZEROS.length) {
       // oxlint-disable-next-line no-await-in-loop
       await handle.write(ZEROS, 0, Math.min(ZEROS.length, size - at), at)
     }
+    await handle.write(start, 0, start.length, 0)
     await handle.sync()
     await syncDirectory(path.dirname(file))
   } catch (error) {
@@ -78,4 +86,16 @@ export async function preallocate(file: string, size: number): Promise<FileHandl
     throw error
   }
   return handle
+}
+
+/** Gives an open file another name, durably; closes it when that fails. */
+export async function renameOpen(handle: FileHandle, from: string, to: string): Promise<void> {
+  try {
+    await handle.sync()
+    await rename(from, to)
+    await syncDirectory(path.dirname(to))
+  } catch (error) {
+    await handle.close()
+    throw error
+  }
 }

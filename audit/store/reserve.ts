@@ -3,8 +3,7 @@
  * full or failed. One preallocated segment in the log's own format; what is in it is appended to
  * the log when that is opened next.
  */
-import { type FileHandle, open, readFile, rename, rm, stat } from 'node:fs/promises'
-import path from 'node:path'
+import { type FileHandle, open, readFile, rm, stat } from 'node:fs/promises'
 import { AuditUnavailable } from '../errors.ts'
 import { AuditCorrupt } from '../tiles.ts'
 import {
@@ -16,7 +15,7 @@ import {
   type SegmentStart,
   scanSegment,
 } from '../wal-format.ts'
-import { preallocate, syncDirectory } from './durable.ts'
+import { preallocate, renameOpen } from './durable.ts'
 
 export const RESERVE_BYTES = 4_194_304
 const START: SegmentStart = { index: 0, chain: CHAIN_START }
@@ -111,10 +110,7 @@ export class Reserve {
 async function create(file: string, size: number): Promise<FileHandle> {
   const temporary = `${file}.new`
   await rm(temporary, { force: true })
-  const handle = await preallocate(temporary, size)
-  await handle.write(encodeSegment(START), 0, BLOCK_BYTES, 0)
-  await handle.sync()
-  await rename(temporary, file)
-  await syncDirectory(path.dirname(file))
+  const handle = await preallocate(temporary, size, encodeSegment(START))
+  await renameOpen(handle, temporary, file)
   return handle
 }

@@ -2,8 +2,7 @@
  * The write-ahead log on disk: the only thing an append waits for. Segments are allocated in full
  * before use, so that an append is one pwrite and one fdatasync and needs no space.
  */
-import { constants } from 'node:fs'
-import { type FileHandle, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { type FileHandle, open, readdir, readFile, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { AuditUnavailable } from '../errors.ts'
 import { AuditCorrupt } from '../tiles.ts'
@@ -18,7 +17,7 @@ import {
   type SegmentStart,
   scanSegment,
 } from '../wal-format.ts'
-import { makeDirectory, preallocate, removeDurable, syncDirectory } from './durable.ts'
+import { makeDirectory, preallocate, removeDurable, renameOpen } from './durable.ts'
 
 export const SEGMENT_BYTES = 16_777_216
 const SPARE = 'spare'
@@ -248,12 +247,9 @@ async function createSegment(
     () => false,
   )
   if (!usable) await rm(spare, { force: true })
-  const handle = usable
-    ? await open(spare, constants.O_RDWR)
-    : await preallocate(spare, place.segmentBytes)
+  if (!usable) await (await preallocate(spare, place.segmentBytes)).close()
+  const handle = await open(spare, 'r+')
   await writeAt(handle, encodeSegment(start), 0)
-  await handle.sync()
-  await rename(spare, file)
-  await syncDirectory(place.directory)
+  await renameOpen(handle, spare, file)
   return { handle, segment: { file, index: start.index } }
 }

@@ -3,6 +3,7 @@ import { cpSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } 
 import path from 'node:path'
 import { suite, test } from 'node:test'
 import { openAuditLog, RECORD_BYTES_MAX, verifyLog, verifyReceipt } from '../../audit/index.ts'
+import { Wal } from '../../audit/store/wal.ts'
 import { isCanonicalObject, parseCanonical } from '../../policy/canonical.ts'
 import { note, ORIGIN, open, prepare } from './harness.ts'
 
@@ -161,6 +162,40 @@ suite('audit/open', () => {
     await assert.rejects(second.close())
   })
 
+  test('refuses a log of the size that was signed and with another record', async (t) => {
+    const { options, directory } = await prepare(t)
+    await (await open(t, options)).close()
+    const fork = path.join(directory, 'fork')
+    cpSync(options.directory, fork, { recursive: true })
+    const log = await open(t, options)
+    await log.append(note(1))
+    await log.close()
+    const { wal } = await Wal.open(path.join(fork, 'wal'), 1)
+    await wal.append([Buffer.from('{}')])
+    await wal.close()
+    const forked = { ...options, directory: fork }
+    await assert.rejects(openAuditLog(forked), {
+      code: 'AUDIT_ROLLBACK',
+      message: /not those that/u,
+    })
+  })
+
+  test('refuses a write-ahead log that somebody wrote anew', async (t) => {
+    const { options } = await prepare(t)
+    const log = await open(t, options)
+    await log.append(note(1))
+    await log.close()
+    const directory = path.join(options.directory, 'wal')
+    rmSync(directory, { recursive: true })
+    const { wal } = await Wal.open(directory, 0)
+    await wal.append([Buffer.from('{}'), Buffer.from('{}')])
+    await wal.close()
+    await assert.rejects(openAuditLog(options), {
+      code: 'AUDIT_CORRUPT',
+      message: /record 0 is not/u,
+    })
+  })
+
   test('refuses a signer that lost its memory, and one with another key', async (t) => {
     const { options } = await prepare(t)
     const log = await open(t, options)
@@ -226,10 +261,13 @@ suite('audit/open', () => {
     const wal = path.join(options.directory, 'wal')
     const file = path.join(wal, readdirSync(wal)[0] ?? '')
     const bytes = readFileSync(file)
-    bytes.write('CMWB torn', 8192)
+    // Several blocks, so that the next record does not happen to write over all of it.
+    bytes.fill('CMWB torn', 8192, 8192 + 20_000)
     writeFileSync(file, bytes)
     const again = await open(t, options)
     assert.equal(again.size, 2)
     assert.equal(typeOf((await again.read(1)).bytes), 'log.recovered')
+    await again.close()
+    assert.equal((await open(t, options)).size, 2)
   })
 })

@@ -11,8 +11,10 @@ import {
 import path from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { openAuditLog, verifyLog } from '../../audit/index.ts'
+import { leafHash } from '../../audit/merkle.ts'
 import { checkpointText, signerFromSeed, signNote } from '../../audit/note.ts'
 import { parseReceipt } from '../../audit/receipt.ts'
+import { decodeBundle, encodeBundle } from '../../audit/tiles.ts'
 import { scanSegment } from '../../audit/wal-format.ts'
 import { note, open, type Place, prepare } from './harness.ts'
 
@@ -98,6 +100,21 @@ suite('audit/verify on a log that was tampered with', () => {
     assert.equal(report.exitCode, 1)
     assert.equal(report.problems[0]?.index, 5)
     assert.equal(report.verified, 9)
+  })
+
+  test('notices a record that was changed together with its tile', async (t) => {
+    const { place } = await fill(t, 9)
+    const tiles = path.join(place.options.directory, 'public/tile')
+    const bundle = path.join(tiles, 'entries/000.p/10')
+    const entries = decodeBundle(readFileSync(bundle)) ?? []
+    const changed = entries.map((entry) =>
+      Buffer.from(entry.toString('latin1').replace('"pid":4', '"pid":5'), 'latin1'),
+    )
+    writeFileSync(bundle, encodeBundle(changed))
+    writeFileSync(path.join(tiles, '0/000.p/10'), Buffer.concat(changed.map(leafHash)))
+    const report = await verifyLog(place.options.directory, [place.vkey])
+    assert.equal(report.exitCode, 1)
+    assert.match(report.problems[0]?.message ?? '', /not the root of these records/u)
   })
 
   test('says incomplete, not tampered, of what is missing', async (t) => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { Wal } from '../../audit/store/wal.ts'
@@ -166,6 +166,17 @@ suite('audit/store/wal', () => {
     assert.equal(again.nextIndex, 80)
     assert.ok(recovered.from > 0)
     await again.close()
+  })
+
+  test('stays closed after a failure that is over', async (t) => {
+    const directory = await fill(t, 1)
+    const { wal } = await Wal.open(directory, 0, SEGMENT)
+    const [file = ''] = segmentsOf(directory)
+    renameSync(file, `${file}.away`)
+    await assert.rejects(wal.append([entryOf(2)]), { code: 'AUDIT_UNAVAILABLE' })
+    renameSync(`${file}.away`, file)
+    await assert.rejects(wal.append([entryOf(2)]), { code: 'AUDIT_UNAVAILABLE', errno: 'ENOENT' })
+    await wal.close()
   })
 
   test('is not begun anew where records are known to have been', async (t) => {

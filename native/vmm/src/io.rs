@@ -27,8 +27,8 @@ const TOKEN_STREAM: u64 = TOKEN_WAKE + 1;
 const EVENTS: usize = 16;
 /// Bytes of a template's boot log that a failure's text ends with.
 const LAST_WORDS: usize = 140;
-/// Between EXIT and power-off: the guest unmounts; longer and it is switched off.
-const POWER_OFF_WAIT: Duration = Duration::from_secs(10);
+/// Between EXIT and power-off: the guest unmounts; longer and it is switched off. Spawn waits a second longer.
+const POWER_OFF_WAIT: Duration = Duration::from_secs(4);
 
 /// What the control thread has for the I/O thread; written under the lock, then the board is woken.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! The I/O thread: queues of the devices, the control pipe, the pod's log and stream.
 
-use super::{Allow, PROT_EXEC, is, lacks};
+use super::{Allow, MAP_PRIVATE_ANONYMOUS, PROT_EXEC, has, is, is_size, lacks};
 
 /// `FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG`, the form the standard library waits with.
 const FUTEX_WAIT_PRIVATE: u64 = 137;
@@ -20,7 +20,7 @@ pub(super) const LIST: &[Allow] = &[
     plain(libc::SYS_read, "clear an eventfd"),
     Allow {
         call: libc::SYS_write,
-        when: &[is(2, 8)],
+        when: &[is_size(2, 8)],
         why: "raise an interrupt or wake a thread through an eventfd",
     },
     plain(libc::SYS_recvfrom, "frames from the agent"),
@@ -47,7 +47,7 @@ pub(super) const LIST: &[Allow] = &[
     },
     Allow {
         call: libc::SYS_mmap,
-        when: &[lacks(2, PROT_EXEC), is(4, u64::MAX)],
+        when: &[lacks(2, PROT_EXEC), has(3, MAP_PRIVATE_ANONYMOUS)],
         why: "grow the heap, anonymous memory only",
     },
     plain(libc::SYS_munmap, "shrink the heap"),

@@ -131,8 +131,14 @@ fn condition(when: &When) -> Result<SeccompCondition, seccompiler::BackendError>
     SeccompCondition::new(when.argument, SeccompCmpArgLen::Qword, operator, when.value)
 }
 
-/// The argument equals `value` in all 64 bits.
+/// The argument equals `value` where the kernel takes an `int`: it reads the low 32 bits, and callers may leave
+/// anything in the others.
 const fn is(argument: u8, value: u64) -> When {
+    When { argument, mask: 0xffff_ffff, value }
+}
+
+/// The argument equals `value` where the kernel takes a `size_t`.
+const fn is_size(argument: u8, value: u64) -> When {
     When { argument, mask: u64::MAX, value }
 }
 
@@ -148,6 +154,8 @@ const fn has(argument: u8, bits: u64) -> When {
 
 /// `PROT_EXEC`, as an argument.
 const PROT_EXEC: u64 = 4;
+/// `MAP_PRIVATE | MAP_ANONYMOUS`, as an argument.
+const MAP_PRIVATE_ANONYMOUS: u64 = 0x22;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! vCPU threads: run the guest, answer its register accesses, ring an interrupt. They never allocate.
 
-use super::{Allow, is};
+use super::{Allow, is, is_size};
 
 const KVM_RUN: u64 = 0xae80;
 /// `FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG`, the form the standard library waits with.
@@ -11,7 +11,7 @@ pub(super) const LIST: &[Allow] = &[
     Allow { call: libc::SYS_ioctl, when: &[is(1, KVM_RUN)], why: "run the guest" },
     Allow {
         call: libc::SYS_write,
-        when: &[is(2, 8)],
+        when: &[is_size(2, 8)],
         why: "raise an interrupt or wake the I/O thread through an eventfd",
     },
     Allow {

@@ -62,15 +62,22 @@ function mountCode(checkout: string, code: string): void {
   execFileSync('mount', ['-o', 'remount,bind,ro,nosuid,nodev', code])
 }
 
+/** The first folder on the way to `file` that other users may not enter, or null. */
+function closedFolder(file: string): string | null {
+  const parts = file.split('/').slice(1, -1)
+  const folders = parts.map((_, at) => `/${parts.slice(0, at + 1).join('/')}`)
+  return folders.find((folder) => (statSync(folder).mode & 0o001) === 0) ?? null
+}
+
 /** This Node where the other users find it. @throws when it lies where they cannot go */
 function nodeProgramOf(checkout: string, code: string): string {
   const inside = path.relative(checkout, process.execPath)
   const program = inside.startsWith('..') ? process.execPath : path.join(code, inside)
-  const parts = program.split('/').slice(1, -1)
-  const closed = parts
-    .map((_, at) => `/${parts.slice(0, at + 1).join('/')}`)
-    .find((folder) => (statSync(folder).mode & 0o001) === 0)
-  if (closed !== undefined || (statSync(program).mode & NODE_FILE_MODE) !== NODE_FILE_MODE) {
+  const closed = closedFolder(program)
+  if (closed !== null) {
+    throw new Error(`${closed} must let other users through (chmod o+x), or choose another place`)
+  }
+  if ((statSync(program).mode & NODE_FILE_MODE) !== NODE_FILE_MODE) {
     throw new Error(`other users cannot run ${program}: start with the Node that set-up installs`)
   }
   return program

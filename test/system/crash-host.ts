@@ -1,0 +1,191 @@
+/** The host of the crash tests: starts the driver, an image and a tenant; kills and starts agents. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { createInterface, type Interface } from 'node:readline'
+import { DatabaseSync } from 'node:sqlite'
+import { setImmediate as soon } from 'node:timers/promises'
+import { Agent as Dispatcher, request } from 'undici'
+import { createImages, generateSigningKey, readSigningKey } from '../../agent/images/index.ts'
+import { RegistryClient } from '../../agent/images/registry/client.ts'
+import { pushBlob, pushManifest } from '../../agent/images/registry/push.ts'
+import { type SpawnClient, spawnClient } from '../../native/spawn-client.ts'
+import { parseTenantId } from '../../policy/index.ts'
+import { putImage } from '../agent/images/support/image.ts'
+import { TestRegistry } from '../agent/images/support/registry.ts'
+import { runWorkerInChild } from '../agent/images/support/worker.ts'
+import { startDockerRegistry } from '../peers/images-programs.ts'
+import { busyboxTar } from './images.ts'
+
+export interface PodRow {
+  readonly id: string
+  readonly state: string
+  readonly record: number | null
+}
+
+export interface CrashHost {
+  readonly spawn: SpawnClient
+  readonly image: string
+  /** Starts an agent and resolves when it serves. */
+  agent(): Promise<void>
+  /** kill -9. Resolves when it is gone. */
+  kill(): Promise<void>
+  call(method: 'GET' | 'POST', place: string, body?: object, key?: string): Promise<unknown>
+  /** Looks into the agent's database until `wanted` is true of the pod of this key, and returns it. */
+  until(key: string, wanted: (pod: PodRow) => boolean): Promise<PodRow>
+  close(): Promise<void>
+}
+
+const REPOSITORY = 'demo/crash'
+
+/** An image that says something and then waits, pushed to the registry and signed. */
+async function pushSigned(host: string, directory: string, pem: string): Promise<string> {
+  const allowances = [{ host, insecure: true }]
+  const parts = new TestRegistry({ referrers: false, auth: 'none' })
+  const command = ['/bin/sh', '-c', 'echo before; sleep 1000']
+  const { manifest } = putImage(parts, {
+    layers: [busyboxTar('/bin/busybox')],
+    config: { config: { Cmd: command, Env: ['PATH=/bin'], WorkingDir: '/' } },
+  })
+  const access = 'pull,push'
+  const name = { registry: host, repository: REPOSITORY }
+  const client = new RegistryClient({ name, allowances, credentials: null, access })
+  await Promise.all([...parts.blobs.values()].map((bytes) => pushBlob(client, bytes)))
+  await pushManifest(client, '1', manifest, 'application/vnd.oci.image.manifest.v1+json')
+  await client.close()
+  const images = createImages({ directory, allowances, runWorker: runWorkerInChild })
+  const reference = `${host}/${REPOSITORY}:1`
+  const tenant = parseTenantId('acme')
+  const session = await images.resolve(reference, { tenant, credentials: null, access })
+  await session.sign(readSigningKey(pem, null), null)
+  await session.close()
+  return reference
+}
+
+const ruleOf = (host: string, pem: string): object => {
+  const key = { id: 'release', pem }
+  const authority = { type: 'cosign-key', keys: [key], transparency: 'none' }
+  const anyOf = [{ ...authority, identityMatch: 'exactRepository' }]
+  const require = { all: [{ anyOf, threshold: 1 }] }
+  return {
+    schemaVersion: 1,
+    default: 'deny',
+    rules: [{ name: 'all', match: [`${host}/**`], require }],
+  }
+}
+
+/** Resolves with the next line that begins with `word`. */
+const lineOf = (lines: Interface, child: ChildProcess, word: string): Promise<string> =>
+  new Promise((resolve, reject) => {
+    const take = (line: string): void => {
+      if (!line.startsWith(word)) return
+      lines.off('line', take)
+      resolve(line.slice(word.length).trim())
+    }
+    lines.on('line', take)
+    child.once('exit', (code) => reject(new Error(`the host ended with ${String(code)}`)))
+  })
+
+function podsOf(database: string, key: string): readonly PodRow[] {
+  const opened = new DatabaseSync(database, { readOnly: true })
+  try {
+    const rows = opened
+      .prepare(
+        'SELECT p.id, p.state, p.record_index FROM pods p JOIN idempotency i ON i.pod = p.id WHERE i.key = ?',
+      )
+      .all(key)
+    return rows.map((row) => ({
+      id: String(row['id']),
+      state: String(row['state']),
+      record: row['record_index'] === null ? null : Number(row['record_index']),
+    }))
+  } finally {
+    opened.close()
+  }
+}
+
+/** Signer, spawn, registry, image and tenant; an agent is started by the test. */
+export async function openCrashHost(): Promise<CrashHost> {
+  const directory = mkdtempSync(path.join(tmpdir(), 'casemate-crash-'))
+  chmodSync(directory, 0o755) // processes of other users work below it
+  const registry = await startDockerRegistry(directory)
+  const pair = generateSigningKey()
+  const image = await pushSigned(registry.host, path.join(directory, 'cli'), pair.privatePem)
+  const state = path.join(directory, 'state')
+  const run = path.join(directory, 'run')
+  const driver = path.join(import.meta.dirname, 'host-driver.ts')
+  const inside = [process.execPath, driver, state, run, registry.host]
+  const child = spawn('unshare', ['--mount', '--propagation', 'private', '--', ...inside], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
+  const lines = createInterface({ input: child.stdout })
+  await lineOf(lines, child, 'host').catch((error: unknown) => {
+    registry.stop()
+    throw error
+  })
+  const unix = new Dispatcher({
+    connect: { socketPath: path.join(run, 'agent/agent.sock') },
+    headersTimeout: 0,
+    bodyTimeout: 0,
+  })
+  let pid = 0
+  const call: CrashHost['call'] = async (method, place, body, key) => {
+    const answer = await request(`http://agent${place}`, {
+      dispatcher: unix,
+      method,
+      headers: {
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...(key === undefined ? {} : { 'idempotency-key': key }),
+      },
+      body: body === undefined ? null : JSON.stringify(body),
+    })
+    const text = await answer.body.text()
+    const value: unknown = text === '' ? null : JSON.parse(text)
+    return value
+  }
+  const agent = async (): Promise<void> => {
+    const started = lineOf(lines, child, 'agent')
+    child.stdin.write('agent\n')
+    pid = Number(await started)
+  }
+  await agent()
+  await call('POST', '/v1/tenants', {
+    id: 'acme',
+    image_rule: ruleOf(registry.host, pair.publicPem),
+  })
+  return {
+    spawn: spawnClient(path.join(run, 'spawn/spawn.sock')),
+    image,
+    agent,
+    call,
+    kill: async () => {
+      process.kill(pid, 'SIGKILL')
+      const gone = (): boolean => {
+        try {
+          return process.kill(pid, 0) && false
+        } catch {
+          return true
+        }
+      }
+      // oxlint-disable-next-line no-await-in-loop -- the driver reaps it in a moment
+      while (!gone()) await soon()
+    },
+    until: async (key, wanted) => {
+      for (;;) {
+        const pod = podsOf(path.join(state, 'agent/casemate.db'), key).find(wanted)
+        if (pod !== undefined) return pod
+        // oxlint-disable-next-line no-await-in-loop -- looking again is the point
+        await soon()
+      }
+    },
+    close: async () => {
+      await unix.close()
+      const ended = new Promise((resolve) => child.once('exit', resolve))
+      child.stdin.end()
+      await ended
+      registry.stop()
+      rmSync(directory, { recursive: true, force: true })
+    },
+  }
+}

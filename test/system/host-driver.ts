@@ -1,0 +1,38 @@
+/**
+ * A whole host in a mount namespace of its own, whose agent can be started again and again:
+ *
+ *     unshare --mount --propagation private -- node host-driver.ts STATE RUN REGISTRY
+ *
+ * Says `host` when signer and spawn serve; for each line `agent` on standard input starts an agent
+ * and says `agent PID`. Ends with its standard input.
+ */
+import path from 'node:path'
+import { createInterface } from 'node:readline'
+import type { Child } from '../../native/up/child.ts'
+import { layoutOf } from '../../native/up/layout.ts'
+import { prepareHost, startAgent, startSigner, startSpawn } from '../../native/up/up.ts'
+
+const [state = '', run = '', registry = ''] = process.argv.slice(2)
+const host = prepareHost({
+  layout: layoutOf(state, run),
+  checkout: path.resolve(import.meta.dirname, '../..'),
+  tell: () => undefined,
+  settings: {
+    allowSoftwareKvm: true,
+    httpsPort: null,
+    operators: [],
+    insecureRegistries: [registry],
+  },
+})
+const children: Child[] = [await startSigner(host), await startSpawn(host)]
+process.stdout.write('host\n')
+
+for await (const line of createInterface({ input: process.stdin })) {
+  if (line !== 'agent') continue
+  // oxlint-disable-next-line no-await-in-loop -- one agent at a time
+  const agent = await startAgent(host)
+  children.push(agent)
+  process.stdout.write(`agent ${agent.pid}\n`)
+}
+// oxlint-disable-next-line no-await-in-loop -- agents before spawn, spawn before the signer
+for (const child of children.toReversed()) await child.end()

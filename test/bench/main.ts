@@ -1,0 +1,113 @@
+/**
+ * Measures and prints. Progress goes to standard error, so that --json leaves one JSON object alone
+ * on standard output; without it, a table. Nothing here passes or fails for how long it took.
+ */
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { missing } from '../peers/images-programs.ts'
+import { whyNot } from '../system/harness.ts'
+import { measureAudit } from './audit.ts'
+import { type Environment, environment } from './environment.ts'
+import { type Figure, type Skipped, table } from './figures.ts'
+import { measurePods } from './pods.ts'
+import { measurePolicy, measureSignatures } from './policy.ts'
+import { measureRootfs } from './rootfs.ts'
+import { measureVmm } from './vmm.ts'
+
+/** Kept over a reboot by every distribution, so never in memory: fsync must mean something. */
+const PLACE = '/var/tmp/casemate-bench-'
+const USAGE_ERROR = 2
+const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const
+
+type KvmClass = 'software' | 'hardware'
+
+interface Report {
+  readonly v: 'casemate.bench/1'
+  readonly time: string
+  readonly host: Environment
+  /** As casemate-spawn sees it; null when no virtual machine was measured. */
+  readonly kvm: KvmClass | null
+  readonly figures: readonly Figure[]
+  readonly skipped: readonly Skipped[]
+}
+
+interface Group {
+  /** Why it cannot be measured here, or null. */
+  readonly skip: () => string | null
+  readonly measure: (folder: string) => Promise<readonly Figure[]>
+}
+
+const always = (): null => null
+const noRegistry = (): string | null => {
+  const reason = missing('docker-registry')
+  return reason === false ? null : reason
+}
+let kvm: KvmClass | null = null
+
+const groups: Readonly<Record<string, Group>> = {
+  vmm: {
+    skip: whyNot,
+    measure: (folder) =>
+      measureVmm(folder, (found) => {
+        kvm = found
+      }),
+  },
+  pod: { skip: () => whyNot() ?? noRegistry(), measure: measurePods },
+  policy: { skip: always, measure: () => Promise.resolve(measurePolicy()) },
+  signature: { skip: always, measure: () => Promise.resolve(measureSignatures()) },
+  rootfs: { skip: always, measure: measureRootfs },
+  audit: { skip: always, measure: measureAudit },
+}
+
+const say = (line: string): void => void process.stderr.write(`${line}\n`)
+
+async function measure(wanted: readonly string[], folder: string): Promise<Report> {
+  const time = new Date().toISOString()
+  const host = environment(folder)
+  const figures: Figure[] = []
+  const skipped: Skipped[] = []
+  for (const [name, group] of Object.entries(groups)) {
+    if (wanted.length > 0 && !wanted.includes(name)) continue
+    const reason = group.skip()
+    if (reason !== null) {
+      skipped.push({ group: name, reason })
+      say(`${name}: skipped: ${reason}`)
+      continue
+    }
+    say(`${name}: measuring`)
+    // oxlint-disable-next-line no-await-in-loop -- what runs beside a measurement is measured too
+    figures.push(...(await group.measure(folder)))
+  }
+  return { v: 'casemate.bench/1', time, host, kvm, figures, skipped }
+}
+
+function print({ time, host, kvm: found, figures, skipped }: Report): void {
+  const lines = [
+    `${time}, commit ${host.commit ?? 'unknown'}${host.changed === true ? ' with changes' : ''}`,
+    `${host.cpu}, ${host.cores} cores, ${host.memory_mib} MiB, Linux ${host.kernel}, ${host.file_system}, load ${host.load}`,
+    `Node ${host.node}, KVM: ${found ?? 'not measured'}`,
+    '',
+    ...(figures.length === 0 ? [] : [table(figures)]),
+    ...skipped.map(({ group, reason }) => `${group}: skipped: ${reason}`),
+  ]
+  process.stdout.write(`${lines.join('\n')}\n`)
+}
+
+const { values: options } = parseArgs({
+  options: { json: { type: 'boolean', default: false }, only: { type: 'string', multiple: true } },
+})
+const wanted = options.only ?? []
+const unknown = wanted.find((name) => !Object.hasOwn(groups, name))
+if (unknown === undefined) {
+  const folder = mkdtempSync(PLACE)
+  chmodSync(folder, 0o711) // agent, signer and worker pass through to their own folders
+  // Listeners of `exit` end what was started, also when a signal is what ends us.
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
+  for (const [signal, code] of Object.entries(SIGNALS)) process.on(signal, () => process.exit(code))
+  const report = await measure(wanted, folder)
+  if (options.json) process.stdout.write(`${JSON.stringify(report)}\n`)
+  else print(report)
+} else {
+  say(`there is no group ${unknown}; there are: ${Object.keys(groups).join(', ')}`)
+  process.exitCode = USAGE_ERROR
+}

@@ -1,8 +1,8 @@
 /** One process that `casemate up` starts: its output goes to a log file, its first word is `ready`. */
 import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process'
-import { createWriteStream } from 'node:fs'
-import type { Readable, Writable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import type { Account } from './accounts.ts'
+import { LogFile } from './log-file.ts'
 
 const READY_MS = 60_000
 const END_MS = 20_000
@@ -68,7 +68,7 @@ async function ready(
   plan: ChildPlan,
   child: ChildProcessByStdio<null, Readable, Readable>,
   ended: Promise<string>,
-  log: Writable,
+  log: LogFile,
 ): Promise<string> {
   const last: string[] = []
   let timer: NodeJS.Timeout | undefined
@@ -83,7 +83,7 @@ async function ready(
         fail(`not ready after ${READY_MS / 1000} s`)
       }, READY_MS)
       const take = (line: string): void => {
-        log.write(`${line}\n`)
+        log.write(line)
         last.push(line)
         if (last.length > LAST_LINES) last.shift()
         if (line.startsWith(plan.ready)) resolve(line.slice(plan.ready.length).trim())
@@ -101,7 +101,7 @@ async function ready(
 /** Starts it and resolves when it serves. @throws with its last words when it does not */
 export async function startChild(plan: ChildPlan): Promise<Child> {
   const [program = '', ...args] = plan.command
-  const log = createWriteStream(plan.logFile, { flags: 'a', mode: 0o640 })
+  const log = new LogFile(plan.logFile)
   const child = spawn(program, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: ENVIRONMENT,
@@ -111,7 +111,7 @@ export async function startChild(plan: ChildPlan): Promise<Child> {
   })
   const ended = new Promise<string>((resolve) => {
     child.once('close', () => {
-      log.end()
+      log.close()
       resolve(howOf(child))
     })
   })

@@ -51,9 +51,12 @@ export const remember = (request: FastifyRequest, caller: Caller): void => {
   callers.set(request, caller)
 }
 
+/** null for a request that nobody identified. */
+export const callerIn = (request: FastifyRequest): Caller | null => callers.get(request) ?? null
+
 /** @throws ApiError UNAUTHENTICATED for a request that nobody identified */
 export function callerOf(request: FastifyRequest): Caller {
-  const caller = callers.get(request)
-  if (caller !== undefined) return caller
+  const caller = callerIn(request)
+  if (caller !== null) return caller
   throw unauthenticated('This needs an access token.')
 }

@@ -17,11 +17,12 @@ import Fastify, {
   type FastifyPluginCallback,
   type FastifyReply,
   type FastifyRequest,
+  LogController,
 } from 'fastify'
 import { peerOf } from '../native/addon.ts'
 import { parseJson } from '../policy/canonical.ts'
 import { ApiError, notFound, type PublicError, problemOf, publicError } from './errors.ts'
-import { type IdentityPorts, identify, remember } from './identity.ts'
+import { callerIn, type IdentityPorts, identify, remember } from './identity.ts'
 import { PROBLEM as PROBLEM_SCHEMA } from './routes/schemas.ts'
 import { VERSION } from './version.ts'
 
@@ -31,6 +32,8 @@ const HEADER_BYTES_MAX = 16 * 1024
 const REQUEST_MS = 30_000
 const IDLE_MS = 72_000
 const MINUTE_MS = 60_000
+/** Of one listener. Beyond it the kernel's answer is a closed connection; the log keeps its files. */
+const CONNECTIONS_MAX = 512
 const PROBLEM = 'application/problem+json; charset=utf-8'
 
 export interface ServerOptions {
@@ -103,6 +106,8 @@ function create(options: ServerOptions): FastifyInstance {
   const common = {
     ...limits,
     loggerInstance: options.log,
+    // Fastify has two lines for each request, refused ones included: strangers could fill the disk.
+    logController: new LogController({ disableRequestLogging: true }),
     clientErrorHandler: onClientError,
     frameworkErrors: onError,
   }
@@ -169,9 +174,19 @@ function readJson(
   }
 }
 
+/** One line for each request of somebody known; the rate limit bounds them. */
+async function note(request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  const caller = callerIn(request)
+  if (caller === null) return
+  const who = caller.kind === 'operator' ? `uid:${caller.uid}` : caller.subject
+  const { method, url } = request
+  request.log.info({ who, method, url, status: reply.statusCode }, 'request')
+}
+
 /** Builds one listener's application; it does not listen yet. */
 export async function buildServer(options: ServerOptions): Promise<FastifyInstance> {
   const app = create(options).withTypeProvider<TypeBoxTypeProvider>()
+  app.server.maxConnections = CONNECTIONS_MAX
   app.setErrorHandler(onError)
   app.addSchema(PROBLEM_SCHEMA)
   app.removeContentTypeParser(['application/json', 'text/plain'])
@@ -185,6 +200,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
     if (open.has(request.routeOptions.url ?? '')) return
     remember(request, await identify(request, options.identity))
   })
+  app.addHook('onResponse', note)
   for (const routes of options.routes) await app.register(routes)
   app.get('/v1/openapi.json', { schema: { hide: true } }, () => app.swagger())
   await app.ready()

@@ -16,6 +16,7 @@ import { remove } from '../tasks/remove.ts'
 import { stop } from '../tasks/stop.ts'
 import { waitForEnd } from '../tasks/wait.ts'
 import { LAUNCH_BODY, type LaunchBody, parseLaunch } from './launch-body.ts'
+import { OpenAnswers } from './open-answers.ts'
 import { asLines, asText } from './pod-logs.ts'
 import { closed, POD, PODS, PROBLEMS } from './schemas.ts'
 import { goneOf, limitOf, originOf, podIdOf, scopeOf } from './shared.ts'
@@ -181,8 +182,8 @@ const commands: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
   }
 
 /** Questions: nothing changes. */
-const questions: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
-  (ports) => (app, _options, done) => {
+const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbackTypebox =
+  (ports, open) => (app, _options, done) => {
     app.get(
       '/v1/tenants/:tenant/pods',
       {
@@ -234,15 +235,17 @@ const questions: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
         const scope = await scopeOf(ports.tenants, request, request.params.tenant)
         const seconds = Math.min(Number(request.query.timeout_s ?? WAIT_S_DEFAULT), WAIT_S_MAX)
         const pod = podIdOf(request.params.pod)
-        const call = { scope, pod, timeoutMs: seconds * 1000, gone: goneOf(reply) }
+        const gone = goneOf(reply)
+        open.begin(scope.tenant, gone)
+        const call = { scope, pod, timeoutMs: seconds * 1000, gone }
         return podView(await waitForEnd(ports, call))
       },
     )
     done()
   }
 
-const logs: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
-  (ports) => (app, _options, done) => {
+const logs: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbackTypebox =
+  (ports, open) => (app, _options, done) => {
     app.get(
       '/v1/tenants/:tenant/pods/:pod/logs',
       {
@@ -258,6 +261,8 @@ const logs: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
         const scope = await scopeOf(ports.tenants, request, request.params.tenant)
         const pod = podIdOf(request.params.pod)
         await ports.tenants.getPod(scope, pod)
+        const gone = goneOf(reply)
+        open.begin(scope.tenant, gone)
         const plain = request.headers.accept === 'text/plain'
         void reply.type(plain ? 'text/plain; charset=utf-8' : 'application/x-ndjson')
         // A launch that was refused never had a log; that is an empty one.
@@ -266,7 +271,7 @@ const logs: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
           since: Number(request.query.since ?? 0),
           follow: request.query.follow === 'true',
           ended: ports.watch.ended(pod),
-          gone: goneOf(reply),
+          gone,
         })
         return await reply.send(Readable.from(plain ? asText(log) : asLines(log)))
       },
@@ -274,8 +279,7 @@ const logs: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
     done()
   }
 
-export const podRoutes = (ports: LaunchPorts): readonly FastifyPluginCallback[] => [
-  commands(ports),
-  questions(ports),
-  logs(ports),
-]
+export const podRoutes = (ports: LaunchPorts): readonly FastifyPluginCallback[] => {
+  const open = new OpenAnswers()
+  return [commands(ports), questions(ports, open), logs(ports, open)]
+}

@@ -1,0 +1,35 @@
+/**
+ * Answers that stay open: waits, and logs that are read. Each holds a file or a timer for up to hours,
+ * a rate limit lets a thousand of them begin every minute, and one connection carries any number
+ * (pipelining). So they are counted by tenant, and one tenant's cannot use up the agent for the others.
+ */
+import type { TenantId } from '../../policy/index.ts'
+import { ApiError } from '../errors.ts'
+
+/** Of one tenant at a time; several for each pod that its quota usually allows. */
+export const OPEN_ANSWERS_MAX = 128
+
+export class OpenAnswers {
+  readonly #open = new Map<TenantId, number>()
+
+  /**
+   * Counts one more until `gone` is aborted.
+   * @throws ApiError TOO_MANY_REQUESTS
+   */
+  begin(tenant: TenantId, gone: AbortSignal): void {
+    const open = this.#open.get(tenant) ?? 0
+    if (open >= OPEN_ANSWERS_MAX) {
+      const sentence = `The tenant has ${OPEN_ANSWERS_MAX} waits and logs open already. End some, then ask again.`
+      throw new ApiError('TOO_MANY_REQUESTS', sentence)
+    }
+    if (gone.aborted) return
+    this.#open.set(tenant, open + 1)
+    gone.addEventListener('abort', () => this.#end(tenant), { once: true })
+  }
+
+  #end(tenant: TenantId): void {
+    const open = (this.#open.get(tenant) ?? 0) - 1
+    if (open > 0) this.#open.set(tenant, open)
+    else this.#open.delete(tenant)
+  }
+}

@@ -1,9 +1,9 @@
 /** `casemate audit show|receipt|verify`. */
-import { readFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { RECORD_BYTES_MAX, type VerifyReport, verifyLog, verifyReceipt } from '../../audit/index.ts'
 import { type Canonical, canonicalBytes, parseJson } from '../../policy/canonical.ts'
+import { integer, readNamed } from './arguments.ts'
 import { type GlobalOptions, globalsOf, podPath, several, show, withClient } from './context.ts'
 import { EXIT } from './exit-codes.ts'
 import { field, items, plain, printDetails, printTable, say } from './output.ts'
@@ -27,9 +27,9 @@ const row = (entry: unknown): readonly string[] => [
 function addShow(audit: Command): void {
   audit
     .command('show')
-    .description('one record, by index or by pod; without either the last ones')
+    .description('one record, by index or by pod; without either 1000 from --from on')
     .argument('[index|pod]')
-    .option('--from <index>', 'list from here', Number)
+    .option('--from <index>', 'list from here; 0 when left out', integer)
     .action(async (what: string | undefined, { from }: { from?: number }, command: Command) => {
       const options = globalsOf(command)
       await withClient(options, async (client) => {
@@ -42,6 +42,8 @@ function addShow(audit: Command): void {
         const found = await client.json({ method: 'GET', path })
         const head = ['INDEX', 'TIME', 'TYPE', 'TENANT', 'LAUNCH', 'REFUSAL']
         show(options, found, () => printTable(head, items(found, 'records').map(row)))
+        const next = field(found, 'next')
+        if (next !== '') say(`there are more: casemate audit show --from ${next}`)
       })
     })
 }
@@ -52,7 +54,7 @@ function checkReceipt(receipt: string, entry: unknown, vkeyFile: string): void {
     typeof entry === 'object' && entry !== null ? Reflect.get(entry, 'record') : null
   // A record's bytes are canonical JSON, so its members say what they were.
   const bytes = canonicalBytes(asCanonical(record))
-  verifyReceipt(receipt, bytes, [readFileSync(vkeyFile, 'utf8').trim()])
+  verifyReceipt(receipt, bytes, [readNamed('--verify', vkeyFile).trim()])
 }
 
 /** What came as JSON, as what canonical JSON can hold. */
@@ -108,8 +110,8 @@ export function addAudit(program: Command): void {
         { vkey, known }: { vkey: string; known?: readonly string[] },
         command: Command,
       ) => {
-        const checkpoints = (known ?? []).map((file) => readFileSync(file, 'utf8'))
-        const key = readFileSync(vkey, 'utf8').trim()
+        const checkpoints = (known ?? []).map((file) => readNamed('--known', file))
+        const key = readNamed('--vkey', vkey).trim()
         const report = await verifyLog(directory, [key], { known: checkpoints })
         show(globalsOf(command), report, () => printReport(report))
         if (report.exitCode === 1) process.exitCode = EXIT.tampered

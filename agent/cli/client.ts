@@ -1,11 +1,13 @@
 /** The CLI's way to the agent: a unix socket, or HTTPS with a token. It uses the public API only. */
 import { existsSync, readFileSync } from 'node:fs'
 import { Agent, type Dispatcher, request } from 'undici'
+import { readNamed, UsageError } from './arguments.ts'
 
 const DEFAULT_SOCKET = '/run/casemate/agent/agent.sock'
 const DEFAULT_CA = '/run/casemate/agent/certificate.pem'
 const ANSWER_BYTES_MAX = 64 << 20
 const TOKEN_BYTES_MAX = 8192
+const ADVICE = 'Start it with `casemate up`, or say with --socket or --url where it is.'
 
 /** Where to go and as whom: flags of every command. */
 export interface Target {
@@ -57,8 +59,10 @@ export interface Client {
 
 function tokenOf(file: string | undefined): string | null {
   if (file === undefined) return null
-  const text = readFileSync(file === '-' ? 0 : file, 'utf8').trim()
-  if (text === '' || text.length > TOKEN_BYTES_MAX) throw new Error(`${file} holds no access token`)
+  const text = readNamed('--token-file', file).trim()
+  if (text === '' || text.length > TOKEN_BYTES_MAX) {
+    throw new UsageError(`--token-file ${file} holds no access token: issue one into it`)
+  }
   return text
 }
 
@@ -109,8 +113,10 @@ function unixEndpoint(socketPath: string): Endpoint {
 }
 
 function httpsEndpoint(url: string, caFile: string): Endpoint {
-  const { origin, protocol } = new URL(url)
-  if (protocol !== 'https:') throw new Error('the URL of an agent must be https')
+  const { origin, protocol } = URL.parse(url) ?? { origin: '', protocol: '' }
+  if (protocol !== 'https:') {
+    throw new UsageError('the URL of an agent must be https, such as https://127.0.0.1:8443')
+  }
   const ca = existsSync(caFile) ? { ca: readFileSync(caFile, 'utf8') } : {}
   return { origin, dispatcher: new Agent({ ...patient, connect: ca }), where: origin }
 }
@@ -143,7 +149,7 @@ export function connect(target: Target): Client {
     } catch (cause) {
       if (cause instanceof ProblemError || signal?.aborted === true) throw cause
       const why = cause instanceof Error ? cause.message : String(cause)
-      throw new Unreachable(`the agent at ${where} does not answer: ${why}`, { cause })
+      throw new Unreachable(`the agent at ${where} does not answer (${why}). ${ADVICE}`, { cause })
     }
   }
   return {

@@ -1,5 +1,6 @@
 /** What every command has: the global options, a client, and the tenant that is meant. */
 import type { Command } from 'commander'
+import { UsageError } from './arguments.ts'
 import { type Client, connect, type Target, tenantOfToken } from './client.ts'
 import { printJson } from './output.ts'
 
@@ -10,11 +11,6 @@ export interface GlobalOptions extends Target {
 
 export const globalsOf = (command: Command): GlobalOptions =>
   command.optsWithGlobals<GlobalOptions>()
-
-/** The command was used wrongly: exit code 2. */
-export class UsageError extends Error {
-  override readonly name = 'UsageError'
-}
 
 /** The tenant of a command: the flag, the environment, or the one that the token is for. */
 export function tenantOf(options: GlobalOptions): string {

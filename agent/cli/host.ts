@@ -4,7 +4,7 @@ import path from 'node:path'
 import { type Command, InvalidArgumentError } from 'commander'
 import { DEFAULT_RUN, DEFAULT_STATE, layoutOf } from '../../native/up/layout.ts'
 import { enterNamespace, up } from '../../native/up/up.ts'
-import { serve } from '../serve.ts'
+import { integer } from './arguments.ts'
 import { globalsOf, several, show, withClient } from './context.ts'
 import { EXIT } from './exit-codes.ts'
 import { field, items, printTable, say } from './output.ts'
@@ -29,7 +29,7 @@ function port(text: string): number {
 
 const uids = (value: string, before: readonly number[] = []): readonly number[] => [
   ...before,
-  Number(value),
+  integer(value),
 ]
 
 /** A run directory in a state directory of one's own, so that two hosts on one machine do not meet. */
@@ -99,11 +99,13 @@ export function addHost(program: Command): void {
     .description('run the agent alone, as systemd does')
     .requiredOption('--config <file>', 'agent.json')
     .action(async ({ config }: { config: string }) => {
+      // Loaded here: the agent is most of the code, and no other command needs it.
+      const { serve } = await import('../serve.ts')
       await serve(config)
     })
   program
     .command('doctor')
-    .description('what works on this host and what does not')
+    .description('ask the running agent what works on this host and what does not')
     .action(async (_options, command: Command) => {
       const options = globalsOf(command)
       await withClient(options, async (client) => {

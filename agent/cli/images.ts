@@ -1,19 +1,13 @@
 /** `casemate image sign|verify`: straight to the registry; no agent is asked. */
 import { createHash, createPublicKey } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import type { Command } from 'commander'
-import { parseTenantId } from '../../policy/index.ts'
-import {
-  type Credentials,
-  createImages,
-  type ImageSession,
-  readSigningKey,
-  type SignatureForm,
-  type TrustedKey,
-} from '../images/index.ts'
-import { globalsOf, several, show, UsageError } from './context.ts'
+import { parseTenantId } from '../../policy/nouns/tenant.ts'
+import type { Credentials, ImageSession, SignatureForm, TrustedKey } from '../images/index.ts'
+import { readNamed, UsageError } from './arguments.ts'
+import { globalsOf, several, show } from './context.ts'
 import { EXIT } from './exit-codes.ts'
 import { printDetails } from './output.ts'
 
@@ -26,7 +20,7 @@ interface RegistryOptions {
 /** `username:password` in a file of the caller's own. */
 function credentialsOf(file: string | undefined): Credentials | null {
   if (file === undefined) return null
-  const text = readFileSync(file, 'utf8').trim()
+  const text = readNamed('--credentials', file).trim()
   const colon = text.indexOf(':')
   if (colon < 1) throw new UsageError(`${file} must hold username:password`)
   return { kind: 'password', username: text.slice(0, colon), password: text.slice(colon + 1) }
@@ -39,6 +33,8 @@ async function withImage<T>(
   access: 'pull' | 'pull,push',
   use: (session: ImageSession) => Promise<T>,
 ): Promise<T> {
+  // Loaded here: what speaks to registries is slow to load, and most commands do not.
+  const { createImages } = await import('../images/index.ts')
   const directory = mkdtempSync(path.join(tmpdir(), 'casemate-image-'))
   const images = createImages({
     directory,
@@ -59,9 +55,17 @@ async function withImage<T>(
 
 const password = (): string | null => process.env['COSIGN_PASSWORD'] ?? null
 
+function spkiOf(file: string, pem: string): Buffer {
+  try {
+    return createPublicKey(pem).export({ type: 'spki', format: 'der' })
+  } catch (cause) {
+    throw new UsageError(`--key ${file} holds no public key in PEM, as cosign.pub is`, { cause })
+  }
+}
+
 function publicKeyOf(file: string): TrustedKey {
-  const pem = readFileSync(file, 'utf8')
-  const spki = createPublicKey(pem).export({ type: 'spki', format: 'der' })
+  const pem = readNamed('--key', file)
+  const spki = spkiOf(file, pem)
   return { keyId: `sha256:${createHash('sha256').update(spki).digest('hex')}`, pem }
 }
 
@@ -83,7 +87,8 @@ export function addImages(program: Command): void {
         options: RegistryOptions & { readonly form?: SignatureForm },
         command: Command,
       ) => {
-        const key = readSigningKey(readFileSync(options.key, 'utf8'), password())
+        const { readSigningKey } = await import('../images/index.ts')
+        const key = readSigningKey(readNamed('--key', options.key), password())
         await withImage(reference, options, 'pull,push', async (session) => {
           const signed = await session.sign(key, options.form ?? null)
           const { digest } = session.image.resolved

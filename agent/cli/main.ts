@@ -2,9 +2,9 @@
 /** casemate: the command line. Data on standard output, words on standard error. */
 import { Command, CommanderError, Option } from 'commander'
 import { VERSION } from '../version.ts'
+import { UsageError } from './arguments.ts'
 import { addAudit } from './audit.ts'
 import { ProblemError, Unreachable } from './client.ts'
-import { UsageError } from './context.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
 import { addHost } from './host.ts'
 import { addImages } from './images.ts'

@@ -36,7 +36,7 @@ export function printDetails(value: unknown, indent = ''): void {
   for (const [name, member] of Object.entries(value)) {
     const nested = typeof member === 'object' && member !== null && !Array.isArray(member)
     const shown = nested ? '' : plain(typeof member === 'string' ? member : JSON.stringify(member))
-    process.stdout.write(`${indent}${name}: ${shown}\n`)
+    process.stdout.write(`${`${indent}${name}: ${shown}`.trimEnd()}\n`)
     if (nested) printDetails(member, `${indent}  `)
   }
 }

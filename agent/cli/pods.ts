@@ -1,5 +1,6 @@
 /** `casemate ps`, `logs`, `stop`, `rm`, `inspect`. */
 import type { Command } from 'commander'
+import { integer } from './arguments.ts'
 import { globalsOf, podPath, podsPath, show, withClient } from './context.ts'
 import { printLogs } from './logs.ts'
 import { field, items, printDetails, printTable, say } from './output.ts'
@@ -32,7 +33,7 @@ function addPs(program: Command): void {
     .action(async ({ quiet }: { quiet?: boolean }, command: Command) => {
       const options = globalsOf(command)
       await withClient(options, async (client) => {
-        const found = await client.json({ method: 'GET', path: podsPath(options) })
+        const found = await client.json({ method: 'GET', path: `${podsPath(options)}?limit=1000` })
         const pods = items(found, 'pods')
         if (quiet === true)
           process.stdout.write(pods.map((pod) => `${field(pod, 'id')}\n`).join(''))
@@ -47,7 +48,7 @@ function addLogs(program: Command): void {
     .description('what a pod wrote')
     .argument('<pod>')
     .option('-f, --follow', 'until the pod ends')
-    .option('--since <offset>', 'from a record’s `next` on', Number, 0)
+    .option('--since <offset>', 'from a record’s `next` on', integer, 0)
     .option('--all', 'the guest’s console and the VMM’s notes as well, on standard error')
     .action(
       async (
@@ -69,7 +70,7 @@ function addStopAndRemove(program: Command): void {
     .command('stop')
     .description('ask a pod to end, and kill it after a time')
     .argument('<pod>')
-    .option('--timeout <ms>', 'from asking to killing', Number, 10_000)
+    .option('--timeout <ms>', 'from asking to killing', integer, 10_000)
     .action(async (pod: string, { timeout }: { timeout: number }, command: Command) => {
       const options = globalsOf(command)
       await withClient(options, async (client) => {

@@ -4,7 +4,8 @@
  * could not be started, 128 and the signal's number when one ended it.
  */
 import { randomUUID } from 'node:crypto'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
+import { integer } from './arguments.ts'
 import { type Client, ProblemError } from './client.ts'
 import { type GlobalOptions, podPath, podsPath, several, show, withClient } from './context.ts'
 import { EXIT } from './exit-codes.ts'
@@ -28,6 +29,7 @@ interface RunOptions extends GlobalOptions {
 }
 
 const WAIT_S = 3600
+const LEVELS = ['vm', 'container', 'host']
 
 const bodyOf = (image: string, args: readonly string[], options: RunOptions): object => ({
   image,
@@ -121,16 +123,16 @@ export function addRun(program: Command): void {
     .description('launch a pod; in the foreground show what it writes and end as it ends')
     .argument('<image>', 'reference, with registry')
     .argument('[args...]', 'arguments in place of the image’s; after --')
-    .option('--isolation <level>', 'vm, container or host: exactly this level, or none')
-    .option('--vcpus <n>', 'virtual CPUs', Number)
-    .option('--memory <MiB>', 'memory', Number)
+    .addOption(new Option('--isolation <level>', 'exactly this level or a refusal').choices(LEVELS))
+    .option('--vcpus <n>', 'virtual CPUs, 1 or 2; 1 when left out', integer)
+    .option('--memory <MiB>', 'memory, 128 to 3072; 128 when left out', integer)
     .option('--hostname <name>', 'host name inside')
     .option('--entrypoint <program>', 'program in place of the image’s')
     .option('-e, --env <KEY=value>', 'environment, repeatable', several)
     .option('-w, --workdir <path>', 'working directory')
     .option('-u, --user <user>', 'uid, uid:gid, name or name:group')
-    .option('--cap-add <capability>', 'repeatable', several)
-    .option('--cap-drop <capability>', 'repeatable', several)
+    .option('--cap-add <capability>', 'by its full name, as CAP_NET_RAW; repeatable', several)
+    .option('--cap-drop <capability>', 'likewise', several)
     .option('--read-only', 'read-only root file system')
     .option('-d, --detach', 'print the pod’s id and leave it running')
     .option('--idempotency-key <key>', 'the same key never launches twice')

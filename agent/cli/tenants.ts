@@ -1,6 +1,6 @@
 /** `casemate tenant create|list|show` and `casemate token issue`: for operators. */
-import { readFileSync } from 'node:fs'
-import { type Command, InvalidArgumentError } from 'commander'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { integer, readNamed, UsageError } from './arguments.ts'
 import { globalsOf, show, tenantOf, withClient } from './context.ts'
 import { field, items, printDetails, printTable } from './output.ts'
 
@@ -21,15 +21,26 @@ function parseQuota(text: string): readonly [number, number, number] {
   throw new InvalidArgumentError('three integers: vcpus,memory_mib,pods')
 }
 
+/** Only that it is JSON is looked at here; what a rule must be, the agent says. */
+function ruleOf(file: string): unknown {
+  const text = readNamed('--image-rule', file)
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause)
+    throw new UsageError(`--image-rule ${file} is no JSON: ${why}`, { cause })
+  }
+}
+
 function bodyOf(id: string, options: CreateOptions): object {
   const { trust, display, imageRule, quota } = options
-  const rule: unknown =
-    imageRule === undefined ? undefined : JSON.parse(readFileSync(imageRule, 'utf8'))
+  const rule = imageRule === undefined ? undefined : ruleOf(imageRule)
   const quotas =
     quota === undefined ? undefined : { vcpus: quota[0], memory_mib: quota[1], pods: quota[2] }
   return { id, trust, display, quotas, image_rule: rule }
 }
 
+const TRUSTS = ['untrusted', 'verified', 'trusted']
 const HEAD = ['TENANT', 'TRUST', 'STATE', 'PODS', 'MEMORY MIB', 'VCPUS', 'IMAGE RULE']
 
 const use = (tenant: unknown, what: string): string =>
@@ -49,11 +60,16 @@ export function addTenants(program: Command): void {
   const tenant = program.command('tenant').description('tenants of this host')
   tenant
     .command('create')
-    .argument('<id>')
-    .option('--trust <trust>', 'untrusted, verified or trusted')
+    .description('make a tenant; without an image rule it runs nothing')
+    .argument('<id>', 'a-z, 0-9 and -, beginning with a letter')
+    .addOption(new Option('--trust <trust>', 'untrusted when left out').choices(TRUSTS))
     .option('--display <name>', 'a name for people')
     .option('--image-rule <file>', 'JSON: which images, signed by whom')
-    .option('--quota <vcpus,memory_mib,pods>', 'the most it may hold at once', parseQuota)
+    .option(
+      '--quota <vcpus,memory_mib,pods>',
+      'the most it may hold at once; 4,4096,16',
+      parseQuota,
+    )
     .action(async (id: string, create: CreateOptions, command: Command) => {
       const options = globalsOf(command)
       await withClient(options, async (client) => {
@@ -62,15 +78,17 @@ export function addTenants(program: Command): void {
         show(options, found, printDetails)
       })
     })
-  tenant.command('list').action(async (_options, command: Command) => {
+  const list = tenant.command('list').description('all tenants, with what they use')
+  list.action(async (_options, command: Command) => {
     const options = globalsOf(command)
     await withClient(options, async (client) => {
-      const found = await client.json({ method: 'GET', path: '/v1/tenants' })
+      const found = await client.json({ method: 'GET', path: '/v1/tenants?limit=1000' })
       show(options, found, () => printTable(HEAD, items(found, 'tenants').map(row)))
     })
   })
   tenant
     .command('show')
+    .description('one tenant, with its quotas and image rule')
     .argument('<id>')
     .action(async (id: string, _options, command: Command) => {
       const options = globalsOf(command)
@@ -88,7 +106,7 @@ export function addTokens(program: Command): void {
     .command('issue')
     .description('print a new access token of --tenant; it is shown once')
     .requiredOption('--name <name>', 'of the identity: ci, alice')
-    .option('--ttl <seconds>', 'until it expires; at most a day', Number)
+    .option('--ttl <seconds>', 'until it expires; 3600 when left out, at most a day', integer)
     .action(async ({ name, ttl }: { name: string; ttl?: number }, command: Command) => {
       const options = globalsOf(command)
       await withClient(options, async (client) => {

@@ -3,10 +3,11 @@
  * (test/native/launcher.contract.ts). A launcher decides nothing: the ticket says what runs, and
  * spawn checks it again.
  */
+import { closeSync } from 'node:fs'
 import type { IsolationLevel } from '../policy/nouns/isolation.ts'
 import { Refusal } from '../policy/refusal.ts'
 import { PodStream } from './pod-stream.ts'
-import type { LaunchCall, SpawnClient } from './spawn-client.ts'
+import { type LaunchCall, type SpawnClient, SpawnError } from './spawn-client.ts'
 
 export interface StartedPod {
   readonly pid: number
@@ -18,10 +19,20 @@ export interface Launcher {
   launch(call: LaunchCall): Promise<StartedPod>
 }
 
+/** @throws SpawnError SPAWN_PROTOCOL when the descriptor is no socket; it is closed then */
+function podStream(fd: number): PodStream {
+  try {
+    return new PodStream(fd)
+  } catch (cause) {
+    closeSync(fd)
+    throw new SpawnError('SPAWN_PROTOCOL', 'casemate-spawn sent no pod stream', { cause })
+  }
+}
+
 const vm = (spawn: SpawnClient): Launcher => ({
   launch: async (call) => {
     const { pid, stream } = await spawn.launch(call)
-    return { pid, stream: new PodStream(stream) }
+    return { pid, stream: podStream(stream) }
   },
 })
 

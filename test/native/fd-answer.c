@@ -1,6 +1,6 @@
 // The other end of an exchange that must pass descriptors, which Node cannot. Takes one connection at
 // PATH, prints how many descriptors came and what the first one holds, then answers with the bytes of
-// ANSWER (a file, length prefix included) and COUNT descriptors of it.
+// ANSWER (a file, length prefix included) and COUNT ends of a stream socket pair.
 // Usage: fd-answer PATH ANSWER COUNT
 #include <fcntl.h>
 #include <stdio.h>
@@ -34,6 +34,8 @@ static void answer(int connection, const char *path, int count) {
   char bytes[65536];
   int file = open(path, O_RDONLY);
   ssize_t size = read(file, bytes, sizeof(bytes));
+  int pair[2];
+  if (size < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) exit(1);
   struct iovec part = {bytes, (size_t)size};
   struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
   if (count > 0) {
@@ -43,7 +45,7 @@ static void answer(int connection, const char *path, int count) {
     header->cmsg_level = SOL_SOCKET;
     header->cmsg_type = SCM_RIGHTS;
     header->cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
-    for (int index = 0; index < count; index += 1) memcpy((int *)CMSG_DATA(header) + index, &file, sizeof(file));
+    for (int index = 0; index < count; index += 1) memcpy((int *)CMSG_DATA(header) + index, &pair[0], sizeof(int));
   }
   sendmsg(connection, &message, 0);
 }

@@ -11,7 +11,7 @@ const ROUNDS = 5
 const WARM_UP = 50
 const US_PER_S = 1_000_000
 
-/** A launch.requested as the agent writes it: about 700 bytes. */
+/** A launch.requested as the agent writes it: about 800 bytes with its head. */
 const body = (launch: string): RecordBody => ({
   type: 'launch.requested',
   launch_id: launch,

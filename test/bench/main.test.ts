@@ -17,6 +17,7 @@ suite('bench', () => {
     assert.equal(status, 0, stderr)
     const report = JSON.parse(stdout) as Record<string, unknown>
     assert.deepEqual(Object.keys(report).toSorted(), [
+      'failed',
       'figures',
       'host',
       'kvm',

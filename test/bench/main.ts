@@ -29,6 +29,8 @@ interface Report {
   readonly kvm: KvmClass | null
   readonly figures: readonly Figure[]
   readonly skipped: readonly Skipped[]
+  /** Groups that broke; the others were measured all the same. */
+  readonly failed: readonly Skipped[]
 }
 
 interface Group {
@@ -66,6 +68,7 @@ async function measure(wanted: readonly string[], folder: string): Promise<Repor
   const host = environment(folder)
   const figures: Figure[] = []
   const skipped: Skipped[] = []
+  const failed: Skipped[] = []
   for (const [name, group] of Object.entries(groups)) {
     if (wanted.length > 0 && !wanted.includes(name)) continue
     const reason = group.skip()
@@ -75,13 +78,19 @@ async function measure(wanted: readonly string[], folder: string): Promise<Repor
       continue
     }
     say(`${name}: measuring`)
-    // oxlint-disable-next-line no-await-in-loop -- what runs beside a measurement is measured too
-    figures.push(...(await group.measure(folder)))
+    try {
+      // oxlint-disable-next-line no-await-in-loop -- what runs beside a measurement is measured too
+      figures.push(...(await group.measure(folder)))
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error)
+      failed.push({ group: name, reason: why })
+      say(`${name}: failed: ${why}`)
+    }
   }
-  return { v: 'casemate.bench/1', time, host, kvm, figures, skipped }
+  return { v: 'casemate.bench/1', time, host, kvm, figures, skipped, failed }
 }
 
-function print({ time, host, kvm: found, figures, skipped }: Report): void {
+function print({ time, host, kvm: found, figures, skipped, failed }: Report): void {
   const lines = [
     `${time}, commit ${host.commit ?? 'unknown'}${host.changed === true ? ' with changes' : ''}`,
     `${host.cpu}, ${host.cores} cores, ${host.memory_mib} MiB, Linux ${host.kernel}, ${host.file_system}, load ${host.load}`,
@@ -89,6 +98,7 @@ function print({ time, host, kvm: found, figures, skipped }: Report): void {
     '',
     ...(figures.length === 0 ? [] : [table(figures)]),
     ...skipped.map(({ group, reason }) => `${group}: skipped: ${reason}`),
+    ...failed.map(({ group, reason }) => `${group}: failed: ${reason}`),
   ]
   process.stdout.write(`${lines.join('\n')}\n`)
 }
@@ -107,6 +117,7 @@ if (unknown === undefined) {
   const report = await measure(wanted, folder)
   if (options.json) process.stdout.write(`${JSON.stringify(report)}\n`)
   else print(report)
+  if (report.failed.length > 0) process.exitCode = 1
 } else {
   say(`there is no group ${unknown}; there are: ${Object.keys(groups).join(', ')}`)
   process.exitCode = USAGE_ERROR

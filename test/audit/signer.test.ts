@@ -155,13 +155,16 @@ interface Running {
   readonly vkey: string
 }
 
-async function start(t: TestContext, directory: string): Promise<Running> {
+function run(directory: string) {
   const file = path.join(import.meta.dirname, '../../audit/signer/main.ts')
   const flags = ['--socket', path.join(directory, 's'), '--keys', path.join(directory, 'keys')]
   const more = ['--vkey', path.join(directory, 'vkey'), '--origin', ORIGIN]
-  const child = spawn(process.execPath, [file, ...flags, ...more], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
+  return spawn(process.execPath, [file, ...flags, ...more], { stdio: ['ignore', 'pipe', 'pipe'] })
+}
+
+async function start(t: TestContext, directory: string): Promise<Running> {
+  const child = run(directory)
+  child.stderr.pipe(process.stderr)
   afterwards(t, () => child.kill('SIGKILL'))
   const [line] = (await once(child.stdout, 'data')) as [Buffer]
   return { child, vkey: line.toString().trim().replace('ready ', '') }
@@ -183,6 +186,22 @@ suite('audit/signer/main', () => {
     await assert.rejects(client.ask({ op: 'sign', old_size: 0, leaves: leavesOf('x') }), {
       code: 'SIGNER_REFUSED',
     })
+    client.close()
+  })
+
+  test('is one at a time on its key: a second one ends, and leaves the first its socket', async (t) => {
+    const directory = scratch(t)
+    await start(t, directory)
+    const second = run(directory)
+    afterwards(t, () => second.kill('SIGKILL'))
+    let said = ''
+    second.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()))
+    const first = await Promise.race([once(second, 'close'), once(second.stdout, 'data')])
+    assert.equal(first[0], 1, String(first[0]))
+    assert.match(said, /AUDIT_LOG_BUSY/u)
+    const client = new SignerClient(path.join(directory, 's'))
+    const signed = await client.ask({ op: 'sign', old_size: 0, leaves: leavesOf('a') })
+    assert.equal(signed.size, 1)
     client.close()
   })
 })

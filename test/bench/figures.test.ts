@@ -23,6 +23,7 @@ suite('bench/figures', () => {
     assert.equal(figure('a', 'us', upTo(1000).toReversed()).p99, 990)
     assert.equal(figure('a', 'us', upTo(99)).p99, null)
     assert.equal(quantile([1, 2, 3, 4], 0.5), 2)
+    assert.equal(quantile([1, 2, 3], 0.5), 2)
   })
 
   test('refuses to make a figure of nothing, or of what is no number', () => {

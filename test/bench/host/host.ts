@@ -64,6 +64,7 @@ export async function openHost(folder: string): Promise<Host> {
     chmodSync(folder, 0o711) // agent, signer and worker pass through to their own folders
     const registry = await startDockerRegistry(folder)
     endings.push(() => registry.stop())
+    process.once('exit', () => registry.stop()) // also when a signal ends us
     const keys = generateSigningKey()
     const image = await pushSigned(registry.host, path.join(folder, 'cli'), keys)
     const port = await freePort()

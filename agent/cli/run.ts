@@ -96,8 +96,8 @@ async function foreground(client: Client, options: GlobalOptions, pod: string): 
     typeof found === 'object' && found !== null ? Reflect.get(found, 'exit') : null
   const how = field(exit, 'how')
   if (how !== 'code') {
-    const text = field(exit, 'text')
-    say(`casemate: ${pod} ended: ${plain(text === '' ? field(exit, 'cause') : text)}`)
+    const [cause, text] = [field(exit, 'cause'), field(exit, 'text')]
+    say(`casemate: ${pod} ended: ${plain(text === '' ? cause : `${text} (${cause})`)}`)
   }
   return exitCodeOfPod(exit)
 }

@@ -19,6 +19,7 @@ import {
   notePod,
   selectPod,
   selectPods,
+  selectSurplus,
   selectUnfinished,
 } from './store/pods.ts'
 import { reserve } from './store/quota.ts'
@@ -194,6 +195,11 @@ export class Tenants {
   /** Pods of all tenants that have not ended, for reconcile. */
   async unfinishedPods(): ReturnType<typeof selectUnfinished> {
     return await selectUnfinished(this.#store)
+  }
+
+  /** Ended pods of all tenants beyond the `keep` newest of each. */
+  async surplusPods(keep: number, limit: number): ReturnType<typeof selectSurplus> {
+    return await selectSurplus(this.#store, { keep, limit })
   }
 
   /**

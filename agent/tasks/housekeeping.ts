@@ -3,6 +3,7 @@
  * at what spawn has, build templates, and throw away files of pods that are gone.
  */
 import type { Ports } from './ports.ts'
+import { prune } from './prune.ts'
 import { type Interrupted, type ReconcilePorts, reconcile, sweep } from './reconcile.ts'
 import type { Templates } from './templates.ts'
 
@@ -42,7 +43,17 @@ export class Housekeeping {
     } catch (error) {
       this.#ports.log.warn({ err: error }, 'what runs could not be compared with what should')
     } finally {
+      await this.#tidy()
       this.#busy = false
+    }
+  }
+
+  /** Whether or not spawn answers. */
+  async #tidy(): Promise<void> {
+    try {
+      await prune(this.#ports)
+    } catch (error) {
+      this.#ports.log.warn({ err: error }, 'pods that ended long ago were not removed')
     }
   }
 

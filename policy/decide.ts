@@ -155,7 +155,8 @@ export function quotaRefusal(
 }
 
 const limitsFor = (vcpus: Vcpus): PlannedLimits => ({
-  bootMs: 120_000,
+  // A cold boot takes under a second on hardware, minutes on a busy host with software KVM.
+  bootMs: 600_000,
   bootLogBytes: 65_536,
   cpuQuotaPercent: vcpus * 100,
   pids: 32,

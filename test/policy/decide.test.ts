@@ -78,7 +78,7 @@ suite('policy/decide: levels', () => {
       seccomp: 'default',
       readOnlyRoot: false,
       limits: {
-        bootMs: 120_000,
+        bootMs: 600_000,
         bootLogBytes: 65_536,
         cpuQuotaPercent: 100,
         pids: 32,

@@ -13,6 +13,8 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, UnshareFlags};
 
+use crate::worker_filter;
+
 /// The file system the process sees.
 #[derive(Clone, Copy)]
 pub enum Root<'a> {
@@ -78,7 +80,7 @@ type StepFunction = fn(&mut Run<'_>) -> Result<()>;
 
 /// The steps of the jail by name, in their order. Identity is given up before the descriptors are
 /// placed, capabilities after the last step that needs one, Landlock last because it also stops us.
-const STEPS: [(&str, StepFunction); 13] = [
+const STEPS: [(&str, StepFunction); 14] = [
     ("wait for spawn", wait),
     ("signals", signals),
     ("session", session),
@@ -91,6 +93,7 @@ const STEPS: [(&str, StepFunction); 13] = [
     ("capabilities", capabilities),
     ("no_new_privs", no_new_privs),
     ("landlock", landlock),
+    ("worker's system calls", worker_calls),
     ("exec", exec),
 ];
 
@@ -318,6 +321,19 @@ fn landlock(run: &mut Run<'_>) -> Result<()> {
     let flags: libc::c_uint = 0;
     // SAFETY: restricts this thread, the only one.
     check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, flags) })
+}
+
+/// A VMM installs filters of its own, thread by thread, and has a user namespace of its own.
+fn worker_calls(run: &mut Run<'_>) -> Result<()> {
+    if run.child.own_user_namespace {
+        return Ok(());
+    }
+    let mut program = worker_filter::program();
+    let length = u16::try_from(program.len()).map_err(|_| Errno::TOOBIG)?;
+    let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    let (option, mode) = (libc::PR_SET_SECCOMP, libc::c_ulong::from(libc::SECCOMP_MODE_FILTER));
+    // SAFETY: the program is valid for the call, which copies it.
+    check(unsafe { libc::prctl(option, mode, &raw const filter) }.into())
 }
 
 fn exec(run: &mut Run<'_>) -> Result<()> {

@@ -33,6 +33,7 @@ mod spent;
 mod syscalls;
 mod templates;
 mod uids;
+mod worker_filter;
 mod workers;
 
 use std::path::PathBuf;

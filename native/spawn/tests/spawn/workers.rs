@@ -12,11 +12,12 @@ use crate::host::{Host, WORKER, host, wait_for};
 pub const REPORT: &str = r#"exec >&4
 echo "uid $(id -u) gid $(id -g) groups $(id -G)"
 echo "pid $$"
-grep -E '^(CapEff|CapPrm|CapBnd|NoNewPrivs):' /proc/self/status | tr '\t' ' '
+grep -E '^(CapEff|CapPrm|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | tr '\t' ' '
 echo "interfaces $(tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | tr '\n' ' ')"
 echo "processes $(ls /proc | grep -c '^[0-9]*$')"
 echo "files $(ulimit -f) open $(ulimit -n)"
 (echo x > /tmp/casemate-worker-test) 2>/dev/null && echo "wrote" || echo "cannot write"
+unshare --user true 2>/dev/null && echo "a user namespace" || echo "no user namespace"
 echo "environment $(env | cut -d= -f1 | grep -v -E '^(_|PWD|SHLVL|OLDPWD)$' | sort | tr '\n' ' ')"
 echo "request $(cat <&3)"
 "#;
@@ -56,6 +57,8 @@ fn a_worker_runs_in_a_jail_of_its_own() {
         "NoNewPrivs: 1",
         "interfaces lo ",
         "cannot write",
+        "no user namespace",
+        "Seccomp: 2",
         "environment LANG PATH ",
         "request {}",
     ] {

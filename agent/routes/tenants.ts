@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { type FastifyPluginCallbackTypebox, Type } from '@fastify/type-provider-typebox'
 import type { FastifyPluginCallback } from 'fastify'
 import { type Canonical, canonicalJson } from '../../policy/canonical.ts'
-import { parseImageRule, parseTrust } from '../../policy/index.ts'
+import { parseImageRule, parseTenantId, parseTrust } from '../../policy/index.ts'
 import {
   DEFAULT_QUOTA_LIMITS,
   type NewToken,
@@ -93,7 +93,8 @@ const tenants: (ports: Ports) => FastifyPluginCallbackTypebox =
       async (request, reply) => {
         const { body } = request
         const operator = ports.tenants.operator(callerOf(request))
-        const id = tenantIdOf(body.id)
+        // Not as in a path: a name that cannot be one is the caller's mistake, and said so.
+        const id = parseTenantId(body.id)
         const trust = parseTrust(body.trust ?? 'untrusted')
         const display = body.display ?? id
         const rule =

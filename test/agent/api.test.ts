@@ -76,6 +76,19 @@ suite('agent/api shapes', () => {
     }
   })
 
+  test('says what is wrong with a tenant name that cannot be one, and makes no tenant', async (t) => {
+    const agent = await startAgent(t)
+    for (const id of ['Bad_Name', '', '-a', 'a-', '1a', '../acme']) {
+      const reply = await agent.operator({ method: 'POST', path: '/v1/tenants', body: { id } })
+      refusedWith(reply, 400, 'BAD_REQUEST')
+      assert.match(String(member(reply.json, 'detail')), /^Tenant id must be 1 to /u)
+    }
+    const listed = await agent.operator({ path: '/v1/tenants' })
+    assert.deepEqual(member(listed.json, 'tenants'), [])
+    // In a path the same name is no tenant's.
+    refusedWith(await agent.operator({ path: '/v1/tenants/Bad_Name' }), 404, 'NOT_FOUND')
+  })
+
   test('refuses bodies that are too large, and other media types', async (t) => {
     const agent = await startAgent(t)
     const large = JSON.stringify({ id: 'a', display: 'x'.repeat(300_000) })

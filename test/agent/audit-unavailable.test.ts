@@ -1,0 +1,299 @@
+/**
+ * What is left of the agent while the audit log cannot be written, and while the host has no KVM:
+ * nothing is started, and what runs can still be listed, read, awaited and stopped. The file system
+ * that fills up or turns read-only is a real one of its own, and the image really is signed.
+ */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { suite, type TestContext, test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
+import { generateSigningKey, readSigningKey } from '../../agent/images/index.ts'
+import { createPodLog } from '../../native/pod-log.ts'
+import { parseDigest, parsePodId, parseTenantId } from '../../policy/index.ts'
+import { openTenants, parseIdempotencyKey, systemScope } from '../../tenants/index.ts'
+import { afterwards } from '../audit/harness.ts'
+import { member, type Reply, startAgent, type TestAgent } from './harness.ts'
+import { putImage, REPOSITORY } from './images/support/image.ts'
+import { TestRegistry } from './images/support/registry.ts'
+import { imagesFor, open } from './images/support/session.ts'
+import { DESCRIPTION } from './spawn-peer.ts'
+
+const POD = parsePodId('01890000-0000-7000-8000-000000000001')
+const ACME = systemScope(parseTenantId('acme'))
+const DIGEST = parseDigest(`sha256:${'a'.repeat(64)}`)
+const PLACE = `/v1/tenants/acme/pods/${POD}`
+/** The write-ahead log allocates 16 MiB, the reserve 4 MiB; the rest is for tiles. */
+const AUDIT_MIB = 24
+/** The gate tries again every 5 s; this is how often it may be looked at, not how long it takes. */
+const LOOKS_MAX = 1200
+
+interface Stage {
+  readonly agent: TestAgent
+  readonly token: string
+  /** Launches the signed image, each time as a new request. */
+  launch(): Promise<Reply>
+}
+
+/** An agent with the untrusted tenant acme, which may run the one image, signed with its key. */
+async function stage(t: TestContext): Promise<Stage> {
+  const registry = await TestRegistry.start(t)
+  putImage(registry)
+  const pair = generateSigningKey()
+  const session = await open(t, registry, { images: imagesFor(t, [registry.host]) })
+  await session.sign(readSigningKey(pair.privatePem, null), null)
+  const keys = [{ id: 'release', pem: pair.publicPem }]
+  const authority = { type: 'cosign-key', keys, transparency: 'none' }
+  const anyOf = [{ ...authority, identityMatch: 'exactRepository' }]
+  const require = { all: [{ anyOf, threshold: 1 }] }
+  const rules = [{ name: 'all', match: [`${registry.host}/**`], require }]
+  const agent = await startAgent(t, { insecureRegistries: [registry.host] })
+  const token = await agent.onboard('acme', {
+    image_rule: { schemaVersion: 1, default: 'deny', rules },
+  })
+  let launches = 0
+  return {
+    agent,
+    token,
+    launch: () => {
+      launches += 1
+      return agent.tenant(token, {
+        method: 'POST',
+        path: '/v1/tenants/acme/pods',
+        body: { image: `${registry.host}/${REPOSITORY}:latest` },
+        headers: { 'idempotency-key': `k${launches}` },
+      })
+    },
+  }
+}
+
+const status = (state: 'running' | 'exited') => ({
+  pod: POD,
+  tenant: 'acme',
+  spec: DIGEST,
+  pid: 4711,
+  state,
+  exit:
+    state === 'running'
+      ? null
+      : { how: 'code', value: 3, guest_reported: true, cause: 'EXIT', text: null },
+})
+
+/** Puts a running pod with its log into the store of an agent that has ended. */
+async function leaveRunning(agent: TestAgent): Promise<void> {
+  const tenants = openTenants({
+    stateDir: agent.stateDir,
+    issuer: 'https://casemate.invalid/test-host',
+    audience: 'casemate:test-host',
+    now: Date.now,
+  })
+  await tenants.createPod(ACME, {
+    id: POD,
+    imageReference: 'registry.example/x:1',
+    request: { key: parseIdempotencyKey('left'), bodyDigest: DIGEST },
+  })
+  await tenants.reserve(ACME, POD, { vcpus: 1, memoryMib: 128, pods: 1 })
+  await tenants.movePod(ACME, POD, 'launching')
+  await tenants.movePod(ACME, POD, 'running')
+  await tenants.close()
+  const directory = path.join(agent.stateDir, 'pods', POD)
+  mkdirSync(directory, { recursive: true })
+  await (await createPodLog(path.join(directory, 'log'), 1 << 20)).close()
+  agent.spawn.answer('list', () => ({ ok: true, pods: [status('running')] }))
+  agent.spawn.answer('stop', () => ({ ok: true }))
+  agent.spawn.answer('forget', () => ({ ok: true }))
+}
+
+/**
+ * Moves the log of an agent that has ended onto a small file system of its own. Gives its mount
+ * point, or null when this process may not mount: then the test is skipped.
+ */
+function moveLog(t: TestContext, agent: TestAgent): string | null {
+  const audit = path.join(agent.stateDir, 'audit')
+  const away = path.join(agent.directory, 'audit-moved')
+  cpSync(audit, away, { recursive: true })
+  const size = `size=${AUDIT_MIB}m`
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', size, 'casemate-test', audit])
+  if (mounted.status !== 0) {
+    t.skip('may not mount a tmpfs: needs root')
+    return null
+  }
+  afterwards(t, async () => {
+    await agent.end()
+    spawnSync('umount', ['-l', audit])
+  })
+  cpSync(away, audit, { recursive: true })
+  return audit
+}
+
+function remount(directory: string, how: 'ro' | 'rw'): void {
+  const done = spawnSync('mount', ['-o', `remount,${how}`, directory], { encoding: 'utf8' })
+  assert.equal(done.status, 0, done.stderr)
+}
+
+/** Takes all the space there is. Gives the file to remove for having it back. */
+function fill(directory: string): string {
+  const filler = path.join(directory, 'filler')
+  for (const size of [1 << 20, 4096]) {
+    try {
+      for (;;) writeFileSync(filler, Buffer.alloc(size), { flag: 'a' })
+    } catch (error) {
+      assert.equal(member(error, 'code'), 'ENOSPC')
+    }
+  }
+  return filler
+}
+
+async function auditCheck(agent: TestAgent): Promise<unknown> {
+  const { json } = await agent.operator({ path: '/v1/doctor' })
+  const checks = member(json, 'checks')
+  assert.ok(Array.isArray(checks))
+  return checks.find((check: unknown) => member(check, 'id') === 'audit')
+}
+
+/** Looks until the doctor says of the log what is hoped for, and gives the sentence. */
+async function auditBecomes(agent: TestAgent, hoped: string, words = /(?:)/u): Promise<string> {
+  let check: unknown = null
+  for (let left = LOOKS_MAX; left > 0; left -= 1) {
+    check = await auditCheck(agent)
+    const detail = String(member(check, 'detail'))
+    if (member(check, 'status') === hoped && words.test(detail)) return detail
+    await pause(50)
+  }
+  return assert.fail(`it never became ${hoped}: ${JSON.stringify(check)}`)
+}
+
+/** What spawn was asked for beyond looking, since `from` requests. */
+const asked = (agent: TestAgent, from: number): readonly string[] => {
+  const looks = new Set(['list', 'describe', 'adopt', 'template'])
+  const all = agent.spawn.requests.slice(from).map((request) => String(request['op']))
+  return all.filter((op) => !looks.has(op))
+}
+
+/** The launch is refused for `errno`, the operator is told where, and nothing was started. */
+async function refusesLaunch(on: Stage, errno: string, directory: string): Promise<void> {
+  const { agent } = on
+  const before = agent.spawn.requests.length
+  const reply = await on.launch()
+  assert.equal(reply.status, 503, reply.text)
+  assert.equal(member(reply.json, 'code'), 'AUDIT_UNAVAILABLE')
+  assert.equal(member(reply.json, 'facts', 'errno'), errno)
+  // Where the log is on the host is for the operator, and not for tenants.
+  assert.ok(!reply.text.includes(directory), reply.text)
+  const detail = await auditBecomes(agent, 'failed')
+  assert.ok(detail.includes(errno) && detail.includes(directory), detail)
+  assert.deepEqual(asked(agent, before), [])
+  const made = await agent.operator({ method: 'POST', path: '/v1/tenants', body: { id: 'more' } })
+  assert.equal(member(made.json, 'code'), 'AUDIT_UNAVAILABLE')
+}
+
+/** List, logs, wait and stop of the running pod. */
+async function answersForPod({ agent, token }: Stage): Promise<void> {
+  const listed = await agent.tenant(token, { path: '/v1/tenants/acme/pods' })
+  const pods = member(listed.json, 'pods')
+  assert.ok(Array.isArray(pods), listed.text)
+  const own: unknown = pods.find((pod: unknown) => member(pod, 'id') === POD)
+  assert.equal(member(own, 'state'), 'running')
+  assert.equal((await agent.tenant(token, { path: `${PLACE}/logs` })).status, 200)
+  const waited = await agent.tenant(token, { path: `${PLACE}/wait?timeout_s=0` })
+  assert.equal(member(waited.json, 'code'), 'WAIT_TIMEOUT')
+  const before = agent.spawn.requests.length
+  const body = { timeout_ms: 1000 }
+  const stopped = await agent.tenant(token, { method: 'POST', path: `${PLACE}/stop`, body })
+  assert.equal(stopped.status, 202, stopped.text)
+  assert.deepEqual(asked(agent, before), ['stop'])
+}
+
+/** The pod ends, and whoever waits for it is told. */
+async function tellsTheEnd({ agent, token }: Stage): Promise<void> {
+  agent.spawn.answer('list', () => ({ ok: true, pods: [status('exited')] }))
+  const ended = await agent.tenant(token, { path: `${PLACE}/wait?timeout_s=60` })
+  assert.equal(member(ended.json, 'state'), 'exited', ended.text)
+  assert.equal(member(ended.json, 'exit', 'value'), 3)
+}
+
+async function records(agent: TestAgent): Promise<readonly unknown[]> {
+  const reply = await agent.operator({ path: '/v1/audit/records?limit=1000' })
+  const all = member(reply.json, 'records')
+  assert.ok(Array.isArray(all), reply.text)
+  return all.map((entry: unknown) => member(entry, 'record'))
+}
+
+/** A launch comes past the record of its request, and fails at the worker that this spawn has not. */
+async function launchesAgain(on: Stage): Promise<void> {
+  await auditBecomes(on.agent, 'ok')
+  const before = on.agent.spawn.requests.length
+  const reply = await on.launch()
+  assert.notEqual(member(reply.json, 'code'), 'AUDIT_UNAVAILABLE')
+  assert.ok(asked(on.agent, before).includes('worker'), reply.text)
+  const types = (await records(on.agent)).map((record) => member(record, 'type'))
+  assert.ok(types.includes('launch.requested'))
+  assert.ok(types.includes('launch.failed'))
+}
+
+suite('agent/audit unavailable', () => {
+  test('a full disk stops launches and nothing else, and having space again ends that', async (t) => {
+    const on = await stage(t)
+    const { agent } = on
+    await agent.end()
+    const audit = moveLog(t, agent)
+    if (audit === null) return
+    await leaveRunning(agent)
+    await agent.again()
+    await auditBecomes(agent, 'ok')
+    const filler = fill(audit)
+    // The write-ahead log has its space: it is the publication of this record that finds none.
+    const body = { name: 'more' }
+    await agent.operator({ method: 'POST', path: '/v1/tenants/acme/tokens', body })
+    await auditBecomes(agent, 'failed')
+    await refusesLaunch(on, 'ENOSPC', audit)
+    await answersForPod(on)
+    await tellsTheEnd(on)
+    await refusesLaunch(on, 'ENOSPC', audit)
+    rmSync(filler)
+    await launchesAgain(on)
+  })
+
+  test('so does a disk that is read-only when the agent starts', async (t) => {
+    const on = await stage(t)
+    const { agent } = on
+    await agent.end()
+    const audit = moveLog(t, agent)
+    if (audit === null) return
+    await leaveRunning(agent)
+    remount(audit, 'ro')
+    await agent.again()
+    await refusesLaunch(on, 'EROFS', audit)
+    await answersForPod(on)
+    await tellsTheEnd(on)
+    remount(audit, 'rw')
+    await launchesAgain(on)
+  })
+})
+
+suite('agent/isolation unavailable', () => {
+  const hosts = {
+    'without KVM': { kvm: null, kvm_reason: '/dev/kvm cannot be opened: ENOENT' },
+    'with software KVM that root did not allow': { kvm: 'software', allow_software_kvm: false },
+  } as const
+  for (const [name, changes] of Object.entries(hosts)) {
+    test(`a host ${name} launches nothing for an untrusted tenant`, async (t) => {
+      const on = await stage(t)
+      const { agent } = on
+      agent.spawn.answer('describe', () => ({ ...DESCRIPTION, ...changes }))
+      const before = agent.spawn.requests.length
+      const reply = await on.launch()
+      assert.equal(reply.status, 503, reply.text)
+      assert.equal(member(reply.json, 'code'), 'ISOLATION_UNAVAILABLE')
+      assert.deepEqual(asked(agent, before), [])
+      const refused = (await records(agent)).filter(
+        (record) => member(record, 'type') === 'launch.refused',
+      )
+      assert.equal(refused.length, 1)
+      assert.equal(member(refused[0], 'refusal', 'code'), 'ISOLATION_UNAVAILABLE')
+      agent.spawn.answer('describe', () => DESCRIPTION)
+      assert.notEqual(member((await on.launch()).json, 'code'), 'ISOLATION_UNAVAILABLE')
+    })
+  }
+})

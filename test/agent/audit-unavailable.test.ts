@@ -5,11 +5,12 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { generateSigningKey, readSigningKey } from '../../agent/images/index.ts'
+import { verifyLog } from '../../audit/index.ts'
 import { createPodLog } from '../../native/pod-log.ts'
 import { parseDigest, parsePodId, parseTenantId } from '../../policy/index.ts'
 import { openTenants, parseIdempotencyKey, systemScope } from '../../tenants/index.ts'
@@ -127,9 +128,16 @@ function moveLog(t: TestContext, agent: TestAgent): string | null {
   return audit
 }
 
-function remount(directory: string, how: 'ro' | 'rw'): void {
-  const done = spawnSync('mount', ['-o', `remount,${how}`, directory], { encoding: 'utf8' })
-  assert.equal(done.status, 0, done.stderr)
+/** Not while a file is open for writing: the gate closes those of a log that failed, in its time. */
+async function remount(directory: string, how: 'ro' | 'rw'): Promise<void> {
+  let said = ''
+  for (let left = LOOKS_MAX; left > 0; left -= 1) {
+    const done = spawnSync('mount', ['-o', `remount,${how}`, directory], { encoding: 'utf8' })
+    if (done.status === 0) return
+    said = done.stderr
+    await pause(50)
+  }
+  assert.fail(said)
 }
 
 /** Takes all the space there is. Gives the file to remove for having it back. */
@@ -227,13 +235,28 @@ async function launchesAgain(on: Stage): Promise<void> {
   const reply = await on.launch()
   assert.notEqual(member(reply.json, 'code'), 'AUDIT_UNAVAILABLE')
   assert.ok(asked(on.agent, before).includes('worker'), reply.text)
-  const types = (await records(on.agent)).map((record) => member(record, 'type'))
-  assert.ok(types.includes('launch.requested'))
-  assert.ok(types.includes('launch.failed'))
+  const types = new Set((await records(on.agent)).map((record) => member(record, 'type')))
+  assert.ok(types.has('launch.requested'))
+  assert.ok(types.has('launch.failed'))
+}
+
+/** The end that could not be recorded when it happened is, before spawn may forget it. */
+async function putsTheEndOnRecord({ agent }: Stage, audit: string): Promise<void> {
+  const isForgotten = (): boolean =>
+    agent.spawn.requests.some((request) => request['op'] === 'forget')
+  for (let left = LOOKS_MAX; left > 0 && !isForgotten(); left -= 1) await pause(50)
+  assert.ok(isForgotten())
+  const ends = (await records(agent)).filter(
+    (record) => member(record, 'type') === 'launch.exited' && member(record, 'launch_id') === POD,
+  )
+  assert.equal(ends.length, 1)
+  await agent.end()
+  const vkey = readFileSync(path.join(agent.directory, 'vkey'), 'utf8')
+  assert.deepEqual((await verifyLog(audit, [vkey])).problems, [])
 }
 
 suite('agent/audit unavailable', () => {
-  test('a full disk stops launches and nothing else, and having space again ends that', async (t) => {
+  test('a disk that is full, then read-only, stops launches and nothing else, until it is mended', async (t) => {
     const on = await stage(t)
     const { agent } = on
     await agent.end()
@@ -251,8 +274,13 @@ suite('agent/audit unavailable', () => {
     await answersForPod(on)
     await tellsTheEnd(on)
     await refusesLaunch(on, 'ENOSPC', audit)
+    await remount(audit, 'ro')
+    await auditBecomes(agent, 'failed', /EROFS/u)
+    await refusesLaunch(on, 'EROFS', audit)
+    await remount(audit, 'rw')
     rmSync(filler)
     await launchesAgain(on)
+    await putsTheEndOnRecord(on, audit)
   })
 
   test('so does a disk that is read-only when the agent starts', async (t) => {
@@ -262,13 +290,14 @@ suite('agent/audit unavailable', () => {
     const audit = moveLog(t, agent)
     if (audit === null) return
     await leaveRunning(agent)
-    remount(audit, 'ro')
+    await remount(audit, 'ro')
     await agent.again()
     await refusesLaunch(on, 'EROFS', audit)
     await answersForPod(on)
     await tellsTheEnd(on)
-    remount(audit, 'rw')
+    await remount(audit, 'rw')
     await launchesAgain(on)
+    await putsTheEndOnRecord(on, audit)
   })
 })
 

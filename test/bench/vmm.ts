@@ -108,7 +108,6 @@ async function launch({ machine, image }: Bench): Promise<Launched> {
   const output = since()
   const readyAt = await isReady
   await running.exit()
-  await machine.spawn.forget(running.pod)
   return { answered, ready: readyAt, output }
 }
 

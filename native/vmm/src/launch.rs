@@ -4,6 +4,7 @@
 //! started by hand, or by a spawn that was fooled, refuses just the same.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use casemate_devices::{Scratch, Verified, Verity};
@@ -15,7 +16,7 @@ use rustix::fs::fstat;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::descriptors::{
-    Access, DOCUMENT, IMAGE, INIT, KERNEL, LOG, MEMORY, SCRATCH, STATE, check_blocks, file,
+    Access, DOCUMENT, IMAGE, INIT, KERNEL, LOG, MEMORY, SCRATCH, STATE, STREAM, check_blocks, file,
     present, read_verified, sealed,
 };
 use crate::failure::{Failure, failure};
@@ -46,6 +47,9 @@ pub struct Pod {
     pub log: (File, u64),
     /// CONFIG for guest-init, canonical JSON.
     pub guest_config: String,
+    /// The agent's stream. Taken before anything is opened: a number that was left empty would be filled by
+    /// something of the VMM's own.
+    pub stream: OwnedFd,
     /// Filter digests the spec names.
     pub vmm: Vmm,
 }
@@ -111,6 +115,7 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
         boottime_ns(),
     )
     .map_err(|error| failure(Reason::Ticket, format_args!("{}: {error}", error.code())))?;
+    let stream = present(STREAM, "pod stream")?;
     let Spec { machine, limits, vmm, kernel, template, init, image, scratch, .. } = admitted.spec;
     let start = match template {
         Some(template) => restore_from(&template)?,
@@ -130,6 +135,7 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
             disks: Some((verified(IMAGE, "image", &image)?, scratch)),
             log: (log, admitted.spec.log_size),
             guest_config: admitted.spec.guest_config,
+            stream,
             vmm,
         }),
     })

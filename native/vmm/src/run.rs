@@ -12,7 +12,7 @@ use kvm_ioctls::VcpuFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::board::Board;
-use crate::descriptors::{CONTROL, KVM, STREAM, present};
+use crate::descriptors::{CONTROL, KVM, present};
 use crate::failure::{Failure, failure};
 use crate::guest::{Guest, LogFile};
 use crate::io::{Io, Mailbox, Wiring};
@@ -132,7 +132,7 @@ fn launch(report: &Report, machine: Machine, pod: Pod, step: Duration) -> Result
         wake,
         mailbox: Arc::clone(&mailbox),
         guest: Guest::new(restored, pod.guest_config, Some(log)),
-        stream: Some(present(STREAM, "pod stream")?),
+        stream: Some(pod.stream),
         report: report.clone(),
         restored,
         template: false,

@@ -1,0 +1,120 @@
+/** What an app finds in its machine, and what is told of its end. */
+import assert from 'node:assert/strict'
+import { release } from 'node:os'
+import { suite, test } from 'node:test'
+import type { Machine } from './harness.ts'
+import { type Ended, facts, probe, run, sh, start } from './launch.ts'
+
+const told = ({ exit }: Ended): string =>
+  `${exit.how} ${exit.value} ${exit.cause} ${String(exit.guest_reported)}`
+const kinds = ({ events }: Ended): readonly string[] => events.map(({ kind }) => kind)
+
+export function appCases(machine: Machine): void {
+  suite('system/app', () => {
+    test('prints the release of a kernel that is not the host’s', async () => {
+      const ended = await run(machine, { args: sh('uname -r; echo complaint >&2; exit 3') })
+      assert.equal(told(ended), 'code 3 APP_EXIT true', ended.notes)
+      assert.match(ended.stdout, /^\d+\.\d+\.\d+-casemate\S*\n$/u)
+      assert.notEqual(ended.stdout.trim(), release())
+      assert.equal(ended.stderr, 'complaint\n')
+      assert.deepEqual(kinds(ended), ['started', 'exit'])
+    })
+
+    test('gives a process the environment, directory, name and capabilities of its plan', async () => {
+      const ended = await run(machine, {
+        args: probe('fds', 'facts', 'touch', '/made', 'node', 'c1:3'),
+        env: ['GREETING=good  morning'],
+        cwd: '/data/new',
+        hostname: 'guest-7',
+        capabilities: ['CAP_CHOWN', 'CAP_NET_BIND_SERVICE'],
+      })
+      assert.equal(told(ended), 'code 0 APP_EXIT true', ended.notes)
+      const found = facts(ended.stdout)
+      const expected = {
+        host: 'guest-7',
+        cwd: '/data/new',
+        pid: '1',
+        processors: '1',
+        'Uid:': '0 0 0 0',
+        'CapInh:': '0000000000000000',
+        'CapPrm:': '0000000000000401',
+        'CapEff:': '0000000000000401',
+        'CapBnd:': '0000000000000401',
+        'CapAmb:': '0000000000000000',
+        'NoNewPrivs:': '1',
+        'Seccomp:': '2',
+        touch: '/made ok',
+        mknod: 'c1:3 EPERM',
+        descriptors: '0 1 2',
+      }
+      for (const [name, value] of Object.entries(expected)) {
+        assert.equal(found.get(name), value, name)
+      }
+      const env = ended.stdout.split('\n').filter((line) => line.startsWith('env:'))
+      const own = env.filter((line) => !line.startsWith('env:GLIBC_TUNABLES='))
+      assert.deepEqual(own, ['env:PATH=/bin', 'env:GREETING=good  morning', 'env:HOME=/root'])
+    })
+
+    test('gives a user of the image no capability, no control port, and no root to write to', async () => {
+      const hidden = ['/dev/vport0p1', '/dev/vda', '/dev/vdb', '/dev/kmsg', '/dev/mem', '/init']
+      const ended = await run(machine, {
+        args: probe(
+          'facts',
+          ...['/made', '/tmp/made'].flatMap((place) => ['touch', place]),
+          ...hidden.flatMap((place) => ['see', place]),
+          'write',
+          '/proc/sys/kernel/hostname',
+        ),
+        user: 'web',
+        readOnlyRoot: true,
+      })
+      assert.equal(told(ended), 'code 0 APP_EXIT true', ended.notes)
+      const found = facts(ended.stdout)
+      const sets = ['CapInh:', 'CapPrm:', 'CapEff:', 'CapAmb:']
+      for (const set of sets) assert.equal(found.get(set), '0000000000000000', set)
+      assert.equal(found.get('Uid:'), '1000 1000 1000 1000')
+      assert.equal(found.get('Gid:'), '1001 1001 1001 1001')
+      assert.equal(found.get('Groups:'), '1002')
+      assert.match(ended.stdout, /^env:HOME=\/home\/web$/mu)
+      assert.match(ended.stdout, /^touch \/made EROFS$/mu)
+      assert.match(ended.stdout, /^touch \/tmp\/made ok$/mu)
+      assert.match(ended.stdout, /^write \/proc\/sys\/kernel\/hostname E/mu)
+      for (const place of hidden) assert.ok(ended.stdout.includes(`see ${place} ENOENT\n`), place)
+    })
+
+    test('keeps disks and control port from a process that may make device nodes', async () => {
+      const nodes = ['c1:3', 'b254:0', 'b254:16', 'c1:1', 'c10:232', 'c511:1', 'c4:64']
+      const ended = await run(machine, {
+        args: probe(...nodes.flatMap((node) => ['node', node])),
+        capabilities: ['CAP_MKNOD', 'CAP_DAC_OVERRIDE', 'CAP_SYS_ADMIN', 'CAP_SYS_RAWIO'],
+      })
+      assert.equal(told(ended), 'code 0 APP_EXIT true', ended.notes)
+      for (const node of nodes) {
+        assert.ok(ended.stdout.includes(`mknod ${node} ok\n`), `${node} is made`)
+        assert.match(ended.stdout, new RegExp(`^opens ${node} E(ACCES|PERM)$`, 'mu'))
+      }
+    })
+
+    test('tells a signal and a fault from a code', async () => {
+      const killed = await start(machine, { args: probe('say', 'up', 'hold') })
+      await killed.says(/up/u)
+      killed.stream.signal(9)
+      assert.equal(told(await killed.end()), 'signal 9 APP_SIGNAL true')
+      assert.equal(told(await run(machine, { args: probe('crash') })), 'signal 11 APP_SIGNAL true')
+    })
+
+    for (const [what, wish, code] of [
+      ['a program that is not there', { args: ['/bin/none'] }, 'APP_NOT_FOUND'],
+      ['a file that is no program', { args: ['/data/text'] }, 'APP_NOT_EXECUTABLE'],
+      ['a user that is not there', { args: probe(), user: 'nobody' }, 'APP_USER'],
+    ] as const) {
+      test(`names what is wrong with ${what}`, async () => {
+        const ended = await run(machine, wish)
+        const { exit } = ended
+        assert.equal(`${exit.how} ${exit.cause}`, 'failure APP_START')
+        assert.match(exit.text ?? '', new RegExp(`^${code}: `, 'u'))
+        assert.deepEqual(kinds(ended), ['error'])
+      })
+    }
+  })
+}

@@ -1,0 +1,205 @@
+/*
+ * The app of most system tests: does what its arguments say, one word after the other, in one process.
+ * A shell would start a process for each word, and a process costs seconds where KVM is software.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static void hex(const char *name, const unsigned char *bytes, int count) {
+    printf("%s ", name);
+    for (int at = 0; at < count; at++) printf("%02x", bytes[at]);
+    printf("\n");
+}
+
+/* The lines of a file that begin with one of the names, or all of them. */
+static void lines(const char *path, const char *const *names) {
+    char line[4096];
+    FILE *file = fopen(path, "r");
+    if (file == NULL) {
+        printf("%s %s\n", path, strerrorname_np(errno));
+        return;
+    }
+    while (fgets(line, sizeof line, file) != NULL)
+        for (const char *const *name = names; *name != NULL; name++)
+            if (strncmp(line, *name, strlen(*name)) == 0) fputs(line, stdout);
+    fclose(file);
+}
+
+static void facts(void) {
+    static const char *const status[] = {"Cap", "NoNewPrivs:", "Seccomp:", "Uid:", "Gid:", "Groups:", NULL};
+    struct utsname system;
+    char cwd[PATH_MAX];
+    uname(&system);
+    printf("release %s\nhost %s\npid %d\n", system.release, system.nodename, getpid());
+    printf("cwd %s\n", getcwd(cwd, sizeof cwd) == NULL ? "none" : cwd);
+    printf("processors %ld\n", sysconf(_SC_NPROCESSORS_ONLN));
+    lines("/proc/self/status", status);
+    for (char **entry = environ; *entry != NULL; entry++) printf("env:%s\n", *entry);
+}
+
+/* Everything that two machines restored from one template must not have in common. */
+static void unique(void) {
+    unsigned char bytes[32];
+    char text[64] = {0}, name[] = "/tmp/XXXXXX";
+    struct timespec now;
+    static const char *const files[] = {"boot_id", "uuid", NULL};
+    for (const char *const *file = files; *file != NULL; file++) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/sys/kernel/random/%s", *file);
+        int fd = open(path, O_RDONLY);
+        ssize_t count = fd < 0 ? -1 : read(fd, text, 36);
+        printf("%s %.*s\n", *file, count < 0 ? 0 : (int)count, text);
+        close(fd);
+    }
+    int fd = open("/dev/urandom", O_RDONLY);
+    if (read(fd, bytes, sizeof bytes) == sizeof bytes) hex("urandom", bytes, sizeof bytes);
+    close(fd);
+    if (getrandom(bytes, sizeof bytes, 0) == sizeof bytes) hex("getrandom", bytes, sizeof bytes);
+    hex("at_random", (const unsigned char *)getauxval(AT_RANDOM), 16);
+    printf("stack %p\nvdso %lx\n", (void *)&now, getauxval(AT_SYSINFO_EHDR));
+    printf("temporary %s\n", mkstemp(name) < 0 ? strerrorname_np(errno) : name);
+    clock_gettime(CLOCK_REALTIME, &now);
+    printf("clock %lld\n", (long long)now.tv_sec);
+}
+
+static void outcome(const char *word, const char *what, int failed) {
+    printf("%s %s %s\n", word, what, failed ? strerrorname_np(errno) : "ok");
+}
+
+/* Whether a file can be opened so. */
+static void opens(const char *word, const char *what, int flags) {
+    int fd = open(what, flags, 0600);
+    outcome(word, what, fd < 0);
+    close(fd);
+}
+
+/* A node of the named kind and number, made and opened where the app may write. */
+static void node(const char *what) {
+    char kind;
+    unsigned int major_number, minor_number;
+    if (sscanf(what, "%c%u:%u", &kind, &major_number, &minor_number) != 3) return;
+    mode_t mode = (kind == 'b' ? S_IFBLK : S_IFCHR) | 0600;
+    int failed = mknod("/tmp/node", mode, makedev(major_number, minor_number));
+    outcome("mknod", what, failed);
+    if (failed) return;
+    int fd = open("/tmp/node", O_RDONLY | O_NONBLOCK);
+    outcome("opens", what, fd < 0);
+    close(fd);
+    unlink("/tmp/node");
+}
+
+static void descriptors(void) {
+    DIR *directory = opendir("/proc/self/fd");
+    printf("descriptors");
+    for (struct dirent *entry; directory != NULL && (entry = readdir(directory)) != NULL;)
+        if (entry->d_name[0] != '.' && atoi(entry->d_name) != dirfd(directory)) printf(" %s", entry->d_name);
+    printf("\n");
+}
+
+static void slurp(const char *path) {
+    static char buffer[1 << 16];
+    long long total = 0;
+    int fd = open(path, O_RDONLY);
+    ssize_t count = fd < 0 ? -1 : 0;
+    while (fd >= 0 && (count = read(fd, buffer, sizeof buffer)) > 0) total += count;
+    if (count < 0) printf("slurp %s %s after %lld\n", path, strerrorname_np(errno), total);
+    else printf("slurp %s ok %lld\n", path, total);
+    close(fd);
+}
+
+/* Numbered lines of 64 bytes, so many that they are at least `total` bytes. */
+static void flood(long long total) {
+    char line[80];
+    for (long long at = 0; at < total; at += 64) {
+        snprintf(line, sizeof line, "%063lld\n", at);
+        fwrite(line, 1, 64, stdout);
+    }
+}
+
+static void on_term(int number) {
+    static const char text[] = "heard TERM\n";
+    (void)number;
+    if (write(1, text, sizeof text - 1) < 0) _exit(1);
+    _exit(9);
+}
+
+static void copy(void) {
+    static char buffer[1 << 16];
+    ssize_t count;
+    while ((count = read(0, buffer, sizeof buffer)) > 0) fwrite(buffer, 1, (size_t)count, stdout);
+}
+
+static void line(void) {
+    char text[256];
+    if (fgets(text, sizeof text, stdin) == NULL) strcpy(text, "end\n");
+    printf("line %s", text);
+}
+
+static void eat(void) {
+    for (;;) {
+        volatile char *block = malloc(1 << 20);
+        for (int at = 0; block != NULL && at < 1 << 20; at += 4096) block[at] = 1;
+    }
+}
+
+/* A fault, not raise(): the first process of a namespace can ignore a signal, but not this. */
+static int *volatile nowhere;
+
+/* Words without an argument; 0 when it is none of them. */
+static int plain(const char *word) {
+    static const struct {
+        const char *name;
+        void (*run)(void);
+    } words[] = {{"facts", facts}, {"unique", unique}, {"fds", descriptors}, {"cat", copy}, {"line", line}, {"eat", eat}};
+    for (size_t at = 0; at < sizeof words / sizeof *words; at++)
+        if (strcmp(word, words[at].name) == 0) return words[at].run(), 1;
+    if (strcmp(word, "crash") == 0) return *nowhere = 0, 1;
+    if (strcmp(word, "trap") == 0) return signal(SIGTERM, on_term), 1;
+    if (strcmp(word, "deaf") == 0) return signal(SIGTERM, SIG_IGN), 1;
+    if (strcmp(word, "hold") == 0)
+        for (;;) pause();
+    return 0;
+}
+
+static void with(const char *word, const char *what) {
+    if (strcmp(word, "say") == 0) printf("%s\n", what);
+    if (strcmp(word, "err") == 0) fprintf(stderr, "%s\n", what);
+    if (strcmp(word, "touch") == 0) opens(word, what, O_CREAT | O_WRONLY);
+    if (strcmp(word, "see") == 0) outcome(word, what, access(what, F_OK));
+    if (strcmp(word, "write") == 0) opens(word, what, O_WRONLY);
+    if (strcmp(word, "node") == 0) node(what);
+    if (strcmp(word, "slurp") == 0) slurp(what);
+    if (strcmp(word, "flood") == 0) flood(atoll(what));
+    if (strcmp(word, "exit") == 0) {
+        fflush(NULL);
+        _exit(atoi(what));
+    }
+}
+
+int main(int count, char **words) {
+    for (int at = 1; at < count; at++) {
+        if (!plain(words[at]) && at + 1 < count) {
+            with(words[at], words[at + 1]);
+            at++;
+        }
+        fflush(NULL);
+    }
+    return 0;
+}

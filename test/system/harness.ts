@@ -1,0 +1,202 @@
+/**
+ * A Casemate host for tests, of real parts: the log with its signer, casemate-spawn with its VMM, a
+ * kernel and guest-init, an image built by the worker, and one template that every test restores.
+ *
+ * Nothing here decides or checks: what a test launches goes to spawn as the agent would send it.
+ */
+import {
+  accessSync,
+  chmodSync,
+  closeSync,
+  constants,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { type AuditLog, openAuditLog } from '../../audit/index.ts'
+import { loadScratchTemplate, type ScratchTemplate } from '../../native/scratch.ts'
+import { type SeccompCompiler, seccompCompiler } from '../../native/seccomp/compile.ts'
+import type { HostDescription, Template } from '../../native/spawn-answers.ts'
+import { type SpawnClient, spawnClient } from '../../native/spawn-client.ts'
+import { type Artifacts, readArtifacts } from '../../native/up/artifacts.ts'
+import { canonicalJson } from '../../policy/canonical.ts'
+import { Forge } from './forge.ts'
+import { buildDisk, busyboxTar, compile, type DiskFile, probeEntry, runWorker } from './images.ts'
+import { type Program, startSigner, startSpawn } from './processes.ts'
+
+const root = path.resolve(import.meta.dirname, '../..')
+export const NODE_ID = 'system-test'
+const BUSYBOX = '/bin/busybox'
+/** Beyond those of `casemate up`, and different for runs at the same time: the kernel counts by user. */
+const VM_UIDS = 100
+const uidBase = (): number => 100_000_000 + (process.pid % 1_000_000) * VM_UIDS
+
+/** Why virtual machines cannot be started here, or null. One sentence, for people. */
+export function whyNot(): string | null {
+  if (process.geteuid?.() !== 0) return 'not root: spawn makes namespaces, cgroups and user ids'
+  try {
+    closeSync(openSync('/dev/kvm', 'r+'))
+  } catch (error) {
+    return `/dev/kvm cannot be used: ${error instanceof Error ? error.message : String(error)}`
+  }
+  try {
+    accessSync(BUSYBOX, constants.X_OK)
+  } catch {
+    return `${BUSYBOX} is missing: install busybox-static`
+  }
+  return null
+}
+
+/** For node:test: why what takes minutes where KVM is software is left out, or false. */
+export const notSlow: string | false =
+  process.env['CASEMATE_TEST_SLOW'] === '1' ? false : 'takes minutes: set CASEMATE_TEST_SLOW=1'
+
+/** Spawn and what it says of the host. */
+export interface SpawnHost {
+  readonly spawn: SpawnClient
+  readonly program: Program
+  readonly host: HostDescription
+  /** spawn.json's folders and socket are below it. */
+  readonly directory: string
+}
+
+export interface Machine extends SpawnHost {
+  readonly artifacts: Artifacts
+  readonly log: AuditLog
+  /** A second log of the trust file, whose key the tests hold: records that no agent would write. */
+  readonly forge: Forge
+  readonly seccomp: SeccompCompiler
+  readonly scratch: ScratchTemplate
+  readonly image: DiskFile
+  /** (1, 128 MiB). */
+  readonly template: Template
+  /** A path for a file of a test. */
+  place(name: string): string
+  /** Another spawn on this host that trusts the same logs; `change` lays members over spawn.json. */
+  another(name: string, change: Readonly<Record<string, unknown>>): Promise<SpawnHost>
+  close(): Promise<void>
+}
+
+interface Configured {
+  readonly directory: string
+  readonly artifacts: Artifacts
+  readonly keys: readonly string[]
+  readonly uids: number
+}
+
+/** The members of spawn.json. Root is the agent here; workers are started by the tests themselves. */
+const configuration = ({ directory, artifacts, keys, uids }: Configured): object => ({
+  v: 'casemate.spawn/1',
+  node: NODE_ID,
+  log_keys: keys,
+  allow_software_kvm: artifacts.kernel.endsWith('softkvm'),
+  levels: {},
+  agent_uid: 0,
+  agent_gid: 0,
+  worker_uid: 61_001,
+  worker_gid: 61_001,
+  vm_uid_base: uids,
+  vm_uid_count: VM_UIDS / 2,
+  run_dir: path.join(directory, 'run'),
+  state_dir: path.join(directory, 'state'),
+  vmm: artifacts.vmm,
+  kernel: artifacts.kernel,
+  init: artifacts.init,
+  init_verity: { ...artifacts.initVerity },
+  scratch: [artifacts.scratchBlocks],
+  workers: {},
+})
+
+async function openSpawn(
+  parts: Configured,
+  change: Readonly<Record<string, unknown>> = {},
+): Promise<SpawnHost> {
+  const { directory, artifacts } = parts
+  mkdirSync(directory)
+  const config = path.join(directory, 'spawn.json')
+  const members = { ...configuration(parts), ...change } as Parameters<typeof canonicalJson>[0]
+  writeFileSync(config, canonicalJson(members), { mode: 0o600 })
+  const program = await startSpawn(artifacts.spawn, config)
+  const spawn = spawnClient(path.join(directory, 'run/spawn.sock'))
+  const host = await spawn.describe()
+  if (host.kvm === null) {
+    await program.end()
+    throw new Error(`spawn finds no KVM to use: ${host.kvm_reason ?? ''}`)
+  }
+  return { spawn, program, host, directory }
+}
+
+/** Starts everything and has spawn build the template. Takes a cold boot: do it once a process. */
+export async function openMachine(): Promise<Machine> {
+  const directory = mkdtempSync(path.join(tmpdir(), 'casemate-system-'))
+  chmodSync(directory, 0o755)
+  const programs: Program[] = []
+  const close = async (log: AuditLog | null): Promise<void> => {
+    await log?.close()
+    for (const program of programs.toReversed()) await program.end()
+    rmSync(directory, { recursive: true })
+  }
+  try {
+    return await openParts(directory, programs, close)
+  } catch (error) {
+    await close(null)
+    throw error
+  }
+}
+
+async function openParts(
+  directory: string,
+  programs: Program[],
+  close: (log: AuditLog | null) => Promise<void>,
+): Promise<Machine> {
+  const place = (name: string): string => path.join(directory, name)
+  mkdirSync(place('signer'))
+  const signer = await startSigner(place('signer'), `casemate/${NODE_ID}`)
+  programs.push(signer)
+  const vkey = signer.ready.slice('ready '.length)
+  const forge = new Forge('casemate/forged')
+  const artifacts = readArtifacts(root, root)
+  const common = { artifacts, keys: [vkey, forge.vkey] }
+  const main = await openSpawn({ ...common, directory: place('spawn'), uids: uidBase() })
+  programs.push(main.program)
+  const node = { id: NODE_ID, agent: { version: '0.0.0', digest: null }, config: null }
+  const log = await openAuditLog({
+    directory: place('log'),
+    signerSocket: place('signer/signer.sock'),
+    vkey,
+    node,
+  })
+  compile('probe', place('probe'))
+  const [template, image, scratch] = await Promise.all([
+    main.spawn.template(1, 128),
+    buildDisk(place('image'), busyboxTar(BUSYBOX, probeEntry(place('probe')))),
+    loadScratchTemplate(artifacts.scratch),
+  ])
+  let others = 0
+  return {
+    ...main,
+    artifacts,
+    log,
+    forge,
+    template,
+    image,
+    scratch,
+    seccomp: seccompCompiler({
+      worker: ({ kind, request, fds }) => runWorker(kind, request, fds),
+    }),
+    place,
+    another: async (name, change) => {
+      others += 1
+      const uids = uidBase() + VM_UIDS / 2 + others * 10
+      const parts = { ...common, directory: place(name), uids }
+      const found = await openSpawn(parts, { vm_uid_count: 10, ...change })
+      programs.push(found.program)
+      return found
+    },
+    close: () => close(log),
+  }
+}

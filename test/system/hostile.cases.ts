@@ -1,0 +1,83 @@
+/**
+ * A guest that was taken over (guest/hostile.c in place of guest-init): whatever it says or does not
+ * say, its VMM ends with the cause named, and spawn and agent lose nothing.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { after, before as first, suite, test } from 'node:test'
+import type { Template } from '../../native/spawn-answers.ts'
+import { archive, directory, file } from '../native/workers/rootfs/tar-writer.ts'
+import { type Machine, notSlow, type SpawnHost } from './harness.ts'
+import { buildDisk, compile } from './images.ts'
+import { run, start, type Wish } from './launch.ts'
+
+/** What it does, spawn's word on the end, and the sentence. */
+const ends: readonly (readonly [string, string, RegExp])[] = [
+  ['garbage', 'failure GUEST_PROTOCOL', /kind 255 does not exist/u],
+  ['early', 'failure GUEST_PROTOCOL', /a frame of kind 69 may not come in phase Starting/u],
+  ['large', 'failure GUEST_PROTOCOL', /1048576/u],
+  ['exit', 'failure GUEST_PROTOCOL', /Exit frame has a payload that is none/u],
+  ['off', 'failure GUEST_GONE', /./u],
+  ['panic', 'failure GUEST_PANIC', /panicked/u],
+]
+
+/** Long enough for a restore, and no longer than a test may take. */
+const SILENCE_MS = 5000
+
+export function hostileCases(machine: Machine): void {
+  suite('system/hostile guest', () => {
+    let on: SpawnHost
+    let template: Template
+    const wish = (how: string): Wish => ({ args: ['/hostile', 'hostile', how], on, template })
+
+    first(async () => {
+      const program = machine.place('hostile')
+      compile('hostile', program)
+      const folders = ['dev', 'proc', 'sys', 'mnt'].map((name) => directory(name))
+      const init = file('init', readFileSync(program), { mode: 0o755 })
+      const disk = await buildDisk(machine.place('hostile.img'), archive(...folders, init))
+      const verity = { ...disk.verity }
+      on = await machine.another('hostile-spawn', { init: disk.path, init_verity: verity })
+      template = await on.spawn.template(1, 128)
+    })
+    after(() => on.program.end())
+
+    for (const [how, cause, sentence] of ends) {
+      test(`ends a guest with ${cause} (${how})`, async () => {
+        const { exit } = await run(machine, wish(how))
+        assert.equal(`${exit.how} ${exit.cause}`, cause, exit.text ?? '')
+        assert.match(exit.text ?? '', sentence)
+        assert.equal(exit.guest_reported, false)
+      })
+    }
+
+    test('ends a guest that has its configuration and says nothing more', async () => {
+      const { exit } = await run(machine, { ...wish('silence'), bootMs: SILENCE_MS })
+      assert.equal(`${exit.how} ${exit.cause}`, 'failure GUEST_SILENT', exit.text ?? '')
+    })
+
+    test('ends a guest that boots and never speaks', async () => {
+      const { exit } = await run(machine, { ...wish('-'), template: null, bootMs: SILENCE_MS })
+      assert.equal(`${exit.how} ${exit.cause}`, 'failure BOOT_TIMEOUT', exit.text ?? '')
+    })
+
+    test('builds no template of a guest that speaks nonsense', { skip: notSlow }, async () => {
+      const cause = /^the template could not be built: GUEST_PROTOCOL: /u
+      await assert.rejects(on.spawn.template(2, 256), { code: 'TEMPLATE_FAILED', message: cause })
+    })
+
+    test('ends a guest that said EXIT and stays, with the code it reported', async () => {
+      const { exit } = await run(machine, wish('linger'))
+      assert.equal(`${exit.how} ${exit.value} ${exit.cause}`, 'code 8 APP_EXIT')
+      assert.equal(exit.guest_reported, true)
+    })
+
+    test('loses the stream of a guest that floods it with credit, not the pod', async () => {
+      const running = await start(machine, wish('credit'))
+      const why = new Promise((resolve) => running.stream.once('close', resolve))
+      const { exit } = await running.end()
+      assert.equal(`${exit.how} ${exit.value}`, 'code 7')
+      assert.equal(Reflect.get(Object(await why), 'code'), 'POD_STREAM_PROTOCOL')
+    })
+  })
+}

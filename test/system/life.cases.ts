@@ -1,0 +1,87 @@
+/** Lives of pods: standard input, stop, kill, agents that go and come back, and what is kept of the end. */
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { suite, test } from 'node:test'
+import { PodStream } from '../../native/pod-stream.ts'
+import { SpawnError } from '../../native/spawn-client.ts'
+import type { Machine } from './harness.ts'
+import { type Ended, probe, Running, start } from './launch.ts'
+
+const told = ({ exit }: Ended): string => `${exit.how} ${exit.value} ${exit.cause}`
+
+export function lifeCases(machine: Machine): void {
+  const { spawn } = machine
+  const up = async (...words: readonly string[]): Promise<Running> => {
+    const running = await start(machine, { args: probe(...words, 'say', 'up', 'hold') })
+    await running.says(/up/u)
+    return running
+  }
+  const status = async (pod: string) => (await spawn.list()).find((one) => one.pod === pod)
+
+  suite('system/life', () => {
+    test('passes standard input on, more than a window of it, byte for byte, and its end', async () => {
+      const input = createHash('shake256', { outputLength: 300_000 }).digest()
+      const running = await start(machine, { args: probe('cat', 'exit', '5') })
+      running.stream.stdin(input)
+      running.stream.stdinEof()
+      const ended = await running.end()
+      assert.equal(told(ended), 'code 5 APP_EXIT', ended.notes)
+      const output = ended.log.filter(({ stream }) => stream === 'stdout')
+      assert.ok(Buffer.concat(output.map(({ payload }) => payload)).equals(input))
+    })
+
+    test('stops an app that listens with TERM', async () => {
+      const running = await up('trap')
+      await spawn.stop(running.pod, 600_000)
+      const ended = await running.end()
+      assert.equal(told(ended), 'code 9 APP_EXIT')
+      assert.equal(ended.stdout, 'up\nheard TERM\n')
+    })
+
+    test('stops an app that does not listen with KILL when its time is over', async () => {
+      const running = await up('deaf')
+      await spawn.stop(running.pod, 500)
+      // The guest's init and spawn both watch the time; whoever is first ends it.
+      const ended = told(await running.end())
+      assert.ok(['signal 9 APP_SIGNAL', 'vmm 9 STOP_TIMEOUT'].includes(ended), ended)
+    })
+
+    test('kills on request, says so, and keeps the end until it is told to forget it', async () => {
+      const running = await up()
+      const { pod, pid } = running
+      const alive = await status(pod)
+      assert.deepEqual(alive, {
+        pod,
+        pid,
+        tenant: 'acme',
+        spec: running.prepared.specDigest,
+        state: 'running',
+        exit: null,
+      })
+      await assert.rejects(spawn.forget(pod), { code: 'POD_RUNNING' })
+      await spawn.kill(pod)
+      assert.equal(told(await running.end()), 'vmm 9 KILLED')
+      assert.equal((await status(pod))?.state, 'exited')
+      await assert.rejects(spawn.kill(pod), { code: 'POD_NOT_RUNNING' })
+      await spawn.forget(pod)
+      assert.equal(await status(pod), undefined)
+      await assert.rejects(spawn.forget(pod), { code: 'POD_UNKNOWN' })
+    })
+
+    test('runs on without an agent, and gives a new one a fresh stream', async () => {
+      const first = await start(machine, { args: probe('say', 'up', 'line', 'cat', 'exit', '4') })
+      await first.says(/up/u)
+      first.stream.close()
+      const { pid, stream } = await spawn.adopt(first.pod)
+      assert.equal(pid, first.pid)
+      const second = new Running(first.prepared, pid, new PodStream(stream))
+      second.stream.stdin(Buffer.from('hello again\nand more'))
+      second.stream.stdinEof()
+      const ended = await second.end()
+      assert.equal(told(ended), 'code 4 APP_EXIT')
+      assert.match(ended.stdout, /^up\nline hello again\n/u)
+      assert.deepEqual(ended.events, [{ kind: 'exit', how: 'code', value: 4 }])
+      await assert.rejects(spawn.adopt(first.pod), SpawnError)
+    })
+  })
+}

@@ -1,0 +1,88 @@
+/** The programs beside the tests: signer and spawn, as real processes of root's, ended by their pid. */
+import { type ChildProcess, spawn as start } from 'node:child_process'
+import path from 'node:path'
+import type { Readable } from 'node:stream'
+
+const root = path.resolve(import.meta.dirname, '../..')
+const WORDS_KEPT = 20
+
+/** A program that has said it is ready. */
+export interface Program {
+  readonly pid: number
+  /** The line that said so. */
+  readonly ready: string
+  /** The last lines it wrote, for failures. */
+  words(): string
+  /** TERM, and resolves when it is gone. */
+  end(): Promise<void>
+}
+
+function lines(stream: Readable | null, take: (line: string) => void): void {
+  let held = ''
+  stream?.setEncoding('utf8')
+  stream?.on('data', (chunk: string) => {
+    const found = (held + chunk).split('\n')
+    held = found.pop() ?? ''
+    for (const line of found) take(line)
+  })
+}
+
+const gone = (child: ChildProcess): Promise<void> =>
+  new Promise((resolve) => {
+    if (child.exitCode !== null || child.signalCode !== null) resolve()
+    else child.once('exit', () => resolve())
+  })
+
+/** Starts `command` and waits for the line that begins with `ready`. @throws with its last words */
+export async function startProgram(command: readonly string[], ready: string): Promise<Program> {
+  // A test run that ends without warning must leave no spawn and no VM behind.
+  const args = ['--pdeathsig=TERM', '--', ...command]
+  const child = start('/usr/bin/setpriv', args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: {},
+    cwd: '/',
+  })
+  const kept: string[] = []
+  const words = (): string => kept.join('\n')
+  const line = await new Promise<string>((resolve, reject) => {
+    const take = (said: string): void => {
+      kept.push(said)
+      if (kept.length > WORDS_KEPT) kept.shift()
+      if (said.startsWith(ready)) resolve(said)
+    }
+    lines(child.stdout, take)
+    lines(child.stderr, take)
+    child.once('error', reject)
+    child.once('exit', () =>
+      reject(new Error(`${command[0] ?? ''} ended before it was ready:\n${words()}`)),
+    )
+  })
+  return {
+    pid: child.pid ?? 0,
+    ready: line,
+    words,
+    end: async () => {
+      child.kill('SIGTERM')
+      await gone(child)
+    },
+  }
+}
+
+/** casemate-signer with its key in `directory`; `ready` ends with the vkey. */
+export function startSigner(directory: string, origin: string): Promise<Program> {
+  const options = {
+    socket: path.join(directory, 'signer.sock'),
+    keys: path.join(directory, 'keys'),
+    vkey: path.join(directory, 'log.vkey'),
+    origin,
+  }
+  const flags = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value])
+  return startProgram(
+    [process.execPath, path.join(root, 'audit/signer/main.ts'), ...flags],
+    'ready ',
+  )
+}
+
+/** casemate-spawn with the configuration at `config`. */
+export const startSpawn = (program: string, config: string): Promise<Program> =>
+  startProgram([program, '--config', config], 'casemate-spawn: ready')

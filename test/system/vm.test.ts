@@ -1,0 +1,43 @@
+/**
+ * Level vm with a real KVM: one host, one template, and everything that is restored from it.
+ * One file, because node:test runs files in processes of their own and a template costs a boot.
+ *
+ * A VMM that its own seccomp kills is in native/spawn/tests/spawn/life.rs: no VMM of ours can be
+ * brought to make a call it may not make, so a program that does stands in for it there.
+ */
+import { after, suite, test } from 'node:test'
+import { appCases } from './app.cases.ts'
+import { descriptorCases } from './descriptors.cases.ts'
+import { floodCases } from './flood.cases.ts'
+import { type Machine, openMachine, whyNot } from './harness.ts'
+import { hostileCases } from './hostile.cases.ts'
+import { jailCases } from './jail.cases.ts'
+import { lifeCases } from './life.cases.ts'
+import { slowCases } from './slow.cases.ts'
+import { ticketCases } from './tickets.cases.ts'
+import { uniqueCases } from './unique.cases.ts'
+import { verityCases } from './verity.cases.ts'
+
+const groups: Readonly<Record<string, (machine: Machine) => void>> = {
+  app: appCases,
+  unique: uniqueCases,
+  tickets: ticketCases,
+  descriptors: descriptorCases,
+  verity: verityCases,
+  jail: jailCases,
+  life: lifeCases,
+  flood: floodCases,
+  'hostile guest': hostileCases,
+  slow: slowCases,
+}
+
+const reason = whyNot()
+if (reason === null) {
+  const machine = await openMachine()
+  after(() => machine.close())
+  for (const add of Object.values(groups)) add(machine)
+} else {
+  for (const name of Object.keys(groups)) {
+    suite(`system/${name}`, () => test('needs virtual machines', (t) => t.skip(reason)))
+  }
+}

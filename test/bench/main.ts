@@ -9,10 +9,11 @@ import { whyNot } from '../system/harness.ts'
 import { measureAudit } from './audit.ts'
 import { type Environment, environment } from './environment.ts'
 import { type Figure, type Skipped, table } from './figures.ts'
-import { measurePods } from './pods.ts'
+import { type Opened, plain } from './opened.ts'
+import { openPods } from './pods.ts'
 import { measurePolicy, measureSignatures } from './policy.ts'
 import { measureRootfs } from './rootfs.ts'
-import { measureVmm } from './vmm.ts'
+import { openVmm } from './vmm.ts'
 
 /** Kept over a reboot by every distribution, so never in memory: fsync must mean something. */
 const PLACE = '/var/tmp/casemate-bench-'
@@ -36,7 +37,7 @@ interface Report {
 interface Group {
   /** Why it cannot be measured here, or null. */
   readonly skip: () => string | null
-  readonly measure: (folder: string) => Promise<readonly Figure[]>
+  readonly open: (folder: string) => Promise<Opened>
 }
 
 const always = (): null => null
@@ -49,42 +50,56 @@ let kvm: KvmClass | null = null
 const groups: Readonly<Record<string, Group>> = {
   vmm: {
     skip: whyNot,
-    measure: (folder) =>
-      measureVmm(folder, (found) => {
+    open: (folder) =>
+      openVmm(folder, (found) => {
         kvm = found
       }),
   },
-  pod: { skip: () => whyNot() ?? noRegistry(), measure: measurePods },
-  policy: { skip: always, measure: () => Promise.resolve(measurePolicy()) },
-  signature: { skip: always, measure: () => Promise.resolve(measureSignatures()) },
-  rootfs: { skip: always, measure: measureRootfs },
-  audit: { skip: always, measure: measureAudit },
+  pod: { skip: () => whyNot() ?? noRegistry(), open: openPods },
+  policy: { skip: always, open: plain(() => Promise.resolve(measurePolicy())) },
+  signature: { skip: always, open: plain(() => Promise.resolve(measureSignatures())) },
+  rootfs: { skip: always, open: plain(measureRootfs) },
+  audit: { skip: always, open: plain(measureAudit) },
 }
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`)
 
-async function measure(wanted: readonly string[], folder: string): Promise<Report> {
+async function measureGroup(opened: Opened): Promise<readonly Figure[]> {
+  try {
+    return await opened.measure()
+  } finally {
+    await opened.close()
+  }
+}
+
+async function measureAll(wanted: readonly string[], folder: string): Promise<Report> {
   const time = new Date().toISOString()
   const host = environment(folder)
   const figures: Figure[] = []
   const skipped: Skipped[] = []
   const failed: Skipped[] = []
+  const opening: (readonly [string, Promise<Opened>])[] = []
   for (const [name, group] of Object.entries(groups)) {
     if (wanted.length > 0 && !wanted.includes(name)) continue
     const reason = group.skip()
-    if (reason !== null) {
-      skipped.push({ group: name, reason })
-      say(`${name}: skipped: ${reason}`)
+    if (reason === null) {
+      opening.push([name, group.open(folder)])
       continue
     }
+    skipped.push({ group: name, reason })
+    say(`${name}: skipped: ${reason}`)
+  }
+  // Templates take a boot each, side by side; nothing is measured before all are there.
+  await Promise.allSettled(opening.map(([, opened]) => opened))
+  for (const [name, opened] of opening) {
     say(`${name}: measuring`)
     try {
       // oxlint-disable-next-line no-await-in-loop -- what runs beside a measurement is measured too
-      figures.push(...(await group.measure(folder)))
+      figures.push(...(await measureGroup(await opened)))
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error)
-      failed.push({ group: name, reason: why })
-      say(`${name}: failed: ${why}`)
+      const reason = error instanceof Error ? error.message : String(error)
+      failed.push({ group: name, reason })
+      say(`${name}: failed: ${reason}`)
     }
   }
   return { v: 'casemate.bench/1', time, host, kvm, figures, skipped, failed }
@@ -114,7 +129,7 @@ if (unknown === undefined) {
   // Listeners of `exit` end what was started, also when a signal is what ends us.
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
   for (const [signal, code] of Object.entries(SIGNALS)) process.on(signal, () => process.exit(code))
-  const report = await measure(wanted, folder)
+  const report = await measureAll(wanted, folder)
   if (options.json) process.stdout.write(`${JSON.stringify(report)}\n`)
   else print(report)
   if (report.failed.length > 0) process.exitCode = 1

@@ -5,9 +5,10 @@ import type { Client } from '../../agent/cli/client.ts'
 import { type Figure, figure } from './figures.ts'
 import { type Host, openHost } from './host/host.ts'
 import { TENANT } from './host/image.ts'
+import type { Opened } from './opened.ts'
 import { nowUs } from './timing.ts'
 
-const LAUNCHES = 5
+const LAUNCHES = 3
 const US_PER_MS = 1000
 
 interface Launched {
@@ -48,29 +49,25 @@ async function launch({ tenant, image }: Host): Promise<Launched> {
   return { answered: (answered - began) / US_PER_MS, output: (output - began) / US_PER_MS }
 }
 
+async function measure(host: Host): Promise<readonly Figure[]> {
+  const found: Launched[] = []
+  for (let count = 0; count < LAUNCHES; count += 1) {
+    // oxlint-disable-next-line no-await-in-loop -- one machine at a time
+    found.push(await launch(host))
+  }
+  const answered = found.map((one) => one.answered)
+  const output = found.map((one) => one.output)
+  return [figure('pod.answered', 'ms', answered), figure('pod.first_byte', 'ms', output)]
+}
+
 /** Needs root, a KVM and docker-registry. */
-export async function measurePods(folder: string): Promise<readonly Figure[]> {
+export async function openPods(folder: string): Promise<Opened> {
   const host = await openHost(path.join(folder, 'host'))
   try {
     await launch(host) // builds template and image, which later launches find
-    const found: Launched[] = []
-    for (let count = 0; count < LAUNCHES; count += 1) {
-      // oxlint-disable-next-line no-await-in-loop -- one machine at a time
-      found.push(await launch(host))
-    }
-    return [
-      figure(
-        'pod.answered',
-        'ms',
-        found.map(({ answered }) => answered),
-      ),
-      figure(
-        'pod.first_byte',
-        'ms',
-        found.map(({ output }) => output),
-      ),
-    ]
-  } finally {
+    return { measure: () => measure(host), close: () => host.close() }
+  } catch (error) {
     await host.close()
+    throw error
   }
 }

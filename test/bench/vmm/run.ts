@@ -4,7 +4,7 @@ import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from 'no
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { memfdSealed } from '../../../native/addon.ts'
-import { canonicalBytes } from '../../../policy/canonical.ts'
+import { documentOf } from '../../system/by-hand.ts'
 import type { Machine } from '../../system/harness.ts'
 import { type Prepared, papers, withFiles } from '../../system/launch.ts'
 import { parseSmaps, type Sample, sampleOf } from './smaps.ts'
@@ -52,18 +52,8 @@ function templateFds(machine: Machine): { state: number; memory: number } {
 
 /** The launch document of spawn for these papers, sealed. */
 async function documentFd(machine: Machine, prepared: Prepared): Promise<number> {
-  const { host, log } = machine
-  const { ticket, record, spec } = await papers(machine, prepared)
-  const context = {
-    allow_software_kvm: host.allow_software_kvm,
-    boot_id: host.boot_id,
-    kvm: host.kvm,
-    levels: {},
-    log_keys: [log.vkey],
-    node: host.node,
-  }
-  const document = { context, mode: 'launch', record, spec, ticket }
-  return memfdSealed('launch-document', Buffer.from(canonicalBytes(document)))
+  const document = documentOf(machine, await papers(machine, prepared))
+  return memfdSealed('launch-document', document)
 }
 
 type Place = number | 'ignore'

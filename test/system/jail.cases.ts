@@ -45,9 +45,10 @@ export function jailCases(machine: Machine): void {
 
     test('every thread has its filter, no privilege and no way to get one', () => {
       const tasks = `/proc/${one.pid}/task`
-      const threads = readdirSync(tasks)
-      const names = threads.map((tid) => readFileSync(`${tasks}/${tid}/comm`, 'latin1').trim())
-      assert.deepEqual(names.toSorted(), THREADS)
+      const nameOf = (tid: string) => readFileSync(`${tasks}/${tid}/comm`, 'latin1').trim()
+      // KVM's own worker (kvm-nx-lpage-recovery) is listed here by newer kernels and runs no user code.
+      const threads = readdirSync(tasks).filter((tid) => !nameOf(tid).startsWith('kvm-'))
+      assert.deepEqual(threads.map(nameOf).toSorted(), THREADS)
       for (const tid of threads) {
         const status = statusOf(`${tasks}/${tid}`)
         assert.equal(status.get('Seccomp'), '2', tid)

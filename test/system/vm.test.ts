@@ -18,26 +18,39 @@ import { ticketCases } from './tickets.cases.ts'
 import { uniqueCases } from './unique.cases.ts'
 import { verityCases } from './verity.cases.ts'
 
-const groups: Readonly<Record<string, (machine: Machine) => void>> = {
-  app: appCases,
-  unique: uniqueCases,
-  tickets: ticketCases,
-  descriptors: descriptorCases,
-  verity: verityCases,
-  jail: jailCases,
-  life: lifeCases,
-  flood: floodCases,
-  'hostile guest': hostileCases,
-  slow: slowCases,
+type Group = readonly [name: string, add: (machine: Machine) => void]
+
+const groups: readonly Group[] = [
+  ['unique', uniqueCases],
+  ['jail', jailCases],
+  ['life', lifeCases],
+]
+
+/** Minutes each with software KVM. */
+const longGroups: readonly Group[] = [
+  ['app', appCases],
+  ['tickets', ticketCases],
+  ['descriptors', descriptorCases],
+  ['verity', verityCases],
+  ['flood', floodCases],
+  ['hostile guest', hostileCases],
+  ['two processors', slowCases],
+]
+
+const long = process.env['CASEMATE_TEST_LONG'] === '1'
+
+function skipAll(left: readonly Group[], reason: string): void {
+  for (const [name] of left) {
+    suite(`system/${name}`, () => test('needs virtual machines', (t) => t.skip(reason)))
+  }
 }
 
 const reason = whyNot()
 if (reason === null) {
   const machine = await openMachine()
   after(() => machine.close())
-  for (const add of Object.values(groups)) add(machine)
+  for (const [, add] of long ? [...groups, ...longGroups] : groups) add(machine)
+  if (!long) skipAll(longGroups, 'takes minutes: CASEMATE_TEST_LONG=1 runs it')
 } else {
-  for (const name of Object.keys(groups)) {
-    suite(`system/${name}`, () => test('needs virtual machines', (t) => t.skip(reason)))
-  }
+  skipAll([...groups, ...longGroups], reason)
 }

@@ -20,14 +20,12 @@ import { verityCases } from './verity.cases.ts'
 
 type Group = readonly [name: string, add: (machine: Machine) => void]
 
-const groups: readonly Group[] = [
-  ['unique', uniqueCases],
-  ['jail', jailCases],
-  ['life', lifeCases],
-]
+const groups: readonly Group[] = [['unique', uniqueCases]]
 
 /** Minutes each with software KVM. */
 const longGroups: readonly Group[] = [
+  ['jail', jailCases],
+  ['life', lifeCases],
   ['app', appCases],
   ['tickets', ticketCases],
   ['descriptors', descriptorCases],

@@ -13,7 +13,7 @@ use casemate_wire::frame::{FrameReader, GuestKind, HostKind, PROTOCOL_VERSION, a
 use casemate_wire::log_ring::{Source, WriteAt, Writer};
 use casemate_wire::order::{Conversation, Phase};
 use casemate_wire::payload::{
-    ENTROPY_LEN, Exit, Hello, OutputCredit, StartError, Started, Stop, Stream, Unique,
+    ENTROPY_LEN, Exit, Hello, InputCredit, OutputCredit, StartError, Started, Stop, Stream, Unique,
 };
 
 use crate::failure::{Failure, failure};
@@ -64,6 +64,8 @@ struct Talk {
     config: String,
     log: Option<Writer<LogFile>>,
     windows: [Window; 2],
+    /// Standard input that the guest takes and no agent has sent yet.
+    input: Window,
     /// Output that was written to the log and not yet granted again, by stream.
     owed: [u32; 2],
     to_guest: Vec<u8>,
@@ -84,6 +86,7 @@ impl Guest {
             config,
             log,
             windows,
+            input: Window::default(),
             owed: [0; 2],
             to_guest: Vec::new(),
             to_agent: Vec::new(),
@@ -142,7 +145,8 @@ impl Guest {
     /// `GUEST_PROTOCOL` when an agent may not send that now: the caller ends the agent's connection.
     pub fn accept(&mut self, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
         match kind {
-            HostKind::Stdin | HostKind::Signal | HostKind::Stop => self.talk.send(kind, payload),
+            HostKind::Stdin => self.talk.input(payload),
+            HostKind::Signal | HostKind::Stop => self.talk.send(kind, payload),
             HostKind::StdinEof => {
                 // An agent that took over from another cannot know whether that one ended the input; twice is no harm.
                 let _ = self.talk.send(kind, payload);
@@ -173,10 +177,19 @@ impl Guest {
         &mut self.talk.to_agent
     }
 
-    /// A fresh agent begins at a frame boundary: what waited for the old one is gone, and spawn has its content.
-    pub fn agent_changed(&mut self) {
+    /// A fresh agent begins at a frame boundary: what waited for the old one is gone, and spawn has its content. How much
+    /// input the guest still takes, only the VMM knows.
+    ///
+    /// # Errors
+    /// None that a running guest can cause.
+    pub fn agent_changed(&mut self) -> Result<(), Failure> {
         self.talk.to_agent.clear();
         self.talk.agent_lost = false;
+        let bytes = u32::try_from(self.talk.input.left()).unwrap_or(0);
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.talk.tell_agent(GuestKind::Credit, InputCredit { bytes }.encode().as_bytes())
     }
 
     /// True once when the agent let its backlog fill up.
@@ -243,8 +256,24 @@ impl Talk {
                 )));
                 self.tell_agent(kind, payload)?;
             }
-            GuestKind::Credit => self.tell_agent(kind, payload)?,
+            GuestKind::Credit => {
+                let InputCredit { bytes } = parsed(InputCredit::parse(payload), kind)?;
+                self.input.grant(bytes).ok_or_else(|| {
+                    failure(Reason::GuestProtocol, format_args!("more credit than a window holds"))
+                })?;
+                self.tell_agent(kind, payload)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Input beyond what the guest has granted would end the guest, so it ends the agent's connection instead.
+    fn input(&mut self, payload: &[u8]) -> Result<(), Failure> {
+        let mut left = self.input;
+        left.spend(payload.len())
+            .ok_or_else(|| failure(Reason::GuestProtocol, format_args!("input without credit")))?;
+        self.send(HostKind::Stdin, payload)?;
+        self.input = left;
         Ok(())
     }
 
@@ -317,4 +346,57 @@ fn now_ns() -> u64 {
         .ok()
         .and_then(|since| u64::try_from(since.as_nanos()).ok())
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+    use super::*;
+
+    fn said(frames: &[(GuestKind, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, payload) in frames {
+            append(&mut bytes, *kind, payload).unwrap();
+        }
+        bytes
+    }
+
+    /// A guest whose app runs and takes `bytes` of input.
+    fn running(bytes: u32) -> Guest {
+        let mut guest = Guest::new(true, "{}".into(), None);
+        guest.send_unique().unwrap();
+        let credit = InputCredit { bytes }.encode();
+        let frames: [(GuestKind, &[u8]); 3] = [
+            (GuestKind::UniqueDone, &[]),
+            (GuestKind::Started, &[2, 0, 0, 0]),
+            (GuestKind::Credit, credit.as_bytes()),
+        ];
+        guest.receive(&said(&frames)).unwrap();
+        guest
+    }
+
+    #[test]
+    fn tells_a_fresh_agent_what_is_left_of_the_input_window() {
+        let mut guest = running(10);
+        guest.accept(HostKind::Stdin, b"abc").unwrap();
+        guest.agent_changed().unwrap();
+        let left = InputCredit { bytes: 7 }.encode();
+        assert_eq!(*guest.agent_backlog(), said(&[(GuestKind::Credit, left.as_bytes())]));
+        guest.accept(HostKind::Stdin, b"defghij").unwrap();
+        guest.agent_changed().unwrap();
+        assert!(guest.agent_backlog().is_empty(), "nothing is left to grant");
+    }
+
+    #[test]
+    fn takes_no_more_input_than_was_granted_and_no_more_credit_than_a_window() {
+        let mut guest = running(3);
+        assert!(guest.accept(HostKind::Stdin, b"abcd").is_err());
+        guest.accept(HostKind::Stdin, b"abc").unwrap();
+        assert!(guest.accept(HostKind::Stdin, b"d").is_err());
+        let whole = InputCredit { bytes: WINDOW_MAX }.encode();
+        guest.receive(&said(&[(GuestKind::Credit, whole.as_bytes())])).unwrap();
+        let failure = guest.receive(&said(&[(GuestKind::Credit, &[1, 0, 0, 0])])).unwrap_err();
+        assert_eq!(failure.reason, Reason::GuestProtocol);
+    }
 }

@@ -167,7 +167,7 @@ impl Io {
         loop {
             let Mail { stop, stream } = std::mem::take(&mut *self.mailbox.lock());
             if let Some(stream) = stream {
-                self.guest.agent_changed();
+                self.guest.agent_changed()?;
                 self.agent.replace(&self.epoll, stream).map_err(|error| io_failure(&error))?;
             }
             if let Some(timeout_ms) = stop {

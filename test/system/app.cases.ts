@@ -10,7 +10,7 @@ const told = ({ exit }: Ended): string =>
 const kinds = ({ events }: Ended): readonly string[] => events.map(({ kind }) => kind)
 
 export function appCases(machine: Machine): void {
-  suite('system/app', () => {
+  suite('system/app', { concurrency: 1 }, () => {
     test('prints the release of a kernel that is not the host’s', async () => {
       const ended = await run(machine, { args: sh('uname -r; echo complaint >&2; exit 3') })
       assert.equal(told(ended), 'code 3 APP_EXIT true', ended.notes)

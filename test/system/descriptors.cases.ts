@@ -248,7 +248,7 @@ export function descriptorCases(machine: Machine): void {
   const byHand = ({ prepared, given }: Scene, change: Partial<Descriptors> = {}): Promise<Said> =>
     withDescriptors(machine, prepared, given, (good) => vmm(machine, { ...good, ...change }))
 
-  suite('system/descriptors', () => {
+  suite('system/descriptors', { concurrency: 1 }, () => {
     test('refuses a spec with any member changed after it was recorded, at both walls', async () => {
       const { prepared, given } = await fresh()
       const document = parseCanonical(prepared.spec)

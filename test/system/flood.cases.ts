@@ -6,11 +6,11 @@ import type { Machine } from './harness.ts'
 import { probe, start } from './launch.ts'
 
 const LINE_BYTES = 64
-const FLOOD_BYTES = 4 << 20
+const FLOOD_BYTES = 1 << 20
 const RING_BYTES = 4 * 65_536
 
 export function floodCases(machine: Machine): void {
-  suite('system/flood', () => {
+  suite('system/flood', { concurrency: 1 }, () => {
     test('keeps the newest output of a flood, and its end arrives', async (t) => {
       const logBytes = RING_BYTES + 4096
       const args = probe('flood', String(FLOOD_BYTES), 'err', 'last words', 'exit', '6')

@@ -79,7 +79,7 @@ export function compile(name: string, output: string): void {
 }
 
 /** Bytes of /data/blob: much more than the kernel reads ahead of what it was asked for. */
-export const BLOB_BYTES: number = 1 << 20
+export const BLOB_BYTES: number = 1 << 18
 /** Its bytes: no two blocks are alike. */
 export const blob = (): Buffer => createHash('shake256', { outputLength: BLOB_BYTES }).digest()
 

@@ -28,7 +28,7 @@ const descriptorsOf = (pid: number): readonly (readonly [number, string])[] =>
   )
 
 export function jailCases(machine: Machine): void {
-  suite('system/jail', () => {
+  suite('system/jail', { concurrency: 1 }, () => {
     let one: Running
     let two: Running
 

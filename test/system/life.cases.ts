@@ -18,9 +18,9 @@ export function lifeCases(machine: Machine): void {
   }
   const status = async (pod: string) => (await spawn.list()).find((one) => one.pod === pod)
 
-  suite('system/life', () => {
+  suite('system/life', { concurrency: 1 }, () => {
     test('passes standard input on, more than a window of it, byte for byte, and its end', async () => {
-      const input = createHash('shake256', { outputLength: 300_000 }).digest()
+      const input = createHash('shake256', { outputLength: 80_000 }).digest()
       const running = await start(machine, { args: probe('cat', 'exit', '5') })
       running.stream.stdin(input)
       running.stream.stdinEof()

@@ -5,7 +5,7 @@ import { type Machine, notSlow } from './harness.ts'
 import { facts, probe, run } from './launch.ts'
 
 export function slowCases(machine: Machine): void {
-  suite('system/slow', { skip: notSlow }, () => {
+  suite('system/slow', { concurrency: 1, skip: notSlow }, () => {
     test('restores a machine with two processors, and both of them work', async () => {
       const template = await machine.spawn.template(2, 256)
       const shape = { vcpus: 2, memoryMib: 256 }

@@ -40,7 +40,7 @@ function refused({ exit, stdout }: Ended, block: number | null): void {
 }
 
 export function verityCases(machine: Machine): void {
-  suite('system/verity', () => {
+  suite('system/verity', { concurrency: 1 }, () => {
     const words = probe('say', 'up', 'line', 'slurp', '/data/blob')
 
     test('ends a machine that reads a byte which was changed while it ran', async () => {

@@ -20,35 +20,29 @@ import { verityCases } from './verity.cases.ts'
 
 type Group = readonly [name: string, add: (machine: Machine) => void]
 
-const groups: readonly Group[] = [['unique', uniqueCases]]
-
-/** Minutes each with software KVM. */
-const longGroups: readonly Group[] = [
-  ['jail', jailCases],
-  ['life', lifeCases],
+/** Two at a time, as a machine has at least two processors; the long ones first. */
+const groups: readonly Group[] = [
   ['app', appCases],
-  ['tickets', ticketCases],
-  ['descriptors', descriptorCases],
-  ['verity', verityCases],
-  ['flood', floodCases],
   ['hostile guest', hostileCases],
-  ['two processors', slowCases],
+  ['life', lifeCases],
+  ['verity', verityCases],
+  ['unique', uniqueCases],
+  ['tickets', ticketCases],
+  ['jail', jailCases],
+  ['flood', floodCases],
+  ['descriptors', descriptorCases],
+  ['slow', slowCases],
 ]
-
-const long = process.env['CASEMATE_TEST_LONG'] === '1'
-
-function skipAll(left: readonly Group[], reason: string): void {
-  for (const [name] of left) {
-    suite(`system/${name}`, () => test('needs virtual machines', (t) => t.skip(reason)))
-  }
-}
 
 const reason = whyNot()
 if (reason === null) {
   const machine = await openMachine()
   after(() => machine.close())
-  for (const [, add] of long ? [...groups, ...longGroups] : groups) add(machine)
-  if (!long) skipAll(longGroups, 'takes minutes: CASEMATE_TEST_LONG=1 runs it')
+  suite('system', { concurrency: 2 }, () => {
+    for (const [, add] of groups) add(machine)
+  })
 } else {
-  skipAll([...groups, ...longGroups], reason)
+  for (const [name] of groups) {
+    suite(`system/${name}`, () => test('needs virtual machines', (t) => t.skip(reason)))
+  }
 }

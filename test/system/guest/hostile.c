@@ -8,8 +8,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/io.h>
 #include <sys/mount.h>
-#include <sys/reboot.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -61,8 +61,10 @@ static void ended(uint8_t how, int32_t value) {
     frame(EXIT, payload, 5);
 }
 
+/* The keyboard controller's reset line: what a reboot comes to depends on the class of KVM. */
 static void off(void) {
-    for (;;) reboot(RB_AUTOBOOT);
+    ioperm(0x64, 1, 1);
+    for (;;) outb(0xfe, 0x64);
 }
 
 static void hold(void) {
@@ -105,8 +107,6 @@ static void misbehave(const char *how) {
     if (strcmp(how, "credit") == 0) {
         started();
         credit();
-        ended(0, 7);
-        off();
     }
     hold();
 }

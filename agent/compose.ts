@@ -5,7 +5,6 @@ import path from 'node:path'
 import type { FastifyBaseLogger, FastifyInstance, FastifyPluginCallback } from 'fastify'
 import { openAuditLog, systemClock } from '../audit/index.ts'
 import { launchers } from '../native/launcher.ts'
-import { loadScratchTemplate } from '../native/scratch.ts'
 import { seccompCompiler } from '../native/seccomp/compile.ts'
 import { spawnClient } from '../native/spawn-client.ts'
 import { activatePolicies, DEFAULT_POLICIES, parseImageRule } from '../policy/index.ts'
@@ -60,13 +59,8 @@ async function openAudit(config: AgentConfig, log: FastifyBaseLogger): Promise<A
   return gate
 }
 
-async function makePorts(
-  config: AgentConfig,
-  log: FastifyBaseLogger,
-  audit: AuditGate,
-): Promise<Ports> {
+function makePorts(config: AgentConfig, log: FastifyBaseLogger, audit: AuditGate): Ports {
   const spawn = spawnClient(config.spawnSocket)
-  const template = await loadScratchTemplate(config.scratch)
   return {
     tenants: openTenants({
       stateDir: config.stateDir,
@@ -84,7 +78,7 @@ async function makePorts(
     spawn,
     launchers: launchers(spawn),
     seccomp: seccompCompiler(spawn),
-    files: new PodFiles(path.join(config.stateDir, 'pods'), template),
+    files: new PodFiles(path.join(config.stateDir, 'pods')),
     policies: activatePolicies(DEFAULT_POLICIES),
     imageFloor: config.imageFloor === null ? null : parseImageRule(config.imageFloor),
     log,
@@ -125,7 +119,7 @@ async function listen(
 export async function compose(config: AgentConfig, log: FastifyBaseLogger): Promise<Agent> {
   await mkdir(path.join(config.stateDir, 'pods'), { recursive: true, mode: 0o700 })
   const audit = await openAudit(config, log)
-  const base = await makePorts(config, log, audit)
+  const base = makePorts(config, log, audit)
   const watch = new Watch(base, log)
   const refusals = new Refusals(audit, log)
   const ports: LaunchPorts = { ...base, watch, refusals, templates: new Templates(base) }

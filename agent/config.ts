@@ -20,8 +20,6 @@ export interface AgentConfig {
   readonly signerSocket: string
   /** The file that the signer writes its public key into. */
   readonly vkeyFile: string
-  /** A known empty file system, the template of every scratch disk. */
-  readonly scratch: string
   /** User ids beside root that are operators on the unix socket. */
   readonly operators: readonly number[]
   /** Port on 127.0.0.1; null: no HTTPS. */
@@ -42,7 +40,6 @@ const MEMBERS = [
   'spawn_socket',
   'signer_socket',
   'vkey_file',
-  'scratch',
   'operators',
   'https_port',
   'registries',
@@ -75,7 +72,6 @@ export function parseConfig(bytes: Uint8Array): AgentConfig {
     spawnSocket: place(found['spawn_socket'], 'spawn_socket'),
     signerSocket: place(found['signer_socket'], 'signer_socket'),
     vkeyFile: place(found['vkey_file'], 'vkey_file'),
-    scratch: place(found['scratch'], 'scratch'),
     operators: list(found['operators'], 'operators', 64, (uid, at) =>
       integer(uid, at, 0, 4_294_967_294),
     ),

@@ -1,34 +1,19 @@
-/** What a pod has on the agent's disk: its log, and its scratch while it runs. */
+/** What a pod has on the agent's disk: its log. */
 import { access, type FileHandle, mkdir, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { createPodLog } from '../native/pod-log.ts'
-import { createScratch, type ScratchTemplate } from '../native/scratch.ts'
 import type { PodId } from '../policy/index.ts'
-
-/** The two descriptors that a launch hands to spawn. */
-export interface OpenPodFiles {
-  readonly log: FileHandle
-  readonly scratch: FileHandle
-  close(): Promise<void>
-}
 
 export class PodFiles {
   readonly #directory: string
-  readonly #template: ScratchTemplate
 
   /** @param directory private to the agent; made when needed */
-  constructor(directory: string, template: ScratchTemplate) {
+  constructor(directory: string) {
     this.#directory = directory
-    this.#template = template
   }
 
   get directory(): string {
     return this.#directory
-  }
-
-  /** Size and block digest of every scratch, for the spec. */
-  get scratch(): { readonly size: number; readonly digest: string } {
-    return this.#template
   }
 
   #place(pod: PodId, name = ''): string {
@@ -46,25 +31,10 @@ export class PodFiles {
     )
   }
 
-  /** Fresh files for a launch, open. */
-  async create(pod: PodId, logBytes: number): Promise<OpenPodFiles> {
+  /** A fresh log for a launch, open. */
+  async createLog(pod: PodId, bytes: number): Promise<FileHandle> {
     await mkdir(this.#place(pod), { recursive: true, mode: 0o700 })
-    const log = await createPodLog(this.logPath(pod), logBytes)
-    try {
-      const scratch = await createScratch(this.#place(pod, 'scratch'), this.#template)
-      const close = async (): Promise<void> => {
-        await Promise.all([log.close(), scratch.close()])
-      }
-      return { log, scratch, close }
-    } catch (cause) {
-      await log.close()
-      throw cause
-    }
-  }
-
-  /** The pod has ended: what it wrote to its disk goes, what it said stays. */
-  async dropScratch(pod: PodId): Promise<void> {
-    await rm(this.#place(pod, 'scratch'), { force: true })
+    return await createPodLog(this.logPath(pod), bytes)
   }
 
   async remove(pod: PodId): Promise<void> {

@@ -45,8 +45,8 @@ export interface HostDescription {
   readonly kernel: { readonly digest: string; readonly size: number }
   readonly cmdline: string
   readonly init: { readonly size: number; readonly verity: Verity }
-  /** Block digests of the empty file systems that spawn knows. */
-  readonly scratch: readonly string[]
+  /** The empty file system that every scratch disk starts as: its block digest and size in bytes. */
+  readonly scratch: { readonly blocks: string; readonly size: number }
   readonly templates: readonly Template[]
   readonly levels: Readonly<Record<string, readonly string[]>>
 }
@@ -116,6 +116,11 @@ function readLevels(value: unknown, at: string): HostDescription['levels'] {
   )
 }
 
+function readScratch(value: unknown): HostDescription['scratch'] {
+  const found = members(value, 'scratch', ['blocks', 'size'])
+  return { blocks: digest(found['blocks'], 'scratch'), size: integer(found['size'], 'scratch', 1) }
+}
+
 export function readDescription(answer: Members): HostDescription {
   const names = 'node boot_id kvm kvm_reason allow_software_kvm vmm kernel cmdline init scratch'
   const found = members(answer, 'describe', ['ok', ...names.split(' '), 'templates', 'levels'])
@@ -131,7 +136,7 @@ export function readDescription(answer: Members): HostDescription {
     kernel: { digest: digest(kernel['digest'], 'kernel'), size: integer(kernel['size'], 'kernel') },
     cmdline: text(found['cmdline'], 'cmdline', 2048),
     init: { size: integer(init['size'], 'init.size'), verity: readVerity(init['verity'], 'init') },
-    scratch: list(found['scratch'], 'scratch', 16, digest),
+    scratch: readScratch(found['scratch']),
     templates: list(found['templates'], 'templates', 64, readTemplate),
     levels: readLevels(found['levels'], 'levels'),
   }

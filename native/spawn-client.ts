@@ -46,7 +46,6 @@ export interface LaunchCall {
   /** Canonical bytes of the spec. */
   readonly spec: string
   readonly image: number
-  readonly scratch: number
   readonly log: number
 }
 
@@ -187,9 +186,9 @@ export function spawnClient(path: string): SpawnClient {
   }
   return {
     describe: async () => parse(await ask(path, { request: { op: 'describe' } }), readDescription),
-    launch: async ({ ticket, record, spec, image, scratch, log }) => {
+    launch: async ({ ticket, record, spec, image, log }) => {
       const request = { op: 'launch', ticket, record, spec }
-      const fds = [image, scratch, log]
+      const fds = [image, log]
       return readRunning(await ask(path, { request, fds, fdsMax: 1, timeoutMs: LAUNCH_MS }))
     },
     template: async (vcpus, memoryMib) => {

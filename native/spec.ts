@@ -26,7 +26,6 @@ export interface SpecParts {
   /** null boots cold. */
   readonly template: Template | null
   readonly image: VerifiedDisk
-  readonly scratch: { readonly size: number; readonly digest: string }
   readonly seccomp: SeccompProgram
 }
 
@@ -78,7 +77,7 @@ const diskOf = (role: 'init' | 'image', { size, verity }: VerifiedDisk): Canonic
 })
 
 /** @throws SpecError */
-export function buildSpec({ plan, host, template, image, scratch, seccomp }: SpecParts): Spec {
+export function buildSpec({ plan, host, template, image, seccomp }: SpecParts): Spec {
   const bytes = canonicalBytes({
     v: 'casemate.spec/1',
     launch_id: plan.pod,
@@ -94,7 +93,7 @@ export function buildSpec({ plan, host, template, image, scratch, seccomp }: Spe
     descriptors: [
       diskOf('init', host.init),
       diskOf('image', image),
-      { role: 'scratch', access: 'read-write', size: scratch.size, blocks: scratch.digest },
+      { role: 'scratch', access: 'read-write', ...host.scratch },
       { role: 'log', access: 'read-write', size: plan.logBytes },
     ],
     app: {

@@ -31,19 +31,10 @@ function kvmCheck(host: HostDescription): Check {
 async function hostChecks(ports: Ports): Promise<readonly Check[]> {
   try {
     const host = await describeHost(ports.spawn)
-    const { size, digest } = ports.files.scratch
-    const known = host.scratch.includes(digest)
     const shapes = host.templates.map((one) => `${one.vcpus} vCPU ${one.memory_mib} MiB`).join(', ')
     return [
       { id: 'spawn', status: 'ok', detail: `node ${host.node}` },
       kvmCheck(host),
-      known
-        ? { id: 'scratch', status: 'ok', detail: `${size} bytes, ${digest}` }
-        : {
-            id: 'scratch',
-            status: 'failed',
-            detail: 'spawn does not know the scratch file system: run set-up again',
-          },
       shapes === ''
         ? { id: 'templates', status: 'warning', detail: 'none is built: launches boot cold' }
         : { id: 'templates', status: 'ok', detail: shapes },

@@ -11,6 +11,7 @@
  * A crash after any line leaves a state that reconcile.ts adopts or undoes. Nothing can be started
  * here without a receipt: what starts processes asks for it.
  */
+import type { FileHandle } from 'node:fs/promises'
 import { type Appended, deadlineIn } from '../../audit/index.ts'
 import { defaultSeccompProfile } from '../../native/seccomp/default-profile.ts'
 import type { HostDescription, Template } from '../../native/spawn-answers.ts'
@@ -18,7 +19,6 @@ import { buildSpec, type Spec } from '../../native/spec.ts'
 import { decide, keysToTry, type LaunchRequest, type Plan, Refusal } from '../../policy/index.ts'
 import type { Caller, Pod, TenantScope } from '../../tenants/index.ts'
 import type { CheckedSignature, ImageSession, Rootfs } from '../images/index.ts'
-import type { OpenPodFiles } from '../pod-files.ts'
 import { giveUp } from './give-up.ts'
 import { describeHost, hostFacts } from './host.ts'
 import { launchFacts } from './launch-facts.ts'
@@ -65,7 +65,7 @@ export interface Progress {
   /** Whether the signatures were accepted, as far as is known. */
   accepted: boolean
   intent: Appended | null
-  files: OpenPodFiles | null
+  podLog: FileHandle | null
 }
 
 /**
@@ -79,14 +79,14 @@ export async function launch(ports: LaunchPorts, call: LaunchCall): Promise<Pod>
     evidence: [],
     accepted: false,
     intent: null,
-    files: null,
+    podLog: null,
   }
   try {
     return await proceed(ports, call, progress)
   } catch (error) {
     throw await giveUp(ports, call, progress, error)
   } finally {
-    await progress.files?.close()
+    await progress.podLog?.close()
     await progress.session?.close()
   }
 }
@@ -113,8 +113,8 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   await ports.tenants.movePod(scope, request.pod, 'launching')
 
   progress.stage = 'intent'
-  const files = await ports.files.create(request.pod, plan.logBytes)
-  progress.files = files
+  const podLog = await ports.files.createLog(request.pod, plan.logBytes)
+  progress.podLog = podLog
   const template = await ports.templates.get(plan)
   const spec = await specOf(ports, { plan, host, rootfs, template })
   const body = intentOf(ports, call, progress, { plan, host, rootfs, template, spec, session })
@@ -128,7 +128,7 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   })
 
   progress.stage = 'start'
-  return await start(ports, { scope, plan, spec, intent, ticket, rootfs, files })
+  return await start(ports, { scope, plan, spec, intent, ticket, rootfs, log: podLog })
 }
 
 async function resolve(
@@ -190,7 +190,7 @@ async function specOf(ports: LaunchPorts, parts: Parts): Promise<Spec> {
   const profile = defaultSeccompProfile(plan.process.capabilities.bounding)
   const seccomp = await ports.seccomp(profile)
   const image = { size: rootfs.size, verity: rootfs.verity }
-  return buildSpec({ ...parts, image, scratch: ports.files.scratch, seccomp })
+  return buildSpec({ ...parts, image, seccomp })
 }
 
 function intentOf(
@@ -216,7 +216,7 @@ function intentOf(
     policy: allowed(plan),
     isolation: isolationFacts(plan, host, template),
     spec: { digest: spec.digest, size: spec.bytes.length },
-    resources: resourceFacts(plan, ports.files.scratch.size),
+    resources: resourceFacts(plan, host.scratch.size),
     deadline: deadlineIn(ports.clock, TICKET_MS),
   } as const
 }

@@ -4,7 +4,7 @@
  * What goes wrong on the way to spawn says nothing about what spawn did, so spawn is asked. A pod
  * that starts after all, later, is one that the store says has failed: the sweep of watch.ts kills it.
  */
-import { open } from 'node:fs/promises'
+import { type FileHandle, open } from 'node:fs/promises'
 import type { Appended } from '../../audit/index.ts'
 import { PodStream } from '../../native/pod-stream.ts'
 import { type SpawnClient, SpawnError } from '../../native/spawn-client.ts'
@@ -12,7 +12,6 @@ import type { Spec } from '../../native/spec.ts'
 import type { Plan } from '../../policy/index.ts'
 import type { Pod, TenantScope } from '../../tenants/index.ts'
 import type { Rootfs } from '../images/index.ts'
-import type { OpenPodFiles } from '../pod-files.ts'
 import type { LaunchPorts } from './launch.ts'
 
 export interface StartCall {
@@ -22,7 +21,7 @@ export interface StartCall {
   readonly intent: Appended
   readonly ticket: string
   readonly rootfs: Rootfs
-  readonly files: OpenPodFiles
+  readonly log: FileHandle
 }
 
 interface Started {
@@ -36,7 +35,7 @@ const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('utf8')
 const unclear = new Set(['SPAWN_TIMEOUT', 'SPAWN_PROTOCOL', 'SPAWN_UNREACHABLE'])
 
 async function launched(ports: LaunchPorts, call: StartCall): Promise<Started> {
-  const { plan, spec, intent, ticket, files } = call
+  const { plan, spec, intent, ticket, log } = call
   const image = await open(call.rootfs.path, 'r')
   try {
     return await ports.launchers[plan.level].launch({
@@ -44,8 +43,7 @@ async function launched(ports: LaunchPorts, call: StartCall): Promise<Started> {
       record: text(intent.bytes),
       spec: text(spec.bytes),
       image: image.fd,
-      scratch: files.scratch.fd,
-      log: files.log.fd,
+      log: log.fd,
     })
   } catch (error) {
     const found = await findAfterAll(ports.spawn, plan.pod, error)

@@ -171,7 +171,6 @@ export class Watch {
     await this.#ports.tenants.movePod(scope, pod, 'exited', { exit: { ...exit } })
     this.#followed.get(pod)?.ended.abort()
     this.#followed.delete(pod)
-    await this.#ports.files.dropScratch(pod)
     if (recorded) this.#recorded.add(pod)
     if (recorded && exit.cause !== LOST.cause) await this.#forget(pod)
   }

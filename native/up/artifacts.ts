@@ -10,9 +10,8 @@ export interface Artifacts {
   readonly kernel: string
   readonly init: string
   readonly initVerity: Verity
-  readonly scratch: string
-  /** Block digest. */
-  readonly scratchBlocks: string
+  /** The empty file system of every scratch disk, as spawn's configuration names it. */
+  readonly scratch: { readonly blocks: string; readonly path: string; readonly size: number }
 }
 
 export const ARTIFACTS = '.tools/artifacts'
@@ -53,7 +52,10 @@ export function readArtifacts(checkout: string, code: string): Artifacts {
     kernel: place(member(kernels, 'kernel', kernel), `kernel.${kernel}`),
     init: place(init, 'init'),
     initVerity: readVerity(member(init, 'init', 'verity'), 'init.verity'),
-    scratch: place(scratch, 'scratch'),
-    scratchBlocks: digest(member(scratch, 'scratch', 'blocks'), 'scratch.blocks'),
+    scratch: {
+      blocks: digest(member(scratch, 'scratch', 'blocks'), 'scratch.blocks'),
+      path: place(scratch, 'scratch'),
+      size: integer(member(scratch, 'scratch', 'size'), 'scratch.size', 4096),
+    },
   }
 }

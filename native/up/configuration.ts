@@ -106,7 +106,7 @@ export function writeConfiguration(parts: ConfigurationParts): void {
       kernel: artifacts.kernel,
       init: artifacts.init,
       init_verity: { ...artifacts.initVerity },
-      scratch: [artifacts.scratchBlocks],
+      scratch: { ...artifacts.scratch },
       workers: { rootfs: worker('rootfs'), seccomp: worker('seccomp') },
     }),
   )
@@ -120,7 +120,6 @@ export function writeConfiguration(parts: ConfigurationParts): void {
       spawn_socket: layout.spawnSocket,
       signer_socket: layout.signerSocket,
       vkey_file: layout.vkey,
-      scratch: artifacts.scratch,
       operators: settings.operators,
       https_port: settings.httpsPort,
       registries: settings.insecureRegistries.map((host) => ({ host, insecure: true })),

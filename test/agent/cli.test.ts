@@ -8,6 +8,7 @@ import { exitCodeOfPod } from '../../agent/cli/run.ts'
 import { AGENT_SOCKET } from '../../agent/compose.ts'
 import { generateSigningKey } from '../../agent/images/index.ts'
 import { member, startAgent, type TestAgent } from './harness.ts'
+import { DESCRIPTION } from './spawn-peer.ts'
 
 const cli = path.resolve(import.meta.dirname, '../../agent/cli/main.ts')
 
@@ -98,10 +99,10 @@ suite('agent/cli for operators', () => {
 
   test('doctor fails when something does not work', async (t) => {
     const agent = await startAgent(t)
+    agent.spawn.answer('describe', () => ({ ...DESCRIPTION, allow_software_kvm: false }))
     const { code, stdout } = await casemate(...asOperator(agent), 'doctor')
-    // The test's spawn knows another scratch file system.
     assert.equal(code, 1)
-    assert.match(stdout, /scratch +failed/u)
+    assert.match(stdout, /kvm +failed/u)
     assert.match(stdout, /audit +ok/u)
   })
 })

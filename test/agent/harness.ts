@@ -1,5 +1,5 @@
 /** A whole agent in a directory of its own: real store, real log with its signer, both listeners. */
-import { mkdirSync, truncateSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import path from 'node:path'
 import type { TestContext } from 'node:test'
@@ -97,10 +97,8 @@ export const member = (value: unknown, ...names: readonly string[]): unknown =>
 export async function startAgent(t: TestContext, options: HarnessOptions = {}): Promise<TestAgent> {
   const directory = scratch(t)
   const place = await prepare(t, directory)
-  const files = { scratch: path.join(directory, 'scratch.img'), vkey: path.join(directory, 'vkey') }
-  writeFileSync(files.scratch, 'not quite an ext4')
-  truncateSync(files.scratch, 1 << 20)
-  writeFileSync(files.vkey, place.vkey)
+  const vkeyFile = path.join(directory, 'vkey')
+  writeFileSync(vkeyFile, place.vkey)
   const run = path.join(directory, 'run')
   mkdirSync(run)
   const spawn = await spawnPeer(path.join(run, 'spawn.sock'))
@@ -116,8 +114,7 @@ export async function startAgent(t: TestContext, options: HarnessOptions = {}): 
         run_dir: run,
         spawn_socket: spawn.path,
         signer_socket: path.join(directory, 'signer.sock'),
-        vkey_file: files.vkey,
-        scratch: files.scratch,
+        vkey_file: vkeyFile,
         operators: [process.getuid?.() ?? 0],
         https_port: httpsPort,
         registries: (options.insecureRegistries ?? []).map((host) => ({ host, insecure: true })),

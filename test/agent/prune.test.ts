@@ -27,7 +27,7 @@ suite('agent/prune', () => {
     const place = ({ id }: Pod): string => path.join(stateDir, 'pods', id)
     const all = [runs, other, asked, ...ended]
     for (const pod of all) await mkdir(place(pod), { recursive: true })
-    const files = new PodFiles(path.join(stateDir, 'pods'), { size: 0, digest: '', extents: [] })
+    const files = new PodFiles(path.join(stateDir, 'pods'))
     await prune({ tenants, files }, 2)
     const listed = await tenants.listPods(mine, { limit: 100, cursor: null })
     const kept = [asked, ...ended.slice(3).toReversed(), runs].map((pod) => pod.id)

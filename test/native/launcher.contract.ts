@@ -22,7 +22,7 @@ export interface Level {
 function callOf(t: TestContext): LaunchCall {
   const file = openSync('/dev/null', 'r+')
   t.after(() => closeSync(file))
-  return { ticket: 'ticket', record: '{}', spec: '{}', image: file, scratch: file, log: file }
+  return { ticket: 'ticket', record: '{}', spec: '{}', image: file, log: file }
 }
 
 export function launcherContract({ level, willing, unwilling, code }: Level): void {

@@ -75,12 +75,12 @@ suite('native/spawn-client', () => {
   test('takes a launch only with its pod stream, and keeps no descriptor of a bad one', async (t) => {
     const directory = temporary(t)
     const image = openSync('/dev/null', 'r')
-    const call = { ticket: 't', record: 'r', spec: 's', image, scratch: image, log: image }
+    const call = { ticket: 't', record: 'r', spec: 's', image, log: image }
     const yes = await fdPeer(directory, answerFrame({ ok: true, pid: 7 }), 1)
     const { pid, stream } = await spawnClient(yes.path).launch(call)
     assert.equal(pid, 7)
     closeSync(stream)
-    assert.match(await yes.heard, /^3/u)
+    assert.match(await yes.heard, /^2/u)
     const before = readdirSync('/proc/self/fd').length
     const bad = [
       [{ ok: true, pid: 7 }, 0],

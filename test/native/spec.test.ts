@@ -20,7 +20,6 @@ function partsOf(changes: Partial<LaunchRequest> = {}): SpecParts {
     host,
     template: null,
     image: { size: 8192, verity: { data_blocks: 2, root: '11'.repeat(32), salt: '22' } },
-    scratch: { size: 1 << 20, digest: digest('6') },
     seccomp: { digest: digest('7'), program: 'BgAAAAAA/38=' },
   }
 }
@@ -58,7 +57,7 @@ suite('native/spec', () => {
       partsOf({ readOnlyRoot: true }),
       { ...parts, template },
       { ...parts, image: { ...parts.image, size: 12_288 } },
-      { ...parts, scratch: { ...parts.scratch, digest: digest('0') } },
+      { ...parts, host: { ...parts.host, scratch: { blocks: digest('0'), size: 1 << 20 } } },
       { ...parts, seccomp: { ...parts.seccomp, digest: digest('0') } },
       { ...parts, host: { ...host, node: 'other' } },
       { ...parts, host: { ...host, cmdline: 'other' } },

@@ -2,7 +2,7 @@
  * The VMM without spawn: started by hand with the descriptors of docs/formats.md section 6, good or
  * bad, to hear what it says of them on its control socket. No jail, so what it refuses it refuses itself.
  */
-import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, type StdioOptions, spawn } from 'node:child_process'
 import { closeSync, fstatSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import type { Readable, Writable } from 'node:stream'
 import { memfdSealed } from '../../native/addon.ts'
@@ -10,6 +10,13 @@ import { canonicalBytes } from '../../policy/canonical.ts'
 import { digestOf } from '../native/workers/rootfs/build-image.ts'
 import type { Machine } from './harness.ts'
 import { type Papers, type Prepared, withFiles } from './launch.ts'
+
+/** A fresh scratch disk, as spawn makes one for a VMM that it starts itself. */
+export function scratchFile(machine: Machine, prepared: Prepared): string {
+  const place = machine.place(`${prepared.pod}.scratch`)
+  execFileSync('cp', ['--sparse=always', machine.artifacts.scratch.path, place])
+  return place
+}
 
 /** The reasons of a FAILURE that these tests meet (native/wire/src/control.rs). */
 const REASONS: ReadonlyMap<number, string> = new Map([
@@ -144,7 +151,7 @@ export async function withDescriptors<T>(
     return fd
   }
   try {
-    return await withFiles(prepared, async ({ image, scratch, log }) =>
+    return await withFiles(prepared, async ({ image, log }) =>
       use({
         document: keep(memfdSealed('launch-document', documentOf(machine, papers))),
         control: 'pipe',
@@ -155,7 +162,7 @@ export async function withDescriptors<T>(
         state: keep(memfdOf(machine, state_size, state)),
         memory: keep(memfdOf(machine, memory_size, null)),
         image,
-        scratch,
+        scratch: keep(openSync(scratchFile(machine, prepared), 'r+')),
         log,
       }),
     )

@@ -13,6 +13,7 @@ import {
   documentOf,
   type Role,
   type Said,
+  scratchFile,
   vmm,
   withDescriptors,
 } from './by-hand.ts'
@@ -214,22 +215,23 @@ const swaps: readonly (readonly [Role, string, Swap | null, RegExp])[] = [
   [
     'scratch',
     'one that is not empty',
-    ({ prepared }) => {
-      alter(prepared.scratchPath, 1100)
-      return openSync(prepared.scratchPath, 'r+')
+    ({ machine, prepared }) => {
+      const place = scratchFile(machine, prepared)
+      alter(place, 1100)
+      return openSync(place, 'r+')
     },
     /^FAILURE DESCRIPTOR: scratch: does not hold the data the spec names$/u,
   ],
   [
     'scratch',
     'itself, read only',
-    ({ prepared }) => openSync(prepared.scratchPath, 'r'),
+    ({ machine, prepared }) => openSync(scratchFile(machine, prepared), 'r'),
     /^FAILURE DESCRIPTOR: scratch: is not opened for ReadWrite$/u,
   ],
   [
     'log',
     'the scratch disk',
-    ({ prepared }) => openSync(prepared.scratchPath, 'r+'),
+    ({ machine, prepared }) => openSync(scratchFile(machine, prepared), 'r+'),
     /^FAILURE DESCRIPTOR: log: has \d+ bytes, not \d+$/u,
   ],
   [
@@ -285,12 +287,8 @@ export function descriptorCases(machine: Machine): void {
       await withFiles(prepared, async (fds) => {
         const appending = openSync(prepared.logPath, 'a+')
         const wrong = [
-          [{ image: fds.scratch }, /descriptor image /u],
           [{ image: fds.log }, /descriptor image /u],
-          [{ scratch: fds.image }, /descriptor scratch /u],
-          [{ scratch: fds.log }, /descriptor scratch /u],
           [{ log: fds.image }, /descriptor log /u],
-          [{ log: fds.scratch }, /descriptor log /u],
           [{ log: appending }, /descriptor log must be opened for reading and writing/u],
         ] as const
         for (const [change, message] of wrong) {

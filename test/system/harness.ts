@@ -18,7 +18,6 @@ import {
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { type AuditLog, openAuditLog } from '../../audit/index.ts'
-import { loadScratchTemplate, type ScratchTemplate } from '../../native/scratch.ts'
 import { type SeccompCompiler, seccompCompiler } from '../../native/seccomp/compile.ts'
 import type { HostDescription, Template } from '../../native/spawn-answers.ts'
 import { type SpawnClient, spawnClient } from '../../native/spawn-client.ts'
@@ -70,7 +69,6 @@ export interface Machine extends SpawnHost {
   /** A second log of the trust file, whose key the tests hold: records that no agent would write. */
   readonly forge: Forge
   readonly seccomp: SeccompCompiler
-  readonly scratch: ScratchTemplate
   readonly image: DiskFile
   /** (1, 128 MiB). */
   readonly template: Template
@@ -107,7 +105,7 @@ const configuration = ({ directory, artifacts, keys, uids }: Configured): object
   kernel: artifacts.kernel,
   init: artifacts.init,
   init_verity: { ...artifacts.initVerity },
-  scratch: [artifacts.scratchBlocks],
+  scratch: { ...artifacts.scratch },
   workers: {},
 })
 
@@ -171,10 +169,9 @@ async function openParts(
     node,
   })
   compile('probe', place('probe'))
-  const [template, image, scratch] = await Promise.all([
+  const [template, image] = await Promise.all([
     main.spawn.template(1, 128),
     buildDisk(place('image'), busyboxTar(BUSYBOX, probeEntry(place('probe')))),
-    loadScratchTemplate(artifacts.scratch),
   ])
   let others = 0
   return {
@@ -184,7 +181,6 @@ async function openParts(
     forge,
     template,
     image,
-    scratch,
     seccomp: seccompCompiler({
       worker: ({ kind, request, fds }) => runWorker(kind, request, fds),
     }),

@@ -6,7 +6,6 @@ import { deadlineIn, systemClock } from '../../audit/index.ts'
 import { createPodLog, type PodLogRecord } from '../../native/pod-log.ts'
 import { followPodLog } from '../../native/pod-log-follow.ts'
 import { type PodEvent, PodStream } from '../../native/pod-stream.ts'
-import { createScratch } from '../../native/scratch.ts'
 import { defaultSeccompProfile } from '../../native/seccomp/default-profile.ts'
 import type { PodExit, Template } from '../../native/spawn-answers.ts'
 import { SpawnError } from '../../native/spawn-client.ts'
@@ -69,7 +68,6 @@ export interface Prepared {
   readonly image: DiskFile
   readonly template: Template | null
   readonly logPath: string
-  readonly scratchPath: string
 }
 
 /** What goes to spawn beside descriptors. */
@@ -172,19 +170,14 @@ export async function prepare(
     host: on.host,
     template,
     image,
-    scratch: machine.scratch,
     seccomp,
   })
   const loose = structuredClone(parseCanonical(built.bytes)) as Loose
   bend(loose)
   const spec = Buffer.from(canonicalBytes(loose))
-  const [logPath, scratchPath] = ['log', 'scratch'].map((name) =>
-    machine.place(`${plan.pod}.${name}`),
-  )
-  await (await createPodLog(logPath ?? '', plan.logBytes)).close()
-  await (await createScratch(scratchPath ?? '', machine.scratch)).close()
-  const files = { logPath: logPath ?? '', scratchPath: scratchPath ?? '' }
-  return { pod: plan.pod, plan, spec, specDigest: digestOf(spec), on, image, template, ...files }
+  const logPath = machine.place(`${plan.pod}.log`)
+  await (await createPodLog(logPath, plan.logBytes)).close()
+  return { pod: plan.pod, plan, spec, specDigest: digestOf(spec), on, image, template, logPath }
 }
 
 /** The launch.intent of a launch, as the log takes it. */
@@ -309,19 +302,15 @@ async function readLog(place: string): Promise<readonly PodLogRecord[]> {
   return found
 }
 
-/** The three descriptors of a launch, open as the agent opens them, for the time of `use`. */
+/** The two descriptors of a launch, open as the agent opens them, for the time of `use`. */
 export async function withFiles<T>(
   prepared: Prepared,
-  use: (fds: { image: number; scratch: number; log: number }) => Promise<T>,
+  use: (fds: { image: number; log: number }) => Promise<T>,
 ): Promise<T> {
-  const files = await Promise.all([
-    open(prepared.image.path, 'r'),
-    open(prepared.scratchPath, 'r+'),
-    open(prepared.logPath, 'r+'),
-  ])
+  const files = await Promise.all([open(prepared.image.path, 'r'), open(prepared.logPath, 'r+')])
   try {
-    const [image, scratch, log] = files.map((file) => file.fd)
-    return await use({ image: image ?? -1, scratch: scratch ?? -1, log: log ?? -1 })
+    const [image, log] = files.map((file) => file.fd)
+    return await use({ image: image ?? -1, log: log ?? -1 })
   } finally {
     await Promise.all(files.map((file) => file.close()))
   }

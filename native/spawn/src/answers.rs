@@ -1,6 +1,6 @@
 //! What `describe` and `list` answer, and the documents spawn writes of itself.
 
-use casemate_ticket::bytes::{Digest, encode_hex};
+use casemate_ticket::bytes::encode_hex;
 use casemate_ticket::document::Context;
 use casemate_ticket::json::Value;
 use casemate_ticket::spec::{File, Vmm};
@@ -57,7 +57,8 @@ pub fn describe(daemon: &Daemon) -> Answer {
     let context = daemon.context(kvm.as_ref().ok().map(|(class, _)| *class));
     let levels = Context::to_value(&context).get("levels").cloned().unwrap_or(Value::Null);
     let reason = kvm.as_ref().err().map_or(Value::Null, string);
-    let scratch = daemon.config.scratch.iter().map(|digest: &Digest| string(digest)).collect();
+    let scratch = &daemon.assets.scratch_file;
+    let scratch = vec![("blocks", string(&scratch.blocks)), ("size", number(scratch.size))];
     Answer::new(vec![
         ("node", string(&daemon.config.node)),
         ("boot_id", string(&daemon.boot_id)),
@@ -68,7 +69,7 @@ pub fn describe(daemon: &Daemon) -> Answer {
         ("kernel", kernel(&daemon.assets.kernel_file)),
         ("cmdline", string(&machine::cmdline(daemon.kvm_class))),
         ("init", object(init(&daemon.config))),
-        ("scratch", Value::Array(scratch)),
+        ("scratch", object(scratch)),
         ("templates", Value::Array(daemon.templates.describe())),
         ("levels", levels),
     ])

@@ -1,4 +1,4 @@
-//! What every VM of this host is made of: VMM, kernel, init. Opened and hashed once, at start; each
+//! What every VM of this host is made of: VMM, kernel, init, empty scratch. Opened and hashed once, at start; each
 //! launch gets descriptors of these very files, so a path that is replaced later changes nothing.
 
 use std::fs::File;
@@ -13,9 +13,9 @@ use std::time::Duration;
 use casemate_ticket::bytes::Digest;
 use casemate_ticket::json;
 use casemate_ticket::shape::{digest, fields};
-use casemate_ticket::spec::{File as HashedFile, KvmClass, Vmm};
+use casemate_ticket::spec::{File as HashedFile, KvmClass, Scratch, Vmm};
 
-use crate::config::Config;
+use crate::config::{Config, ScratchImage};
 use crate::landlock;
 use crate::refusal::{Refusal, Result};
 use crate::sparse;
@@ -42,6 +42,9 @@ pub struct Assets {
     pub kernel_class: KvmClass,
     kernel: OwnedFd,
     init: OwnedFd,
+    /// Size and block digest of the empty file system that every scratch disk starts as.
+    pub scratch_file: Scratch,
+    scratch: OwnedFd,
 }
 
 impl Assets {
@@ -74,7 +77,18 @@ impl Assets {
             return Err(asset(&config.init, problem));
         }
         let kernel_class = kernel_class(&bytes);
-        Ok(Self { vmm, vmm_digests, landlock, kernel_file, kernel_class, kernel, init })
+        let (scratch, scratch_file) = open_scratch(&config.scratch)?;
+        Ok(Self {
+            vmm,
+            vmm_digests,
+            landlock,
+            kernel_file,
+            kernel_class,
+            kernel,
+            init,
+            scratch_file,
+            scratch,
+        })
     }
 
     /// A descriptor of the kernel for one VM.
@@ -92,6 +106,15 @@ impl Assets {
     pub fn init(&self) -> io::Result<OwnedFd> {
         sparse::reopen_read_only(self.init.as_fd())
     }
+
+    /// A scratch disk for one VM. It is made here and not by the agent, so that nobody outside the VM
+    /// can change it after it was checked.
+    ///
+    /// # Errors
+    /// A file system without unnamed files, no space, no descriptors left.
+    pub fn fresh_scratch(&self, directory: &Path) -> io::Result<OwnedFd> {
+        sparse::unnamed_copy(directory, self.scratch.as_fd(), self.scratch_file.size)
+    }
 }
 
 fn asset(path: &Path, problem: impl std::fmt::Display) -> Refusal {
@@ -105,6 +128,19 @@ fn open(path: &Path) -> Result<(OwnedFd, u64)> {
         return Err(asset(path, "is no regular file"));
     }
     Ok((file.into(), facts.len()))
+}
+
+fn open_scratch(image: &ScratchImage) -> Result<(OwnedFd, Scratch)> {
+    let (file, size) = open(&image.path)?;
+    if size != image.size {
+        return Err(asset(&image.path, format!("has {size} bytes, not {}", image.size)));
+    }
+    let blocks =
+        sparse::block_digest(file.as_fd(), size).map_err(|error| asset(&image.path, error))?;
+    if blocks != image.blocks {
+        return Err(asset(&image.path, "is not the file system that its block digest says"));
+    }
+    Ok((file, Scratch { size, blocks }))
 }
 
 fn read_whole(file: &OwnedFd, size: u64) -> io::Result<Vec<u8>> {

@@ -23,6 +23,8 @@ const CONFIG_BYTES_MAX: usize = 1 << 20;
 const ID_RANGE: std::ops::RangeInclusive<u32> = 1..=u32::MAX - 1_000_001;
 /// Most VMs at a time.
 const VM_UID_COUNT_MAX: u32 = 65_536;
+/// Most bytes of a scratch disk.
+const SCRATCH_BYTES_MAX: u64 = 1 << 40;
 
 /// The file's members, all required.
 const MEMBERS: [&str; 19] = [
@@ -89,10 +91,21 @@ pub struct Config {
     pub init: PathBuf,
     /// Its tree.
     pub init_verity: InitVerity,
-    /// Block digests of known empty file systems.
-    pub scratch: Vec<Digest>,
+    /// The empty file system that every pod's scratch disk starts as.
+    pub scratch: ScratchImage,
     /// Commands of workers by kind; the first word is an absolute path.
     pub workers: Vec<(String, Vec<String>)>,
+}
+
+/// An empty file system of root's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScratchImage {
+    /// The file.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub size: u64,
+    /// Its block digest.
+    pub blocks: Digest,
 }
 
 /// Reads the file that `path` names.
@@ -149,7 +162,7 @@ fn read(value: &Value) -> std::result::Result<Config, ShapeError> {
         kernel: path("kernel")?,
         init: path("init")?,
         init_verity: read_verity(of("init_verity"))?,
-        scratch: list(of("scratch"), "scratch", 64, shape::digest)?,
+        scratch: read_scratch(of("scratch"))?,
         workers: read_workers(of("workers"))?,
     };
     check_ids(&config)?;
@@ -196,6 +209,16 @@ fn read_verity(value: &Value) -> std::result::Result<InitVerity, ShapeError> {
         root: root.try_into().map_err(|_| wrong("init_verity.root", "must be 32 bytes"))?,
         salt: shape::hex(salt, "init_verity.salt", 64)?,
     })
+}
+
+fn read_scratch(value: &Value) -> std::result::Result<ScratchImage, ShapeError> {
+    let [blocks, path, size] = fields(value, "scratch", ["blocks", "path", "size"])?;
+    let size = shape::integer(size, "scratch.size", 4096..=SCRATCH_BYTES_MAX)?;
+    if size % 4096 != 0 {
+        return Err(wrong("scratch.size", "must be whole blocks of 4096 bytes"));
+    }
+    let blocks = shape::digest(blocks, "scratch.blocks")?;
+    Ok(ScratchImage { path: absolute(path, "scratch.path")?, size, blocks })
 }
 
 fn read_workers(value: &Value) -> std::result::Result<Vec<(String, Vec<String>)>, ShapeError> {

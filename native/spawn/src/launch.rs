@@ -34,7 +34,6 @@ const VMM_DESCRIPTORS: u64 = 256;
 /// What the agent sends along, in this order.
 struct Files {
     image: OwnedFd,
-    scratch: OwnedFd,
     log: OwnedFd,
 }
 
@@ -117,7 +116,7 @@ impl Daemon {
             ("kernel", spec.kernel == self.assets.kernel_file),
             ("machine.cmdline", spec.machine.cmdline == machine::cmdline(self.kvm_class)),
             ("init", same_init),
-            ("scratch", self.config.scratch.contains(&spec.scratch.blocks)),
+            ("scratch", spec.scratch == self.assets.scratch_file),
             ("template", spec.template.as_ref().is_none_or(known)),
         ];
         if let Some((name, _)) = checks.iter().find(|(_, same)| !same) {
@@ -150,7 +149,8 @@ impl Daemon {
             None => (Some(self.assets.kernel().map_err(no_resources)?), None, None),
         };
         let init = self.assets.init().map_err(no_resources)?;
-        let Files { image, scratch, log } = files;
+        let Files { image, log } = files;
+        let scratch = self.assets.fresh_scratch(&self.config.state_dir).map_err(no_resources)?;
         Ok(vec![
             Some(kvm),
             kernel,
@@ -321,14 +321,13 @@ fn resource_limits(plan: &Plan) -> Vec<(Resource, u64)> {
 
 fn check_files(spec: &Spec, fds: Vec<OwnedFd>) -> Result<Files> {
     let count = fds.len();
-    let [image, scratch, log] = <[OwnedFd; 3]>::try_from(fds).map_err(|_| {
-        let message = format!("a launch takes 3 descriptors (image, scratch, log), not {count}");
+    let [image, log] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| {
+        let message = format!("a launch takes 2 descriptors (image, log), not {count}");
         Refusal::new("DESCRIPTORS", message)
     })?;
     check_file("image", image.as_fd(), spec.image.size, OFlags::RDONLY)?;
-    check_file("scratch", scratch.as_fd(), spec.scratch.size, OFlags::RDWR)?;
     check_file("log", log.as_fd(), spec.log_size, OFlags::RDWR)?;
-    Ok(Files { image, scratch, log })
+    Ok(Files { image, log })
 }
 
 /// Kind, size and access. The content is the VMM's to verify; spawn reads no byte of a tenant's file.

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use casemate_ticket::blocks::BlockDigest;
 use casemate_ticket::bytes::Digest;
-use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, SeekFrom};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
@@ -49,14 +50,33 @@ pub fn block_digest(file: BorrowedFd<'_>, size: u64) -> io::Result<Digest> {
 /// No memory, or what reading says.
 pub fn copy(name: &str, file: BorrowedFd<'_>, size: u64) -> io::Result<(OwnedFd, u64)> {
     let copy = memfd(name)?;
-    rustix::fs::ftruncate(&copy, size)?;
+    let data = copy_data(file, size, copy.as_fd())?;
+    rustix::fs::fcntl_add_seals(&copy, SEALED)?;
+    Ok((copy, data))
+}
+
+/// A copy in `directory` that has no name there and never gets one, open for reading and writing:
+/// nobody but its holders can ever reach it.
+///
+/// # Errors
+/// A file system without unnamed files, no space, or what reading says.
+pub fn unnamed_copy(directory: &Path, file: BorrowedFd<'_>, size: u64) -> io::Result<OwnedFd> {
+    // EXCL: not even linkat can give it a name.
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
+    let copy = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?;
+    copy_data(file, size, copy.as_fd())?;
+    Ok(copy)
+}
+
+/// Copies the data extents, leaves holes, and says how many bytes of data there were.
+fn copy_data(file: BorrowedFd<'_>, size: u64, copy: BorrowedFd<'_>) -> io::Result<u64> {
+    rustix::fs::ftruncate(copy, size)?;
     let mut data: u64 = 0;
     each_extent(file, size, |offset, bytes| {
         data = data.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        write_all(copy.as_fd(), offset, bytes)
+        write_all(copy, offset, bytes)
     })?;
-    rustix::fs::fcntl_add_seals(&copy, SEALED)?;
-    Ok((copy, data))
+    Ok(data)
 }
 
 /// A sealed memfd that holds `bytes`.
@@ -77,8 +97,7 @@ pub fn sealed_memfd(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
 pub fn reopen_read_only(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 fn memfd(name: &str) -> io::Result<OwnedFd> {
@@ -180,10 +199,12 @@ mod tests {
         assert!(rustix::io::pwrite(&copied, b"x", 0).is_err(), "the copy is sealed");
         let reader = reopen_read_only(copied.as_fd()).unwrap();
         assert!(rustix::io::pwrite(&reader, b"x", 0).is_err());
-        assert_eq!(
-            rustix::fs::fcntl_getfl(&reader).unwrap() & rustix::fs::OFlags::RWMODE,
-            rustix::fs::OFlags::RDONLY
-        );
+        assert_eq!(rustix::fs::fcntl_getfl(&reader).unwrap() & OFlags::RWMODE, OFlags::RDONLY);
+        let directory = std::env::temp_dir();
+        let unnamed = unnamed_copy(&directory, file.as_fd(), size).unwrap();
+        assert_eq!(block_digest(unnamed.as_fd(), size).unwrap(), digest_of_file);
+        assert_eq!(rustix::fs::fstat(&unnamed).unwrap().st_nlink, 0, "it has no name");
+        assert_eq!(rustix::fs::fcntl_getfl(&unnamed).unwrap() & OFlags::RWMODE, OFlags::RDWR);
     }
 
     #[test]

@@ -4,7 +4,7 @@ import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from 'no
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { memfdSealed } from '../../../native/addon.ts'
-import { documentOf } from '../../system/by-hand.ts'
+import { documentOf, scratchFile } from '../../system/by-hand.ts'
 import type { Machine } from '../../system/harness.ts'
 import { type Prepared, papers, withFiles } from '../../system/launch.ts'
 import { parseSmaps, type Sample, sampleOf } from './smaps.ts'
@@ -81,12 +81,13 @@ export async function watchVmm(watching: Watching, prepared: Prepared): Promise<
   const { machine } = watching
   const document = await documentFd(machine, prepared)
   const roles = openRoles(machine, prepared.template !== null)
+  const scratch = openSync(scratchFile(machine, prepared), 'r+')
   try {
-    return await withFiles(prepared, ({ image, scratch, log }) =>
+    return await withFiles(prepared, ({ image, log }) =>
       follow(watching, prepared, [document, 'ignore', 'ignore', ...roles, image, scratch, log]),
     )
   } finally {
-    for (const fd of [document, ...roles]) if (fd !== 'ignore') closeSync(fd)
+    for (const fd of [document, scratch, ...roles]) if (fd !== 'ignore') closeSync(fd)
   }
 }
 

@@ -176,8 +176,13 @@ pub fn spec(describe: &Value, launch_id: &str, words: &[&str]) -> Value {
 pub const SCRATCH_SIZE: i64 = 8 << 20;
 pub const LOG_SIZE: i64 = 4 << 20;
 
+/// First block of the scratch image; the rest is a hole.
+pub const SCRATCH_BLOCK: [u8; 4096] = [7; 4096];
+
 pub fn scratch_digest() -> String {
-    format!("sha256:{}", "d".repeat(64))
+    let mut blocks = casemate_ticket::blocks::BlockDigest::new();
+    blocks.update(0, &SCRATCH_BLOCK).unwrap();
+    blocks.finish(u64::try_from(SCRATCH_SIZE).unwrap()).unwrap().to_string()
 }
 
 fn app(words: &[&str]) -> Value {

@@ -80,6 +80,9 @@ impl Host {
         let uid_base = 3_000_000 + process % 10_000 * 10_000 + number * 16;
         fs::write(directory.join("vmlinux"), format!("\u{7f}ELF {kernel}")).unwrap();
         fs::write(directory.join("init.img"), [0; 4096]).unwrap();
+        fs::write(directory.join("scratch.img"), documents::SCRATCH_BLOCK).unwrap();
+        let scratch = OpenOptions::new().write(true).open(directory.join("scratch.img")).unwrap();
+        scratch.set_len(u64::try_from(documents::SCRATCH_SIZE).unwrap()).unwrap();
         let mut config = config(&directory, uid_base);
         change(&mut config);
         let path = directory.join("spawn.json");
@@ -126,7 +129,7 @@ impl Host {
         (pod, spec)
     }
 
-    /// Image, scratch and log.
+    /// Image and log.
     pub fn files(&self) -> Vec<OwnedFd> {
         let file = |size: i64, write: bool| -> OwnedFd {
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -135,11 +138,7 @@ impl Host {
             file.set_len(u64::try_from(size).unwrap()).unwrap();
             OpenOptions::new().read(true).write(write).mode(0o600).open(path).unwrap().into()
         };
-        vec![
-            file(4096, false),
-            file(documents::SCRATCH_SIZE, true),
-            file(documents::LOG_SIZE, true),
-        ]
+        vec![file(4096, false), file(documents::LOG_SIZE, true)]
     }
 
     pub fn launch(&self, spec: &Value) -> Answer {
@@ -300,7 +299,14 @@ fn config(directory: &Path, uid_base: u32) -> Value {
                 ("salt", text("")),
             ]),
         ),
-        ("scratch", Value::Array(vec![text(&documents::scratch_digest())])),
+        (
+            "scratch",
+            object([
+                ("blocks", text(&documents::scratch_digest())),
+                ("path", path("scratch.img")),
+                ("size", Value::Integer(documents::SCRATCH_SIZE)),
+            ]),
+        ),
         (
             "workers",
             object([

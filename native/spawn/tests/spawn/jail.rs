@@ -13,7 +13,7 @@ use crate::host::{Host, host};
 fn report(host: &Host) -> BTreeMap<String, String> {
     let (pod, spec) = host.spec(&["report"]);
     let files = host.files();
-    let log = files[2].try_clone().unwrap();
+    let log = files[1].try_clone().unwrap();
     let mut answer = host.client().ask(&crate::documents::admitted(&spec), &files);
     assert_eq!(answer.code(), "ok", "{}", answer.text());
     let (exit, _) = host.exit_of(&pod, answer.descriptors.pop().unwrap());
@@ -120,6 +120,26 @@ fn the_vmm_has_resource_limits() {
             ("rlimit_nproc", "[32,32]"),
         ],
     );
+}
+
+#[test]
+fn the_vmm_has_a_scratch_disk_that_nobody_else_can_reach() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let Some(host) = host() else { return };
+    let disk_of = |(_, pid, stream): &(String, i32, OwnedFd)| {
+        assert_eq!(crate::client::read_exactly(stream, 5), b"hello", "past its runtime's start");
+        fs::File::open(format!("/proc/{pid}/fd/12")).unwrap()
+    };
+    let (one, two) = (host.start(&["serve"]), host.start(&["serve"]));
+    let (one, two) = (disk_of(&one), disk_of(&two));
+    let facts = one.metadata().unwrap();
+    assert_eq!(facts.len(), u64::try_from(crate::documents::SCRATCH_SIZE).unwrap());
+    assert_eq!((facts.nlink(), facts.uid(), facts.mode() & 0o777), (0, 0, 0o600));
+    assert!(facts.blocks() <= 16, "holes stay holes");
+    assert_ne!(facts.ino(), two.metadata().unwrap().ino(), "a disk of its own");
+    let mut block = [0; 4096];
+    one.read_exact_at(&mut block, 0).unwrap();
+    assert_eq!(block, crate::documents::SCRATCH_BLOCK);
 }
 
 fn status(pid: i32) -> BTreeMap<String, String> {

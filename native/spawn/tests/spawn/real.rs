@@ -1,8 +1,7 @@
 //! Spawn with the real VMM, kernel and guest-init, where set-up has built them: the jail is no use if
 //! the VMM cannot live in it.
 
-use std::fs::{self, OpenOptions};
-use std::os::fd::OwnedFd;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -55,7 +54,12 @@ fn real() -> Option<Real> {
         set(config, "kernel", path(crate::host::kernel_file()));
         set(config, "init", path("init.img"));
         set(config, "init_verity", verity.clone());
-        set(config, "scratch", Value::Array(vec![text(&scratch.0)]));
+        let known = crate::documents::object([
+            ("blocks", text(&scratch.0)),
+            ("path", path("scratch.img")),
+            ("size", Value::Integer(scratch.1)),
+        ]);
+        set(config, "scratch", known);
     })?;
     let size = member(&init, "size").parse().unwrap();
     Some(Real { host, folder, verity, size, scratch })
@@ -71,18 +75,8 @@ impl Real {
         set(&mut spec, "descriptors.2.blocks", text(&self.scratch.0));
         set(&mut spec, "limits.boot_ms", Value::Integer(600_000));
         set(&mut spec, "template", template);
-        let copy = self.host.directory.join("scratch.img");
-        let copied = Command::new("cp")
-            .args(["--sparse=always", self.folder.join("scratch.img").to_str().unwrap()])
-            .arg(&copy)
-            .status();
-        assert!(copied.unwrap().success());
-        let open = |path: &Path, write| -> OwnedFd {
-            OpenOptions::new().read(true).write(write).open(path).unwrap().into()
-        };
         let mut files = self.host.files();
-        files[0] = open(&self.folder.join("init.img"), false);
-        files[1] = open(&copy, true);
+        files[0] = fs::File::open(self.folder.join("init.img")).unwrap().into();
         let request = crate::documents::admitted(&spec);
         let mut answer = self.host.client().ask(&request, &files);
         assert_eq!(answer.code(), "ok", "{}", answer.text());

@@ -81,7 +81,7 @@ fn takes_only_the_descriptors_that_a_request_has() {
     let (_, spec) = host.spec(&["serve"]);
     let request = documents::admitted(&spec);
     let file = null();
-    for count in [0, 1, 2, 4, 253] {
+    for count in [0, 1, 3, 4, 253] {
         let many: Vec<BorrowedFd<'_>> = vec![file.as_fd(); count];
         let mut client = host.client();
         client.send(&framed(&request), &many).unwrap();
@@ -104,13 +104,11 @@ fn refuses_each_descriptor_that_was_swapped_for_another() {
         let answer = host.client().ask(&documents::admitted(&spec), files);
         (answer.code().to_owned(), answer.text())
     };
-    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
-        let mut files = host.files();
-        files.swap(a, b);
-        let (code, text) = ask(&files);
-        assert_eq!(code, "DESCRIPTOR", "{a} and {b}: {text}");
-    }
-    for (position, role) in ["image", "scratch", "log"].iter().enumerate() {
+    let mut files = host.files();
+    files.swap(0, 1);
+    let (code, text) = ask(&files);
+    assert_eq!(code, "DESCRIPTOR", "{text}");
+    for (position, role) in ["image", "log"].iter().enumerate() {
         let mut files = host.files();
         files[position] = null();
         let (code, text) = ask(&files);

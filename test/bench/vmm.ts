@@ -38,7 +38,7 @@ async function series(
   { machine, image, runner }: Bench,
   { launches, isRestored, ...how }: Series,
 ): Promise<readonly Watched[]> {
-  const template = isRestored ? machine.template : null
+  const template = isRestored ? await machine.template : null
   const found: Watched[] = []
   for (let count = 0; count < launches; count += 1) {
     // oxlint-disable-next-line no-await-in-loop -- one machine at a time

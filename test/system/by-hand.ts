@@ -11,9 +11,12 @@ import { digestOf } from '../native/workers/rootfs/build-image.ts'
 import type { Machine } from './harness.ts'
 import { type Papers, type Prepared, withFiles } from './launch.ts'
 
+let scratches = 0
+
 /** A fresh scratch disk, as spawn makes one for a VMM that it starts itself. */
 export function scratchFile(machine: Machine, prepared: Prepared): string {
-  const place = machine.place(`${prepared.pod}.scratch`)
+  scratches += 1
+  const place = machine.place(`${prepared.pod}.${scratches}.scratch`)
   execFileSync('cp', ['--sparse=always', machine.artifacts.scratch.path, place])
   return place
 }
@@ -145,7 +148,7 @@ export async function withDescriptors<T>(
   use: (good: Descriptors) => Promise<T>,
 ): Promise<T> {
   const opened: number[] = []
-  const { state, state_size, memory_size } = machine.template
+  const { state, state_size, memory_size } = await machine.template
   const keep = (fd: number): number => {
     opened.push(fd)
     return fd

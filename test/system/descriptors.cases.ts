@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { closeSync, copyFileSync, openSync, readSync, truncateSync, writeSync } from 'node:fs'
 import { suite, test } from 'node:test'
 import { memfdSealed } from '../../native/addon.ts'
+import type { Template } from '../../native/spawn-answers.ts'
 import { SpawnError } from '../../native/spawn-client.ts'
 import { type Canonical, canonicalJson, parseCanonical } from '../../policy/canonical.ts'
 import {
@@ -101,7 +102,7 @@ const untrue: readonly (readonly [string, Change, string, RegExp | null])[] = [
     'SPEC_NOT_OF_THIS_HOST',
     /^FAILURE DESCRIPTOR: scratch: does not/u,
   ],
-  ['descriptors.2.size', plus(4096), 'DESCRIPTOR', /^FAILURE DESCRIPTOR: scratch: has/u],
+  ['descriptors.2.size', plus(4096), 'SPEC_NOT_OF_THIS_HOST', /^FAILURE DESCRIPTOR: scratch: has/u],
   ['descriptors.3.size', plus(4096), 'DESCRIPTOR', /^FAILURE DESCRIPTOR: log: has/u],
 ]
 
@@ -109,6 +110,7 @@ interface Scene {
   readonly machine: Machine
   readonly prepared: Prepared
   readonly given: Papers
+  readonly template: Template
 }
 
 /** Opens what stands in for a descriptor. */
@@ -178,19 +180,19 @@ const swaps: readonly (readonly [Role, string, Swap | null, RegExp])[] = [
   [
     'state',
     'another of its size',
-    ({ machine }) => readOnly(memfdSealed('state', Buffer.alloc(machine.template.state_size))),
+    ({ template }) => readOnly(memfdSealed('state', Buffer.alloc(template.state_size))),
     /^FAILURE DESCRIPTOR: template state: is not the file the spec names$/u,
   ],
   [
     'state',
     'a file that can change',
-    (scene) => sparse(scene, scene.machine.template.state_size),
+    (scene) => sparse(scene, scene.template.state_size),
     /^FAILURE DESCRIPTOR: template state: is not sealed$/u,
   ],
   [
     'memory',
     'a file that can change',
-    (scene) => sparse(scene, scene.machine.template.memory_size),
+    (scene) => sparse(scene, scene.template.memory_size),
     /^FAILURE DESCRIPTOR: template memory: is not sealed$/u,
   ],
   [
@@ -245,9 +247,13 @@ const swaps: readonly (readonly [Role, string, Swap | null, RegExp])[] = [
 export function descriptorCases(machine: Machine): void {
   const fresh = async (): Promise<Scene> => {
     const prepared = await prepare(machine, { args: probe() })
-    return { machine, prepared, given: await papers(machine, prepared) }
+    const [given, template] = [await papers(machine, prepared), await machine.template]
+    return { machine, prepared, given, template }
   }
-  const byHand = ({ prepared, given }: Scene, change: Partial<Descriptors> = {}): Promise<Said> =>
+  const byHand = (
+    { prepared, given }: Pick<Scene, 'prepared' | 'given'>,
+    change: Partial<Descriptors> = {},
+  ): Promise<Said> =>
     withDescriptors(machine, prepared, given, (good) => vmm(machine, { ...good, ...change }))
 
   suite('system/descriptors', { concurrency: 1 }, () => {
@@ -264,7 +270,7 @@ export function descriptorCases(machine: Machine): void {
       // The VMM looks at the digest of the bytes as spawn does: one place of each kind is enough.
       for (const place of places.filter((_, at) => at % 8 === 0)) {
         const spec = canonicalJson(changed(document, place, other))
-        const [said] = await byHand({ machine, prepared, given: { ...given, spec } })
+        const [said] = await byHand({ prepared, given: { ...given, spec } })
         assert.match(said ?? '', /^FAILURE TICKET: (TICKET_SPEC_DIGEST|TICKET_EXPIRED): /u)
       }
     })
@@ -277,7 +283,7 @@ export function descriptorCases(machine: Machine): void {
         const given = forged(machine, prepared, {})
         assert.equal(await refusal(prepared, given), code)
         if (said === null) return
-        const words = await byHand({ machine, prepared, given })
+        const words = await byHand({ prepared, given })
         assert.match(words.at(-1) ?? '', said)
       })
     }
@@ -319,7 +325,7 @@ export function descriptorCases(machine: Machine): void {
 
     test('the VMM refuses another kernel for a cold boot', async () => {
       const prepared = await prepare(machine, { args: probe(), template: null })
-      const scene = { machine, prepared, given: await papers(machine, prepared) }
+      const scene = { prepared, given: await papers(machine, prepared) }
       const place = machine.place('kernel')
       copyFileSync(machine.artifacts.kernel, place)
       alter(place, 1 << 20)

@@ -50,10 +50,6 @@ export function whyNot(): string | null {
   return null
 }
 
-/** For node:test: why what takes minutes where KVM is software is left out, or false. */
-export const notSlow: string | false =
-  process.env['CASEMATE_TEST_SLOW'] === '1' ? false : 'takes minutes: set CASEMATE_TEST_SLOW=1'
-
 /** Spawn and what it says of the host. */
 export interface SpawnHost {
   readonly spawn: SpawnClient
@@ -70,8 +66,8 @@ export interface Machine extends SpawnHost {
   readonly forge: Forge
   readonly seccomp: SeccompCompiler
   readonly image: DiskFile
-  /** (1, 128 MiB). */
-  readonly template: Template
+  /** (1, 128 MiB); it takes a cold boot, beside which other things can be done. */
+  readonly template: Promise<Template>
   /** A path for a file of a test. */
   place(name: string): string
   /** Another spawn on this host that trusts the same logs; `change` lays members over spawn.json. */
@@ -128,7 +124,7 @@ async function openSpawn(
   return { spawn, program, host, directory }
 }
 
-/** Starts everything and has spawn build the template. Takes a cold boot: do it once a process. */
+/** Starts everything and has spawn begin to build the template. Do it once a process. */
 export async function openMachine(): Promise<Machine> {
   const directory = mkdtempSync(path.join(tmpdir(), 'casemate-system-'))
   chmodSync(directory, 0o755)
@@ -169,10 +165,9 @@ async function openParts(
     node,
   })
   compile('probe', place('probe'))
-  const [template, image] = await Promise.all([
-    main.spawn.template(1, 128),
-    buildDisk(place('image'), busyboxTar(BUSYBOX, probeEntry(place('probe')))),
-  ])
+  const template = main.spawn.template(1, 128)
+  template.catch(() => undefined) // whoever waits for it hears of it
+  const image = await buildDisk(place('image'), busyboxTar(BUSYBOX, probeEntry(place('probe'))))
   let others = 0
   return {
     ...main,

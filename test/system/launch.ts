@@ -163,7 +163,7 @@ export async function prepare(
   const plan = planOf(machine, wish)
   const on = wish.on ?? machine
   const image = wish.image ?? machine.image
-  const template = wish.template === undefined ? machine.template : wish.template
+  const template = wish.template === undefined ? await machine.template : wish.template
   const seccomp = await machine.seccomp(defaultSeccompProfile(plan.process.capabilities.bounding))
   const built = buildSpec({
     plan,

@@ -20,18 +20,18 @@ import { verityCases } from './verity.cases.ts'
 
 type Group = readonly [name: string, add: (machine: Machine) => void]
 
-/** Two at a time, as a machine has at least two processors; the long ones first. */
+/** Two at a time, as a machine has at least two processors; first the one with a template of its own. */
 const groups: readonly Group[] = [
-  ['app', appCases],
   ['hostile guest', hostileCases],
+  ['app', appCases],
   ['life', lifeCases],
+  ['slow', slowCases],
   ['verity', verityCases],
   ['unique', uniqueCases],
   ['tickets', ticketCases],
   ['jail', jailCases],
   ['flood', floodCases],
   ['descriptors', descriptorCases],
-  ['slow', slowCases],
 ]
 
 const reason = whyNot()

@@ -23,6 +23,7 @@ export const PACKAGES = [
   'erofs-utils', // mkfs.erofs for the init disk; fsck.erofs and dump.erofs check our writer
   'libseccomp2', // compiles seccomp profiles
   'openssl',
+  'qemu-system-x86', // boots the kernel for hardware KVM where there is none
   'skopeo', // pushes images in demo and tests
   'strace', // counts system calls of the VMM in tests
   'umoci', // our merged file systems are compared with its

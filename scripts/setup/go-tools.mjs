@@ -1,10 +1,7 @@
 /**
- * Programs in Go that tests compare ours with: the verifiers under test/peers, and cosign on request.
- * Built once into the cache, found by tests in .tools/peers/<name>
- * and <cache>/bin/cosign. Needs Go; without it tests skip.
- *
- *   node scripts/setup/go-tools.mjs                     the verifiers (seconds)
- *   CASEMATE_COSIGN=1 node scripts/setup/go-tools.mjs   and cosign (5 to 11 minutes, 2 GB of module cache)
+ * Programs in Go that tests compare ours with: the verifiers under test/peers (seconds) and cosign (5 to
+ * 11 minutes). Built once into the cache, found by tests in .tools/peers/<name> and <cache>/bin/cosign.
+ * Needs Go; without it, or where modules cannot be had, tests skip.
  */
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
@@ -73,9 +70,11 @@ async function buildCosign(log) {
   const program = path.join(home, 'cosign')
   if (!existsSync(program)) {
     process.stderr.write('building cosign, once for this machine: 5 to 11 minutes\n')
-    const command = ['nice', 'go', 'install', `${COSIGN.module}@${COSIGN.version}`]
-    const env = { ...environment, GOFLAGS: '-trimpath', GOBIN: home }
-    await log.run(command, { env, advice: ADVICE })
+    // Its 2 GB of modules and objects are of no use to anybody afterwards.
+    const folders = { GOMODCACHE: path.join(home, 'modules'), GOCACHE: path.join(home, 'objects') }
+    const env = { ...environment, ...folders, GOFLAGS: '-trimpath', GOBIN: home }
+    await log.run(['go', 'install', `${COSIGN.module}@${COSIGN.version}`], { env, advice: ADVICE })
+    await log.run(['go', 'clean', '-modcache', '-cache'], { env })
   }
   publish(cosign, program)
 }
@@ -94,21 +93,19 @@ async function attempt(name, build) {
 /** Builds what can be built; returns what is missing, one sentence for each. */
 export async function goTools() {
   const version = capture(['go', 'version'])
-  if (version === null) return ['Go is not installed: independent verifiers are skipped']
+  if (version === null)
+    return ['Go is not installed: independent verifiers and cosign are skipped']
   const log = new Log('go-tools')
   const missing = []
   try {
     for (const name of peerModules()) {
       missing.push(...(await attempt(name, () => buildPeer(name, version, log))))
     }
-    if (process.env.CASEMATE_COSIGN === '1' && !existsSync(cosign)) {
+    if (!existsSync(cosign)) {
       missing.push(...(await attempt('cosign', () => buildCosign(log))))
     }
   } finally {
     await log.close()
-  }
-  if (!existsSync(cosign)) {
-    missing.push('no cosign: comparison with it is skipped (CASEMATE_COSIGN=1 builds it)')
   }
   return missing
 }

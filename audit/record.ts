@@ -129,7 +129,6 @@ export type RecordBodies = {
     readonly pid: number
     /** As spawn measured it, not as it was planned. */
     readonly spec: Digest
-    readonly restored: boolean | null
     readonly start_us: number
   }
   'launch.failed': LaunchId & {

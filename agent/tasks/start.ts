@@ -87,7 +87,6 @@ export async function start(ports: LaunchPorts, call: StartCall): Promise<Pod> {
     intent_index: intent.index,
     pid,
     spec: spec.digest,
-    restored: null,
     start_us: startUs,
   })
   return pod

@@ -10,7 +10,7 @@ import { appCases } from './app.cases.ts'
 import { descriptorCases } from './descriptors.cases.ts'
 import { floodCases } from './flood.cases.ts'
 import { type Machine, openMachine, whyNot } from './harness.ts'
-import { hostileCases } from './hostile.cases.ts'
+import { hostileCases, nonsenseCases } from './hostile.cases.ts'
 import { jailCases } from './jail.cases.ts'
 import { lifeCases } from './life.cases.ts'
 import { slowCases } from './slow.cases.ts'
@@ -23,6 +23,7 @@ type Group = readonly [name: string, add: (machine: Machine) => void]
 /** Two at a time, as a machine has at least two processors; first the one with a template of its own. */
 const groups: readonly Group[] = [
   ['hostile guest', hostileCases],
+  ['guest that speaks nonsense', nonsenseCases],
   ['app', appCases],
   ['life', lifeCases],
   ['slow', slowCases],

@@ -334,7 +334,8 @@ fn check_files(spec: &Spec, fds: Vec<OwnedFd>) -> Result<Files> {
 fn check_file(role: &str, file: BorrowedFd<'_>, size: u64, access: OFlags) -> Result<()> {
     let refuse =
         |problem: String| Refusal::new("DESCRIPTOR", format!("the descriptor {role} {problem}"));
-    // DONT_SYNC: a file system of the agent's (FUSE) is not asked and so cannot hold spawn up.
+    // DONT_SYNC: the server of a file system in user space (FUSE), which may be the agent, is not asked here. It is
+    // asked when the file is closed, so such an agent can hold spawn up: docs/threat-model.md, "A stolen agent".
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let facts = rustix::fs::statx(file, c"", flags, StatxFlags::TYPE | StatxFlags::SIZE)
         .map_err(|errno| refuse(format!("cannot be examined: {errno}")))?;

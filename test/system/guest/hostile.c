@@ -142,7 +142,7 @@ int main(void) {
     mount("sysfs", "/sys", "sysfs", 0, NULL);
     if (!is_zero("/sys/block/vdb/size")) hold();
     while ((port = open("/dev/vport0p1", O_RDWR)) < 0) nanosleep(&little, NULL);
-    if (sysconf(_SC_NPROCESSORS_ONLN) > 1) {
+    if (access("/nonsense", F_OK) == 0) {
         garbage();
         hold();
     }

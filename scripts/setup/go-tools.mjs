@@ -93,8 +93,7 @@ async function attempt(name, build) {
 /** Builds what can be built; returns what is missing, one sentence for each. */
 export async function goTools() {
   const version = capture(['go', 'version'])
-  if (version === null)
-    return ['Go is not installed: independent verifiers and cosign are skipped']
+  if (version === null) return ['Go is not installed: independent verifiers and cosign are skipped']
   const log = new Log('go-tools')
   const missing = []
   try {

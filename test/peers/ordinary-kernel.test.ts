@@ -29,20 +29,23 @@ const [UNIQUE, CONFIG, CREDIT] = [1, 2, 6]
 const [HELLO, UNIQUE_DONE, STARTED, STDOUT, STDERR, EXIT] = [64, 65, 66, 67, 68, 69]
 
 /** No firmware, no PCI, no ACPI; virtio-mmio, one serial port, two processors. */
-const machine = (control: string, disks: readonly string[]): readonly string[] => [
-  ...['-M', 'microvm,acpi=off,x-option-roms=off,pit=on,pic=on,rtc=off,isa-serial=on'],
-  ...['-accel', 'tcg', '-cpu', 'max', '-smp', '2', '-m', '256'],
-  ...['-nodefaults', '-no-reboot', '-nographic', '-serial', 'stdio'],
-  ...['-kernel', path.join(root, ARTIFACTS, 'vmlinux'), '-append', CMDLINE],
-  ...['-global', 'virtio-mmio.force-legacy=false', '-device', 'virtio-serial-device,max_ports=2'],
-  ...['-chardev', `socket,id=control,path=${control}`],
-  ...['-device', 'virtserialport,chardev=control,name=casemate.control,nr=1'],
-  ...disks.flatMap((file, at) => [
-    ...['-drive', `id=disk${at},file=${file},format=raw,if=none,snapshot=on`],
-    ...['-device', `virtio-blk-device,drive=disk${at}`],
-  ]),
-  ...['-device', 'virtio-rng-device'],
-]
+const machine = (control: string, disks: readonly string[]): readonly string[] =>
+  [
+    ['-M', 'microvm,acpi=off,x-option-roms=off,pit=on,pic=on,rtc=off,isa-serial=on'],
+    ['-accel', 'tcg', '-cpu', 'max', '-smp', '2', '-m', '256'],
+    ['-nodefaults', '-no-reboot', '-nographic', '-serial', 'stdio'],
+    ['-kernel', path.join(root, ARTIFACTS, 'vmlinux'), '-append', CMDLINE],
+    ['-global', 'virtio-mmio.force-legacy=false', '-device', 'virtio-serial-device,max_ports=2'],
+    ['-chardev', `socket,id=control,path=${control}`],
+    ['-device', 'virtserialport,chardev=control,name=casemate.control,nr=1'],
+    ...disks.map((file, at) => [
+      '-drive',
+      `id=disk${at},file=${file},format=raw,if=none,snapshot=on`,
+      '-device',
+      `virtio-blk-device,drive=disk${at}`,
+    ]),
+    ['-device', 'virtio-rng-device'],
+  ].flat()
 
 function frame(kind: number, payload: Uint8Array): Buffer {
   const header = Buffer.alloc(HEADER_BYTES)

@@ -9,7 +9,7 @@ const HERE = path.dirname(new URL(import.meta.url).pathname)
 /** These share the one thing a machine has little of, virtual machines, so they run one after the other. */
 const ONE_AT_A_TIME = ['test/system/', 'test/peers/', 'test/hostile/']
 /** A file that hangs is ended after this, so that a run always ends. */
-const FILE_MINUTES_MAX = 20
+const FILE_MINUTES_MAX = 45
 
 const alone = (name) => ONE_AT_A_TIME.some((prefix) => name.startsWith(prefix))
 

@@ -25,6 +25,7 @@ import { ApiError, notFound, type PublicError, problemOf, publicError } from './
 import { callerIn, type IdentityPorts, identify, isOpen, remember } from './identity.ts'
 import { KnownTokens, rateLimits } from './rate-limit.ts'
 import { PROBLEM as PROBLEM_SCHEMA } from './routes/schemas.ts'
+import { schemaError } from './schema-errors.ts'
 import { VERSION } from './version.ts'
 
 const BODY_BYTES_MAX = 256 * 1024
@@ -103,6 +104,7 @@ function create(options: ServerOptions): FastifyInstance {
     logController: new LogController({ disableRequestLogging: true }),
     clientErrorHandler: onClientError,
     frameworkErrors: onError,
+    schemaErrorFormatter: schemaError,
   }
   const http = { maxHeaderSize: HEADER_BYTES_MAX }
   const { tls } = options

@@ -41,7 +41,8 @@ suite('agent/api shapes', () => {
       { image: 'x', isolation: 'none' },
       { image: 'x', env: ['no equals sign'] },
       { image: 'x', env: ['A=1', 'A=2'] },
-      { image: 'x', user: '4294967295' },
+      { image: 'x', user: '2147483648' },
+      { image: 'x', user: '0:2147483648' },
       { image: 'x', cwd: 'relative' },
       { image: 'x', capabilities_add: ['CAP_EVERYTHING'] },
       { image: 'x', hostname: '-' },
@@ -55,6 +56,30 @@ suite('agent/api shapes', () => {
     }
     const listed = await agent.tenant(token, { path: '/v1/tenants/acme/pods' })
     assert.deepEqual(member(listed.json, 'pods'), [])
+  })
+
+  test('names the member that is wrong, and what is permitted there', async (t) => {
+    const agent = await startAgent(t)
+    const token = await agent.onboard('acme')
+    const said = async (body: unknown): Promise<unknown> =>
+      member((await agent.tenant(token, launchOf(body))).json, 'detail')
+    assert.equal(
+      await said({ image: 'x', isolation: 'none' }),
+      'The body/isolation must be "vm" or "container" or "host".',
+    )
+    assert.equal(
+      await said({ image: 'x', privileged: true }),
+      'The body must not have a member "privileged".',
+    )
+    assert.equal(await said({ image: 'x', args: ['a', 1] }), 'The body/args/1 must be string.')
+    assert.equal(await said({}), "The body must have required property 'image'.")
+    const long = String(await said({ image: 'x', ['y'.repeat(10_000)]: 1 }))
+    assert.ok(long.length < 200, long)
+    const follow = { path: '/v1/tenants/acme/pods/x/logs?follow=yes' }
+    assert.equal(
+      member((await agent.tenant(token, follow)).json, 'detail'),
+      'The querystring/follow must be "true" or "false".',
+    )
   })
 
   test('refuses bodies that two programs could read differently', async (t) => {

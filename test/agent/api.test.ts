@@ -171,14 +171,32 @@ suite('agent/api callers', () => {
     assert.equal((await agent.tenant(token, { path: '/v1/tenants/acme' })).status, 200)
   })
 
-  test('forgets a revoked token at once', async (t) => {
+  test('forgets a revoked token at once, and puts that on record', async (t) => {
     const agent = await startAgent(t)
     const token = await agent.onboard('acme')
     const payload = Buffer.from(token.split('.')[1] ?? '', 'base64url').toString()
     const claims: Record<string, unknown> = JSON.parse(payload)
     const jti = String(claims['jti'])
-    await agent.operator({ method: 'DELETE', path: `/v1/tenants/acme/tokens/${jti}` })
+    const revoke = (tenant: string, id: string): Promise<Reply> =>
+      agent.operator({ method: 'DELETE', path: `/v1/tenants/${tenant}/tokens/${id}` })
+    await agent.onboard('other')
+    refusedWith(await revoke('acme', `${jti}x`), 404, 'NOT_FOUND')
+    refusedWith(await revoke('other', jti), 404, 'NOT_FOUND')
+    assert.equal((await agent.tenant(token, { path: '/v1/tenants/acme' })).status, 200)
+    assert.equal((await revoke('acme', jti)).status, 204)
     refusedWith(await agent.tenant(token, { path: '/v1/tenants/acme' }), 401, 'UNAUTHENTICATED')
+    // Once more is no mistake, and no second record.
+    assert.equal((await revoke('acme', jti)).status, 204)
+    const log = await agent.operator({ path: '/v1/audit/records?limit=1000' })
+    const entries = member(log.json, 'records')
+    assert.ok(Array.isArray(entries))
+    const revoked = entries
+      .map((entry: unknown) => member(entry, 'record'))
+      .filter((record) => member(record, 'type') === 'token.revoked')
+    assert.equal(revoked.length, 1)
+    assert.equal(member(revoked[0], 'tenant'), 'acme')
+    assert.deepEqual(member(revoked[0], 'token'), { jti })
+    assert.equal(member(revoked[0], 'actor', 'kind'), 'operator')
   })
 
   test('keeps what operators do to operators', async (t) => {

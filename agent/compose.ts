@@ -18,8 +18,10 @@ import { healthRoutes } from './routes/health.ts'
 import { podRoutes } from './routes/pods.ts'
 import { tenantRoutes } from './routes/tenants.ts'
 import { buildServer } from './server.ts'
+import { Failures } from './tasks/failures.ts'
 import { Housekeeping } from './tasks/housekeeping.ts'
 import type { LaunchPorts } from './tasks/launch.ts'
+import { Launching } from './tasks/launching.ts'
 import type { Ports } from './tasks/ports.ts'
 import { findInterrupted } from './tasks/reconcile.ts'
 import { Refusals } from './tasks/refusals.ts'
@@ -30,10 +32,12 @@ import { VERSION } from './version.ts'
 
 export const AGENT_SOCKET = 'agent.sock'
 const LOOPBACK = '127.0.0.1'
+/** For launches under way when the agent ends; half of what `casemate up` waits for its end. */
+const PATIENCE_MS = 10_000
 
 /** A running agent. */
 export interface Agent {
-  /** Stops serving, writes down what is folded, and lets go of the pods, which run on. */
+  /** Lets launches come to their answers, stops serving, writes down what is folded, and lets go of the pods, which run on. */
   close(reason: string): Promise<void>
 }
 
@@ -122,13 +126,22 @@ export async function compose(config: AgentConfig, log: FastifyBaseLogger): Prom
   const base = makePorts(config, log, audit)
   const watch = new Watch(base, log)
   const refusals = new Refusals(audit, log)
-  const ports: LaunchPorts = { ...base, watch, refusals, templates: new Templates(base) }
+  const launching = new Launching()
+  const ports: LaunchPorts = {
+    ...base,
+    watch,
+    refusals,
+    templates: new Templates(base),
+    failures: new Failures(),
+    launching,
+  }
   const housekeeping = new Housekeeping(ports, await findInterrupted(ports))
   const servers = await listen(config, ports)
   await housekeeping.start()
   log.info({ node: config.node, version: VERSION }, 'the agent serves')
   return {
     close: async (reason) => {
+      await launching.close(PATIENCE_MS)
       await Promise.all(servers.map((server) => server.close()))
       housekeeping.stop()
       watch.close()

@@ -19,6 +19,11 @@ export interface IdentityPorts {
   readonly verifyToken: (token: string) => Promise<Caller>
 }
 
+/** Routes that answer before anybody is identified. */
+const open: ReadonlySet<string> = new Set(['/v1/health', '/v1/openapi.json', '/v1/version'])
+
+export const isOpen = (request: FastifyRequest): boolean => open.has(request.routeOptions.url ?? '')
+
 const unauthenticated = (sentence: string): ApiError => new ApiError('UNAUTHENTICATED', sentence)
 
 const scheme = /^Bearer ([A-Za-z0-9._~+/=-]+)$/u

@@ -3,7 +3,8 @@
  * the API does is in routes/ and tasks/; nothing is decided here.
  *
  * Order of a request: size limits, rate limit, identity, schema, route. The rate limit comes before
- * identity and before anything is recorded, so that nobody can fill the log or burn CPU on tokens.
+ * identity and before anything is recorded, so that nobody can fill the log or burn CPU on tokens;
+ * rate-limit.ts says whose requests are counted together.
  */
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
@@ -19,11 +20,12 @@ import Fastify, {
   type FastifyRequest,
   LogController,
 } from 'fastify'
-import { peerOf } from '../native/addon.ts'
 import { parseJson } from '../policy/canonical.ts'
 import { ApiError, notFound, type PublicError, problemOf, publicError } from './errors.ts'
-import { callerIn, type IdentityPorts, identify, remember } from './identity.ts'
+import { callerIn, type IdentityPorts, identify, isOpen, remember } from './identity.ts'
+import { KnownTokens, rateLimits } from './rate-limit.ts'
 import { PROBLEM as PROBLEM_SCHEMA } from './routes/schemas.ts'
+import { schemaError } from './schema-errors.ts'
 import { VERSION } from './version.ts'
 
 const BODY_BYTES_MAX = 256 * 1024
@@ -31,7 +33,6 @@ const JSON_LIMITS = { bytesMax: BODY_BYTES_MAX, depthMax: 32 }
 const HEADER_BYTES_MAX = 16 * 1024
 const REQUEST_MS = 30_000
 const IDLE_MS = 72_000
-const MINUTE_MS = 60_000
 /** Of one listener. Beyond it the kernel's answer is a closed connection; the log keeps its files. */
 const CONNECTIONS_MAX = 512
 const PROBLEM = 'application/problem+json; charset=utf-8'
@@ -40,14 +41,11 @@ export interface ServerOptions {
   readonly identity: IdentityPorts
   /** PEM key and certificate of the HTTPS listener; null for the unix socket. */
   readonly tls: { readonly key: string; readonly certificate: string } | null
-  /** Requests a minute from one address or local user, whoever they say they are. */
+  /** Requests a minute of one token's subject or local user. */
   readonly requestsPerMinute: number
   readonly log: FastifyBaseLogger
   readonly routes: readonly FastifyPluginCallback[]
 }
-
-/** Routes that answer before anybody is identified. */
-const open: ReadonlySet<string> = new Set(['/v1/health', '/v1/openapi.json', '/v1/version'])
 
 function answer(reply: FastifyReply, error: PublicError): FastifyReply {
   const problem = problemOf(error)
@@ -76,10 +74,6 @@ function onClientError(error: Error & { code?: string }, socket: Socket): void {
       `content-type: ${PROBLEM}\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   )
 }
-
-/** Who is counted: the address, or for the unix socket the user. Headers do not count: they lie. */
-const counted = (transport: 'unix' | 'https') => (request: FastifyRequest) =>
-  transport === 'unix' ? `uid:${peerOf(request.raw.socket).uid}` : `ip:${request.ip}`
 
 /** Fastify's options: every limit is said, and JSON schemas neither convert nor drop anything. */
 const limits = {
@@ -110,6 +104,7 @@ function create(options: ServerOptions): FastifyInstance {
     logController: new LogController({ disableRequestLogging: true }),
     clientErrorHandler: onClientError,
     frameworkErrors: onError,
+    schemaErrorFormatter: schemaError,
   }
   const http = { maxHeaderSize: HEADER_BYTES_MAX }
   const { tls } = options
@@ -126,22 +121,10 @@ function assertInstance(_app: unknown): asserts _app is FastifyInstance {}
 const description = `Casemate runs signed container images of tenants, untrusted ones in KVM virtual
 machines, and records every launch. Errors are problem documents (RFC 9457); their \`code\` is stable.`
 
-async function plugins(app: FastifyInstance, options: ServerOptions): Promise<void> {
+async function plugins(app: FastifyInstance): Promise<void> {
   await app.register(helmet, {
     global: true,
     contentSecurityPolicy: { directives: { defaultSrc: ["'none'"] } },
-  })
-  await app.register(rateLimit, {
-    global: true,
-    hook: 'onRequest',
-    max: options.requestsPerMinute,
-    timeWindow: MINUTE_MS,
-    keyGenerator: counted(options.identity.transport),
-    errorResponseBuilder: (_request, context) =>
-      new ApiError(
-        'TOO_MANY_REQUESTS',
-        `At most ${context.max} requests a minute. Wait ${context.after}.`,
-      ),
   })
   await app.register(swagger, {
     refResolver: {
@@ -157,6 +140,26 @@ async function plugins(app: FastifyInstance, options: ServerOptions): Promise<vo
       },
       security: [{ token: [] }],
     },
+  })
+}
+
+/** Who calls, and not too often. Hooks of the instance: they are there for a path nobody serves, too. */
+async function callers(app: FastifyInstance, options: ServerOptions): Promise<void> {
+  const { identity, requestsPerMinute } = options
+  const tokens = new KnownTokens()
+  await app.register(rateLimit, rateLimits(identity.transport, requestsPerMinute, tokens))
+  app.addHook('onRequest', app.rateLimit())
+  app.addHook('onRequest', async (request) => {
+    if (isOpen(request)) return
+    const header = request.headers.authorization
+    try {
+      const caller = await identify(request, identity)
+      remember(request, caller)
+      if (header !== undefined && caller.kind === 'tenant') tokens.remember(header, caller.subject)
+    } catch (error) {
+      if (header !== undefined) tokens.forget(header)
+      throw error
+    }
   })
 }
 
@@ -191,15 +194,9 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
   app.addSchema(PROBLEM_SCHEMA)
   app.removeContentTypeParser(['application/json', 'text/plain'])
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, readJson)
-  await plugins(app, options)
-  app.setNotFoundHandler({ preHandler: app.rateLimit() }, (_request, reply) =>
-    answer(reply, notFound()),
-  )
-  // preParsing, not onRequest: the rate limit is a hook of each route and comes after those of all.
-  app.addHook('preParsing', async (request) => {
-    if (open.has(request.routeOptions.url ?? '')) return
-    remember(request, await identify(request, options.identity))
-  })
+  await plugins(app)
+  await callers(app, options)
+  app.setNotFoundHandler((_request, reply) => answer(reply, notFound()))
   app.addHook('onResponse', note)
   for (const routes of options.routes) await app.register(routes)
   app.get('/v1/openapi.json', { schema: { hide: true } }, () => app.swagger())

@@ -203,6 +203,11 @@ export type RecordBodies = {
       readonly key: string
     }
   }
+  'token.revoked': {
+    readonly tenant: string
+    readonly actor: Actor
+    readonly token: { readonly jti: string }
+  }
   'agent.start': {
     readonly pid: number
     readonly kvm: KvmClass | null
@@ -256,6 +261,7 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'template.built': 0,
     'tenant.created': 0,
     'token.issued': 0,
+    'token.revoked': 0,
     'agent.start': 0,
     'agent.stop': 0,
     'log.genesis': 0,

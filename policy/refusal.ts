@@ -28,6 +28,8 @@ export const REFUSAL_CODES = [
   'CAPABILITY_NOT_PERMITTED',
   /** The tenant's quota does not hold what was asked for. Facts: what, asked, used, limit. */
   'QUOTA_EXCEEDED',
+  /** Launches of the tenant failed too often of late. Facts: retry_after_s. */
+  'LAUNCHES_FAILING',
   /** The tenant is suspended and launches nothing. */
   'TENANT_SUSPENDED',
 ] as const

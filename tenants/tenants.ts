@@ -29,6 +29,7 @@ import {
   type Created,
   createPod,
   type NewPod,
+  releaseRequest,
   selectUnanswered,
 } from './store/requests.ts'
 import type { Store } from './store/tables.ts'
@@ -172,6 +173,11 @@ export class Tenants {
   /** Keeps the answer to a pod's request, for the same request sent again. */
   async answerRequest(scope: TenantScope, pod: PodId, answer: Answer): Promise<void> {
     await answerRequest(this.#store, scope, pod, answer)
+  }
+
+  /** Forgets a pod's request that has no answer: sent again it is a new one. */
+  async releaseRequest(scope: TenantScope, pod: PodId): Promise<void> {
+    await releaseRequest(this.#store, scope, pod)
   }
 
   async unansweredRequests(): ReturnType<typeof selectUnanswered> {

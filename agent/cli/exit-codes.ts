@@ -47,6 +47,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   ISOLATION_NOT_AVAILABLE: EXIT.isolation,
   ISOLATION_NOT_PERMITTED: EXIT.denied,
   ISOLATION_UNAVAILABLE: EXIT.isolation,
+  LAUNCHES_FAILING: EXIT.capacity,
   LAUNCH_FAILED: EXIT.error,
   NOT_FOUND: EXIT.notFound,
   POD_STATE_CONFLICT: EXIT.conflict,

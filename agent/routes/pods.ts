@@ -80,10 +80,10 @@ function send(reply: FastifyReply, answer: Answer): FastifyReply {
     .send(answer.body)
 }
 
-/** Launches, and keeps the answer for the same request sent again, whatever it was. */
+/** Launches, and keeps the answer for the same request sent again, unless what it says passes. */
 async function answerLaunch(
   ports: LaunchPorts,
-  request: FastifyRequest,
+  { request, reply }: { readonly request: FastifyRequest; readonly reply: FastifyReply },
   wire: { readonly tenant: string; readonly key: string | undefined; readonly body: LaunchBody },
 ): Promise<Answer> {
   const caller = callerOf(request)
@@ -111,6 +111,8 @@ async function answerLaunch(
     (pod): Answer => ({ status: 201, body: JSON.stringify(podView(pod)) }),
     (error: unknown): Answer => {
       const problem = problemOf(publicError(error))
+      const seconds = problem.facts['retry_after_s']
+      if (typeof seconds === 'number') void reply.header('retry-after', seconds)
       return { status: problem.status, body: JSON.stringify(problem) }
     },
   )
@@ -136,7 +138,15 @@ const commands: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
       async (request, reply) => {
         const { tenant } = request.params
         const key = request.headers['idempotency-key']
-        return send(reply, await answerLaunch(ports, request, { tenant, key, body: request.body }))
+        const wire = { tenant, key, body: request.body }
+        const end = ports.launching.begin()
+        try {
+          return send(reply, await answerLaunch(ports, { request, reply }, wire))
+        } finally {
+          // Under way until the answer is out, or nobody is there to take it.
+          if (reply.raw.closed) end()
+          else reply.raw.once('close', end)
+        }
       },
     )
     app.post(

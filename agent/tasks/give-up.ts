@@ -6,11 +6,12 @@
 import { SpawnError } from '../../native/spawn-client.ts'
 import { SpecError } from '../../native/spec.ts'
 import { Refusal } from '../../policy/index.ts'
-import { ApiError, type PublicError, publicError } from '../errors.ts'
+import { ApiError, type PublicError, publicError, STATUSES } from '../errors.ts'
 import { ImageError } from '../images/index.ts'
 import { spawnUnavailable } from './host.ts'
 import type { LaunchCall, LaunchPorts, Progress } from './launch.ts'
 import { actorOf, denied, imageFacts, refusalFacts, unresolvedImage } from './record-parts.ts'
+import { isRefusedBySpawn } from './start.ts'
 
 const MESSAGE_CHARACTERS_MAX = 1024
 
@@ -88,6 +89,37 @@ async function fail(
   await ports.files.remove(request.pod)
 }
 
+/**
+ * Whether the same request, sent again, should be tried anew rather than get this answer: what is
+ * against it passes (no room now, no log, no KVM, a registry that is away), and nothing of it runs.
+ * What spawn did with a launch that it did not refuse is not known, so that answer is kept.
+ */
+export function isPassing(stage: Progress['stage'], error: unknown, shown: PublicError): boolean {
+  const status = STATUSES[shown.code]
+  const passes = status === 429 || status === 500 || status === 502 || status === 503
+  return passes && (stage !== 'start' || isRefusedBySpawn(error))
+}
+
+async function writeDown(
+  ports: LaunchPorts,
+  call: LaunchCall,
+  progress: Progress,
+  { error, shown }: { readonly error: unknown; readonly shown: PublicError },
+): Promise<void> {
+  const { stage } = progress
+  const early = stage !== 'intent' && stage !== 'start'
+  const against = shown instanceof Refusal || shown instanceof ImageError
+  const decided = stage !== 'resolve' && stage !== 'decide'
+  // A refusal after the decision is folded, but launch.requested is on record by itself by then.
+  if (decided || !against) ports.failures.count(call.scope.tenant)
+  if (early && against) await refuse(ports, call, progress, shown)
+  else await fail(ports, call, progress, shown)
+  // After the pod has ended in the store: a crash in between leaves an answer, not two pods.
+  if (isPassing(stage, error, shown)) {
+    await ports.tenants.releaseRequest(call.scope, call.request.pod)
+  }
+}
+
 /** Ends the pod in the store and on record. Returns what the caller is told. */
 export async function giveUp(
   ports: LaunchPorts,
@@ -100,10 +132,7 @@ export async function giveUp(
     ports.log.error({ err: error, pod: call.request.pod, stage: progress.stage }, 'launch failed')
   }
   try {
-    const early = progress.stage !== 'intent' && progress.stage !== 'start'
-    const against = shown instanceof Refusal || shown instanceof ImageError
-    if (early && against) await refuse(ports, call, progress, shown)
-    else await fail(ports, call, progress, shown)
+    await writeDown(ports, call, progress, { error, shown })
   } catch (cause) {
     // The store does not answer either; reconcile finds the pod at the next start.
     ports.log.error({ err: cause, pod: call.request.pod }, 'a failed launch was not written down')

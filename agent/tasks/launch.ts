@@ -19,9 +19,11 @@ import { buildSpec, type Spec } from '../../native/spec.ts'
 import { decide, keysToTry, type LaunchRequest, type Plan, Refusal } from '../../policy/index.ts'
 import type { Caller, Pod, TenantScope } from '../../tenants/index.ts'
 import type { CheckedSignature, ImageSession, Rootfs } from '../images/index.ts'
+import type { Failures } from './failures.ts'
 import { giveUp } from './give-up.ts'
 import { describeHost, hostFacts } from './host.ts'
 import { launchFacts } from './launch-facts.ts'
+import type { Launching } from './launching.ts'
 import type { Ports } from './ports.ts'
 import {
   actorOf,
@@ -43,6 +45,8 @@ export interface LaunchPorts extends Ports {
   readonly watch: Watch
   readonly refusals: Refusals
   readonly templates: Templates
+  readonly failures: Failures
+  readonly launching: Launching
 }
 
 export interface LaunchCall {
@@ -93,6 +97,7 @@ export async function launch(ports: LaunchPorts, call: LaunchCall): Promise<Pod>
 
 async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress): Promise<Pod> {
   const { scope, request } = call
+  ports.failures.admit(scope.tenant)
   const session = await resolve(ports, call, progress)
 
   progress.stage = 'decide'

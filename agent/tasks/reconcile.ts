@@ -74,6 +74,19 @@ async function settleRunning(
   else await ports.watch.finish(scope, pod.id, status?.exit ?? LOST)
 }
 
+/** Settles a pod as it was left, unless a round before this one did, and failed only after that. */
+async function settle(
+  ports: ReconcilePorts,
+  scope: TenantScope,
+  left: Pod,
+  status: PodStatus | undefined,
+): Promise<void> {
+  const pod = await podOrNull(ports, scope, left.id)
+  if (pod?.state !== left.state || ports.watch.attends(pod.id)) return
+  if (pod.state === 'running') await settleRunning(ports, scope, pod, status)
+  else await settleLaunching(ports, scope, pod, status)
+}
+
 /** What the caller of an interrupted request is told when it asks again with the same key. */
 async function answerInterrupted(
   ports: ReconcilePorts,
@@ -127,7 +140,6 @@ export async function findInterrupted(ports: Pick<Ports, 'tenants'>): Promise<In
 export async function reconcile(ports: ReconcilePorts, interrupted: Interrupted): Promise<void> {
   const statuses = new Map((await ports.spawn.list()).map((status) => [status.pod, status]))
   for (const { scope, pod } of interrupted.pods) {
-    const settle = pod.state === 'running' ? settleRunning : settleLaunching
     try {
       // oxlint-disable-next-line no-await-in-loop -- spawn takes one request at a time
       await settle(ports, scope, pod, statuses.get(pod.id))

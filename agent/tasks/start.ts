@@ -34,6 +34,10 @@ const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('utf8')
 /** Codes that do not say whether spawn got the request. */
 const unclear = new Set(['SPAWN_TIMEOUT', 'SPAWN_PROTOCOL', 'SPAWN_UNREACHABLE'])
 
+/** Whether spawn itself said no: then nothing was started. */
+export const isRefusedBySpawn = (error: unknown): boolean =>
+  error instanceof SpawnError && !unclear.has(error.code)
+
 async function launched(ports: LaunchPorts, call: StartCall): Promise<Started> {
   const { plan, spec, intent, ticket, log } = call
   const image = await open(call.rootfs.path, 'r')

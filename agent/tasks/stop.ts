@@ -17,7 +17,8 @@ export interface StopCall {
 }
 
 /**
- * Resolves when spawn took the request; an ended pod stays as it is. Works while the audit log
+ * Resolves when spawn took the request; an ended pod stays as it is. Asking again is passed on to
+ * spawn, for which the earliest of the times holds, and is no second record. Works while the audit log
  * cannot be written: stopping a pod must never depend on a disk.
  * @throws ApiError POD_STATE_CONFLICT, SPAWN_UNAVAILABLE
  */
@@ -32,14 +33,13 @@ export async function stop(
     const sentence = `Pod ${id} is ${pod.state} and can be stopped when it runs. Try again.`
     throw new ApiError('POD_STATE_CONFLICT', sentence, { pod: id, state: pod.state })
   }
-  await ports.watch.note({
+  await ports.watch.noteStop({
     type: 'launch.stop_requested',
     launch_id: id,
     tenant: scope.tenant,
     actor: actorOf(call.caller, call.origin),
     timeout_ms: call.timeoutMs,
   })
-  ports.watch.stopAsked(id)
   try {
     await ports.spawn.stop(id, call.timeoutMs)
   } catch (error) {

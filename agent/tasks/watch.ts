@@ -24,7 +24,6 @@ interface Followed {
   readonly scope: TenantScope
   stream: PodStream | null
   readonly ended: AbortController
-  stopAsked: boolean
   /** Its end is being written down just now. */
   settling: boolean
 }
@@ -54,6 +53,10 @@ export class Watch {
   readonly #followed = new Map<PodId, Followed>()
   /** Pods whose end is on record, as long as spawn may still list them. */
   readonly #recorded = new Set<string>()
+  /** Running pods that were told to stop, so that their exit was asked for; whether that is on record. */
+  readonly #stopping = new Map<string, boolean>()
+  /** Pods that should not run, whose killing is on record, as long as spawn may still list them. */
+  readonly #killed = new Set<string>()
   #closed = false
 
   constructor(ports: Pick<Ports, 'tenants' | 'audit' | 'spawn' | 'files'>, log: FastifyBaseLogger) {
@@ -84,7 +87,6 @@ export class Watch {
       scope,
       stream,
       ended: new AbortController(),
-      stopAsked: false,
       settling: false,
     }
     this.#followed.set(pod, followed)
@@ -111,10 +113,14 @@ export class Watch {
     return this.#followed.get(pod)?.stream ?? null
   }
 
-  /** The exit that follows was asked for. */
-  stopAsked(pod: PodId): void {
-    const followed = this.#followed.get(pod)
-    if (followed !== undefined) followed.stopAsked = true
+  /** Puts it on record that a pod was told to stop: once, however often and by how many. */
+  async noteStop(body: Extract<RecordBody, { type: 'launch.stop_requested' }>): Promise<void> {
+    const { launch_id: pod } = body
+    if (this.#stopping.get(pod) === true) return
+    this.#stopping.set(pod, true)
+    const noted = await this.note(body)
+    // The next to ask finds out whether it can be recorded then; unless the pod has ended meanwhile.
+    if (!noted && this.#stopping.has(pod)) this.#stopping.set(pod, false)
   }
 
   /** Whether the pod takes care of itself: its stream is open, or its end is being written down. */
@@ -165,12 +171,13 @@ export class Watch {
       launch_id: pod,
       tenant: scope.tenant,
       exit,
-      reason: reasonOf(exit, this.#followed.get(pod)?.stopAsked ?? false),
+      reason: reasonOf(exit, this.#stopping.has(pod)),
       duration_us: before.startedMs === null ? null : (Date.now() - before.startedMs) * 1000,
     })
     await this.#ports.tenants.movePod(scope, pod, 'exited', { exit: { ...exit } })
     this.#followed.get(pod)?.ended.abort()
     this.#followed.delete(pod)
+    this.#stopping.delete(pod)
     if (recorded) this.#recorded.add(pod)
     if (recorded && exit.cause !== LOST.cause) await this.#forget(pod)
   }
@@ -187,14 +194,18 @@ export class Watch {
   /** What spawn lists no more needs no memory here. */
   trim(listed: readonly PodStatus[]): void {
     const known = new Set(listed.map((status) => status.pod))
-    for (const pod of this.#recorded) if (!known.has(pod)) this.#recorded.delete(pod)
+    for (const pods of [this.#recorded, this.#killed, this.#stopping]) {
+      for (const pod of pods.keys()) if (!known.has(pod)) pods.delete(pod)
+    }
   }
 
   /** A pod that spawn has, and the store does not, or says has ended: `pod` is what the store says. */
   async tidy(status: PodStatus, scope: TenantScope, pod: Pod | null): Promise<void> {
     if (status.state === 'running') {
       await this.#ports.spawn.kill(status.pod)
-      await this.note({
+      // Spawn lists it until it is reaped, and the next sweep may be sooner.
+      if (this.#killed.has(status.pod)) return
+      const noted = await this.note({
         type: 'launch.orphaned',
         launch_id: status.pod,
         tenant: scope.tenant,
@@ -203,6 +214,7 @@ export class Watch {
         action: 'killed',
         pid: status.pid,
       })
+      if (noted) this.#killed.add(status.pod)
       return
     }
     // Spawn is told to forget right after the record: an end that it still has is on no record yet,

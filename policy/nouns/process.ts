@@ -11,8 +11,8 @@ export const ARGUMENTS_BYTES_MAX = 32_768
 export const ENVIRONMENT_ENTRIES_MAX = 256
 export const ENVIRONMENT_BYTES_MAX = 32_768
 export const PATH_BYTES_MAX = 4095
-/** UID and GID 2^32-1 means "no change" to the kernel. */
-const ID_MAX = 4_294_967_294
+/** As in native/guest-init/src/users.rs: what that refuses must not be recorded as a launch first. */
+const ID_MAX = 2_147_483_647
 
 const encoder = new TextEncoder()
 const bytesOf = (text: string): number => encoder.encode(text).length

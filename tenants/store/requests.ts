@@ -150,6 +150,16 @@ export async function answerRequest(
     .execute()
 }
 
+/** Gives the key of a request without an answer back; nothing happens without a key. */
+export async function releaseRequest(store: Store, scope: TenantScope, pod: PodId): Promise<void> {
+  await store
+    .deleteFrom('idempotency')
+    .where('tenant', '=', scope.tenant)
+    .where('pod', '=', pod)
+    .where('status', 'is', null)
+    .execute()
+}
+
 /** Requests without an answer: after a crash, reconcile answers them from what became of the pod. */
 export async function selectUnanswered(
   store: Store,

@@ -43,7 +43,7 @@ export async function insertTenant(
   if (row !== undefined) return tenantOf(row)
   throw new TenantsError(
     'TENANT_EXISTS',
-    `Tenant ${tenant.id} exists already. Choose another id, or change that tenant.`,
+    `Tenant ${tenant.id} exists already, and this version changes no tenant. Choose another id, or use it as \`tenant show\` prints it.`,
     { tenant: tenant.id },
   )
 }

@@ -9,17 +9,14 @@ import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
-import { generateSigningKey, readSigningKey } from '../../agent/images/index.ts'
 import { verifyLog } from '../../audit/index.ts'
 import { createPodLog } from '../../native/pod-log.ts'
 import { parseDigest, parsePodId, parseTenantId } from '../../policy/index.ts'
 import { openTenants, parseIdempotencyKey, systemScope } from '../../tenants/index.ts'
 import { afterwards } from '../audit/harness.ts'
-import { member, type Reply, startAgent, type TestAgent } from './harness.ts'
-import { putImage, REPOSITORY } from './images/support/image.ts'
-import { TestRegistry } from './images/support/registry.ts'
-import { imagesFor, open } from './images/support/session.ts'
+import { member, type TestAgent } from './harness.ts'
 import { DESCRIPTION } from './spawn-peer.ts'
+import { records, type Stage, stage } from './stage.ts'
 
 const POD = parsePodId('01890000-0000-7000-8000-000000000001')
 const ACME = systemScope(parseTenantId('acme'))
@@ -27,47 +24,10 @@ const DIGEST = parseDigest(`sha256:${'a'.repeat(64)}`)
 const PLACE = `/v1/tenants/acme/pods/${POD}`
 /** The write-ahead log allocates 16 MiB, the reserve 4 MiB; the rest is for tiles. */
 const AUDIT_MIB = 24
+/** Of every launch here: what says that the log is away is not kept for the request sent again. */
+const KEY = 'the-same'
 /** The gate tries again every 5 s; this is how often it may be looked at, not how long it takes. */
 const LOOKS_MAX = 1200
-
-interface Stage {
-  readonly agent: TestAgent
-  readonly token: string
-  /** Launches the signed image, each time as a new request. */
-  launch(): Promise<Reply>
-}
-
-/** An agent with the untrusted tenant acme, which may run the one image, signed with its key. */
-async function stage(t: TestContext): Promise<Stage> {
-  const registry = await TestRegistry.start(t)
-  putImage(registry)
-  const pair = generateSigningKey()
-  const session = await open(t, registry, { images: imagesFor(t, [registry.host]) })
-  await session.sign(readSigningKey(pair.privatePem, null), null)
-  const keys = [{ id: 'release', pem: pair.publicPem }]
-  const authority = { type: 'cosign-key', keys, transparency: 'none' }
-  const anyOf = [{ ...authority, identityMatch: 'exactRepository' }]
-  const require = { all: [{ anyOf, threshold: 1 }] }
-  const rules = [{ name: 'all', match: [`${registry.host}/**`], require }]
-  const agent = await startAgent(t, { insecureRegistries: [registry.host] })
-  const token = await agent.onboard('acme', {
-    image_rule: { schemaVersion: 1, default: 'deny', rules },
-  })
-  let launches = 0
-  return {
-    agent,
-    token,
-    launch: () => {
-      launches += 1
-      return agent.tenant(token, {
-        method: 'POST',
-        path: '/v1/tenants/acme/pods',
-        body: { image: `${registry.host}/${REPOSITORY}:latest` },
-        headers: { 'idempotency-key': `k${launches}` },
-      })
-    },
-  }
-}
 
 const status = (state: 'running' | 'exited') => ({
   pod: POD,
@@ -183,7 +143,7 @@ const asked = (agent: TestAgent, from: number): readonly string[] => {
 async function refusesLaunch(on: Stage, errno: string, directory: string): Promise<void> {
   const { agent } = on
   const before = agent.spawn.requests.length
-  const reply = await on.launch()
+  const reply = await on.launch('acme', KEY)
   assert.equal(reply.status, 503, reply.text)
   assert.equal(member(reply.json, 'code'), 'AUDIT_UNAVAILABLE')
   assert.equal(member(reply.json, 'facts', 'errno'), errno)
@@ -221,18 +181,11 @@ async function tellsTheEnd({ agent, token }: Stage): Promise<void> {
   assert.equal(member(ended.json, 'exit', 'value'), 3)
 }
 
-async function records(agent: TestAgent): Promise<readonly unknown[]> {
-  const reply = await agent.operator({ path: '/v1/audit/records?limit=1000' })
-  const all = member(reply.json, 'records')
-  assert.ok(Array.isArray(all), reply.text)
-  return all.map((entry: unknown) => member(entry, 'record'))
-}
-
 /** A launch comes past the record of its request, and fails at the worker that this spawn has not. */
 async function launchesAgain(on: Stage): Promise<void> {
   await auditBecomes(on.agent, 'ok')
   const before = on.agent.spawn.requests.length
-  const reply = await on.launch()
+  const reply = await on.launch('acme', KEY)
   assert.notEqual(member(reply.json, 'code'), 'AUDIT_UNAVAILABLE')
   assert.ok(asked(on.agent, before).includes('worker'), reply.text)
   const types = new Set((await records(on.agent)).map((record) => member(record, 'type')))
@@ -312,7 +265,7 @@ suite('agent/isolation unavailable', () => {
       const { agent } = on
       agent.spawn.answer('describe', () => ({ ...DESCRIPTION, ...changes }))
       const before = agent.spawn.requests.length
-      const reply = await on.launch()
+      const reply = await on.launch('acme', KEY)
       assert.equal(reply.status, 503, reply.text)
       assert.equal(member(reply.json, 'code'), 'ISOLATION_UNAVAILABLE')
       assert.deepEqual(asked(agent, before), [])
@@ -322,7 +275,9 @@ suite('agent/isolation unavailable', () => {
       assert.equal(refused.length, 1)
       assert.equal(member(refused[0], 'refusal', 'code'), 'ISOLATION_UNAVAILABLE')
       agent.spawn.answer('describe', () => DESCRIPTION)
-      assert.notEqual(member((await on.launch()).json, 'code'), 'ISOLATION_UNAVAILABLE')
+      const again = await on.launch('acme', KEY)
+      assert.notEqual(member(again.json, 'code'), 'ISOLATION_UNAVAILABLE')
+      assert.ok(asked(agent, before).includes('worker'), again.text)
     })
   }
 })

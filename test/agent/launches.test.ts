@@ -3,6 +3,10 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer, type Socket } from 'node:net'
 import { suite, type TestContext, test } from 'node:test'
+import { ApiError } from '../../agent/errors.ts'
+import { isPassing } from '../../agent/tasks/give-up.ts'
+import { SpawnError } from '../../native/spawn-client.ts'
+import { Refusal } from '../../policy/index.ts'
 import { afterwards } from '../audit/harness.ts'
 import { member, type Reply, startAgent, type TestAgent } from './harness.ts'
 
@@ -14,14 +18,14 @@ interface SilentRegistry {
 }
 
 /** A registry that takes connections and never answers, until it is told to hang up. */
-async function silentRegistry(t: TestContext): Promise<SilentRegistry> {
+async function silentRegistry(t: TestContext, at = '127.0.0.1:0'): Promise<SilentRegistry> {
   const sockets: Socket[] = []
   const server = createServer((socket) => {
     sockets.push(socket)
     socket.on('error', () => undefined)
   })
   const asked = once(server, 'connection')
-  server.listen(0, '127.0.0.1')
+  server.listen(Number(at.split(':')[1]), '127.0.0.1')
   await once(server, 'listening')
   const hangUp = (): void => {
     server.close()
@@ -66,11 +70,11 @@ suite('agent/launch idempotency', () => {
   })
 
   test('gives the same answer to the same request, and makes one pod', async (t) => {
-    const agent = await startAgent(t, { insecureRegistries: [NOWHERE] })
+    const agent = await startAgent(t)
     const token = await agent.onboard('acme')
-    const first = await agent.tenant(token, launch(`${NOWHERE}/x:1`, 'k'))
-    const second = await agent.tenant(token, launch(`${NOWHERE}/x:1`, 'k'))
-    assert.equal(codeOf(first), 'REGISTRY_UNAVAILABLE')
+    const first = await agent.tenant(token, launch('no reference', 'k'))
+    const second = await agent.tenant(token, launch('no reference', 'k'))
+    assert.equal(codeOf(first), 'IMAGE_REFERENCE_INVALID')
     assert.equal(second.status, first.status)
     assert.equal(second.text, first.text)
     assert.equal(second.type, first.type)
@@ -82,7 +86,7 @@ suite('agent/launch idempotency', () => {
   test('refuses the key with another body, and keeps keys of different callers apart', async (t) => {
     const agent = await startAgent(t, { insecureRegistries: [NOWHERE] })
     const token = await agent.onboard('acme')
-    await agent.tenant(token, launch(`${NOWHERE}/x:1`, 'k'))
+    await agent.tenant(token, launch('no reference', 'k'))
     const other = await agent.tenant(token, launch(`${NOWHERE}/x:2`, 'k'))
     assert.equal(other.status, 422)
     assert.equal(codeOf(other), 'IDEMPOTENCY_KEY_REUSED')
@@ -100,10 +104,64 @@ suite('agent/launch idempotency', () => {
     assert.equal(second.status, 409)
     assert.equal(codeOf(second), 'IDEMPOTENCY_IN_FLIGHT')
     registry.hangUp()
-    const answer = await first
-    assert.equal(codeOf(answer), 'REGISTRY_UNAVAILABLE')
-    const third = await agent.tenant(token, launch(`${registry.host}/x:1`, 'k'))
-    assert.equal(third.text, answer.text)
+    assert.equal(codeOf(await first), 'REGISTRY_UNAVAILABLE')
+  })
+
+  test('does not keep an answer that passes: the same request is then tried anew', async (t) => {
+    const registry = await silentRegistry(t)
+    const agent = await startAgent(t, { insecureRegistries: [registry.host] })
+    const token = await agent.onboard('acme')
+    const first = agent.tenant(token, launch(`${registry.host}/x:1`, 'k'))
+    await registry.asked
+    registry.hangUp()
+    assert.equal(codeOf(await first), 'REGISTRY_UNAVAILABLE')
+    const connected = await silentRegistry(t, registry.host)
+    const second = agent.tenant(token, launch(`${registry.host}/x:1`, 'k'))
+    const next = await Promise.race([
+      connected.asked.then(() => 'asked'),
+      second.then(() => 'answered'),
+    ])
+    connected.hangUp()
+    assert.equal(next, 'asked')
+    assert.equal(codeOf(await second), 'REGISTRY_UNAVAILABLE')
+  })
+
+  test('keeps the answer when nobody knows what spawn did, or when it would be the same', () => {
+    const timeout = new SpawnError('SPAWN_TIMEOUT', 'no answer')
+    const failed = new ApiError('LAUNCH_FAILED', 'x')
+    assert.equal(isPassing('start', timeout, failed), false)
+    assert.equal(isPassing('start', new Error('the store'), new ApiError('INTERNAL', 'x')), false)
+    assert.equal(isPassing('start', new SpawnError('HOST_FULL', 'x'), failed), true)
+    assert.equal(isPassing('intent', timeout, failed), true)
+    const never = new Refusal('ISOLATION_NOT_AVAILABLE', 'x', {})
+    assert.equal(isPassing('decide', never, never), false)
+    const unsigned = new Refusal('IMAGE_UNSIGNED', 'x', {})
+    assert.equal(isPassing('decide', unsigned, unsigned), false)
+    const quota = new Refusal('QUOTA_EXCEEDED', 'x', {})
+    assert.equal(isPassing('reserve', quota, quota), true)
+  })
+})
+
+suite('agent/launch at the end of the agent', () => {
+  test('lets a launch come to its answer, and refuses those that come after', async (t) => {
+    const registry = await silentRegistry(t)
+    const agent = await startAgent(t, { insecureRegistries: [registry.host] })
+    const token = await agent.onboard('acme')
+    const first = agent.tenant(token, launch(`${registry.host}/x:1`, 'a'))
+    await registry.asked
+    const before = await records(agent, 'launch.refused')
+    const ended = agent.end()
+    const late = await agent.tenant(token, launch(`${registry.host}/x:1`, 'b'))
+    assert.equal(late.status, 503, late.text)
+    assert.equal(codeOf(late), 'SHUTTING_DOWN')
+    assert.equal((await agent.tenant(token, { path: '/v1/tenants/acme/pods' })).status, 200)
+    assert.equal((await records(agent, 'launch.refused')).length, before.length)
+    registry.hangUp()
+    assert.equal(codeOf(await first), 'REGISTRY_UNAVAILABLE')
+    await ended
+    await agent.again()
+    const listed = await agent.tenant(token, { path: '/v1/tenants/acme/pods' })
+    assert.equal(member(listed.json, 'pods', 'length'), 1)
   })
 })
 

@@ -4,53 +4,9 @@
  */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import type { Canonical } from '../../policy/canonical.ts'
-import { parseDigest, parsePodId, parseTenantId } from '../../policy/index.ts'
-import {
-  openTenants,
-  type PodState,
-  parseIdempotencyKey,
-  systemScope,
-  type Tenants,
-} from '../../tenants/index.ts'
+import { setTimeout as pause } from 'node:timers/promises'
 import { member, startAgent, type TestAgent } from './harness.ts'
-
-const POD = parsePodId('01890000-0000-7000-8000-000000000001')
-const ACME = systemScope(parseTenantId('acme'))
-const DIGEST = parseDigest(`sha256:${'a'.repeat(64)}`)
-const exit = { how: 'code', value: 3, guest_reported: true, cause: 'EXIT', text: null }
-
-const status = (state: 'running' | 'exited', pod: string = POD): Canonical => ({
-  pod,
-  tenant: 'acme',
-  spec: DIGEST,
-  pid: 4711,
-  state,
-  exit: state === 'exited' ? exit : null,
-})
-
-/** Leaves a pod in `state`, as an agent that was killed there would have. */
-async function leave(agent: TestAgent, state: PodState): Promise<void> {
-  await agent.end()
-  const tenants: Tenants = openTenants({
-    stateDir: agent.stateDir,
-    issuer: 'https://casemate.invalid/test-host',
-    audience: 'casemate:test-host',
-    now: Date.now,
-  })
-  await tenants.createPod(ACME, {
-    id: POD,
-    imageReference: 'registry.example/x:1',
-    request: { key: parseIdempotencyKey('k'), bodyDigest: DIGEST },
-  })
-  if (state !== 'requested') {
-    await tenants.reserve(ACME, POD, { vcpus: 1, memoryMib: 128, pods: 1 })
-    await tenants.movePod(ACME, POD, 'launching')
-  }
-  if (state === 'running' || state === 'exited') await tenants.movePod(ACME, POD, 'running')
-  if (state === 'exited') await tenants.movePod(ACME, POD, 'exited', { exit: { ...exit } })
-  await tenants.close()
-}
+import { exit, leave, POD, status } from './left-pod.ts'
 
 interface Outcome {
   readonly pod: unknown
@@ -68,7 +24,7 @@ async function outcome(agent: TestAgent): Promise<Outcome> {
   const log = await agent.operator({ path: '/v1/audit/records' })
   const entries = member(log.json, 'records')
   assert.ok(Array.isArray(entries))
-  const looks = new Set(['list', 'describe', 'template'])
+  const looking = new Set(['list', 'describe', 'template'])
   return {
     pod: pod.json,
     used: member(tenant.json, 'quotas', 'pods', 'used'),
@@ -78,8 +34,19 @@ async function outcome(agent: TestAgent): Promise<Outcome> {
       .map((record) => member(record, 'type')),
     asked: agent.spawn.requests
       .map((request) => String(request['op']))
-      .filter((op) => !looks.has(op)),
+      .filter((op) => !looking.has(op)),
   }
+}
+
+/**
+ * Waits until spawn was asked so many times for what it has. A look begins when all that the one
+ * before led to is in the store and the log.
+ */
+async function looks(agent: TestAgent, times: number): Promise<void> {
+  const lists = (): number =>
+    agent.spawn.requests.filter((request) => request['op'] === 'list').length
+  for (let left = 1200; left > 0 && lists() < times; left -= 1) await pause(25)
+  assert.ok(lists() >= times)
 }
 
 suite('agent/reconcile', () => {
@@ -170,5 +137,38 @@ suite('agent/reconcile', () => {
       path: `/v1/tenants/acme/pods/${POD}/wait?timeout_s=30`,
     })
     assert.equal(member(waited.json, 'state'), 'failed')
+  })
+
+  test('puts the killing on record once, however long spawn goes on listing the pod', async (t) => {
+    const agent = await startAgent(t)
+    await agent.onboard('acme')
+    await leave(agent, 'exited')
+    agent.spawn.answer('list', () => ({ ok: true, pods: [status('running')] }))
+    agent.spawn.answer('kill', () => ({ ok: true }))
+    agent.spawn.requests.length = 0
+    await agent.again()
+    await looks(agent, 4)
+    const { records, asked } = await outcome(agent)
+    assert.deepEqual(asked.slice(0, 2), ['kill', 'kill'])
+    assert.deepEqual(records, ['launch.orphaned'])
+  })
+
+  test('records what it found once, when what comes after that fails and is tried again', async (t) => {
+    const agent = await startAgent(t)
+    await agent.onboard('acme')
+    await leave(agent, 'launching')
+    let lists = 0
+    agent.spawn.answer('list', () => {
+      lists += 1
+      const stopped = { ok: false, code: 'SPAWN_STOPPED', message: 'not now' }
+      return lists === 2 ? stopped : { ok: true, pods: [] }
+    })
+    agent.spawn.requests.length = 0
+    await agent.again()
+    assert.equal(lists, 2)
+    await looks(agent, 4)
+    const { pod, records } = await outcome(agent)
+    assert.equal(member(pod, 'state'), 'failed')
+    assert.deepEqual(records, ['launch.orphaned'])
   })
 })

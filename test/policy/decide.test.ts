@@ -265,6 +265,8 @@ suite('policy/decide: the process', () => {
   for (const [what, config] of [
     ['no command', { entrypoint: [], cmd: [] }],
     ['a user number past 32 bits', { user: '4294967296' }],
+    ['a user number that is "no change" to the kernel', { user: '4294967295' }],
+    ['a group number that the guest does not take', { user: '0:2147483648' }],
     ['a NUL in an argument', { cmd: ['a\0b'] }],
     ['a relative directory', { workingDir: 'app' }],
     ['a lone surrogate', { cmd: ['\ud800'] }],

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import path from 'node:path'
 import { suite, test } from 'node:test'
 import {
   BadNoun,
@@ -113,8 +115,10 @@ const nouns: Readonly<
   },
   user: {
     parse: parseUser,
-    good: ['', '0', '0:0', '1000:100', 'www-data', 'a:b', 'a:1', '4294967294'],
+    good: ['', '0', '0:0', '1000:100', 'www-data', 'a:b', 'a:1', '2147483647', '1:2147483647'],
     bad: [
+      '2147483648',
+      '1:2147483648',
       '4294967295',
       '4294967296',
       '99999999999',
@@ -168,5 +172,15 @@ suite('policy/nouns: sets', () => {
   test('names a pod that asked for no host name by its id', () => {
     const pod = parsePodId('0193b5a0-7e4c-7abc-8def-0123456789ab')
     assert.equal(defaultHostname(pod), 'pod-0123456789ab')
+  })
+})
+
+suite('policy/nouns: the guest', () => {
+  test('takes just the user numbers that guest-init takes', () => {
+    const file = path.resolve(import.meta.dirname, '../../native/guest-init/src/users.rs')
+    const found = /pub const ID_MAX: u32 = (?<max>[0-9_]+);/u.exec(readFileSync(file, 'utf8'))
+    const max = Number(found?.groups?.['max']?.replaceAll('_', ''))
+    assert.equal(parseUser(`${max}:${max}`), `${max}:${max}`)
+    assert.throws(() => parseUser(String(max + 1)), BadNoun)
   })
 })

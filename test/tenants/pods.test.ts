@@ -173,6 +173,23 @@ suite('tenants: idempotency', () => {
     assert.deepEqual(await tenants.unansweredRequests(), [])
   })
 
+  test('gives a key back that has no answer, and only such a one', async (t) => {
+    const { tenants } = open(t)
+    const scope = await withTenant(tenants)
+    const first = pod()
+    await tenants.createPod(scope, first)
+    await tenants.releaseRequest(scope, newPodId())
+    await assert.rejects(tenants.createPod(scope, pod()), { code: 'IDEMPOTENCY_IN_FLIGHT' })
+    await tenants.releaseRequest(scope, first.id)
+    const second = pod()
+    assert.equal((await tenants.createPod(scope, second)).kind, 'created')
+    // An answer of the first, late, is nobody's.
+    await tenants.answerRequest(scope, first.id, { status: 503, body: 'late' })
+    await tenants.answerRequest(scope, second.id, { status: 201, body: '{}' })
+    await tenants.releaseRequest(scope, second.id)
+    assert.equal((await tenants.createPod(scope, pod())).kind, 'replay')
+  })
+
   test('starts one pod for twenty equal requests at once', async (t) => {
     const { tenants } = open(t)
     const scope = await withTenant(tenants)

@@ -1,0 +1,50 @@
+/** A pod that an agent left in some state when it ended. */
+import type { Canonical } from '../../policy/canonical.ts'
+import { type PodId, parseDigest, parsePodId, parseTenantId } from '../../policy/index.ts'
+import {
+  openTenants,
+  type PodState,
+  parseIdempotencyKey,
+  systemScope,
+  type Tenants,
+} from '../../tenants/index.ts'
+import type { TestAgent } from './harness.ts'
+
+export const POD: PodId = parsePodId('01890000-0000-7000-8000-000000000001')
+const ACME = systemScope(parseTenantId('acme'))
+const DIGEST = parseDigest(`sha256:${'a'.repeat(64)}`)
+/** How spawn says it ended. */
+export const exit = { how: 'code', value: 3, guest_reported: true, cause: 'EXIT', text: null }
+
+/** The pod, as spawn lists it. */
+export const status = (state: 'running' | 'exited', pod: string = POD): Canonical => ({
+  pod,
+  tenant: 'acme',
+  spec: DIGEST,
+  pid: 4711,
+  state,
+  exit: state === 'exited' ? exit : null,
+})
+
+/** Leaves a pod in `state`, as an agent that was killed there would have. */
+export async function leave(agent: TestAgent, state: PodState): Promise<void> {
+  await agent.end()
+  const tenants: Tenants = openTenants({
+    stateDir: agent.stateDir,
+    issuer: 'https://casemate.invalid/test-host',
+    audience: 'casemate:test-host',
+    now: Date.now,
+  })
+  await tenants.createPod(ACME, {
+    id: POD,
+    imageReference: 'registry.example/x:1',
+    request: { key: parseIdempotencyKey('k'), bodyDigest: DIGEST },
+  })
+  if (state !== 'requested') {
+    await tenants.reserve(ACME, POD, { vcpus: 1, memoryMib: 128, pods: 1 })
+    await tenants.movePod(ACME, POD, 'launching')
+  }
+  if (state === 'running' || state === 'exited') await tenants.movePod(ACME, POD, 'running')
+  if (state === 'exited') await tenants.movePod(ACME, POD, 'exited', { exit: { ...exit } })
+  await tenants.close()
+}

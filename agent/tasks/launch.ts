@@ -124,7 +124,7 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   await ports.tenants.notePod(scope, request.pod, {
     recordIndex: intent.index,
     specDigest: spec.digest,
-    facts: launchFacts(plan, host, template),
+    facts: launchFacts(plan, host, template, rootfs),
   })
 
   progress.stage = 'start'

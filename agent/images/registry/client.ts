@@ -48,6 +48,10 @@ const HUB = {
   tokens: 'https://auth.docker.io',
 }
 
+/** Origins whose token services may have a registry's credentials, without the provider's word. */
+export const ownOriginsOf = (registry: string, url: URL): readonly string[] =>
+  registry === HUB.reference ? [url.origin, HUB.tokens] : [url.origin]
+
 type Ask = Pick<HttpCall, 'method' | 'url' | 'headers' | 'body'>
 
 export class RegistryClient {
@@ -88,7 +92,7 @@ export class RegistryClient {
     const { allowances, credentials, access } = this.#options
     const { registry, repository } = this.name
     const scope = `repository:${repository}:${access}`
-    const ownOrigins = [ask.url.origin, ...(registry === HUB.reference ? [HUB.tokens] : [])]
+    const ownOrigins = ownOriginsOf(registry, ask.url)
     const context = { http: this.#http, allowances, credentials, ownOrigins, scope }
     const header = await authorize(answer, context)
     if (header === null || header === this.#authorization) return answer

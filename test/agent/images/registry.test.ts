@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { OCI_MANIFEST } from '../../../agent/images/descriptor.ts'
+import { ownOriginsOf } from '../../../agent/images/registry/client.ts'
 import { putImage, REPOSITORY } from './support/image.ts'
 import { TestRegistry, USER } from './support/registry.ts'
 import { imagesFor, open } from './support/session.ts'
@@ -38,6 +39,13 @@ suite('agent/images/registry', () => {
     registry.intercept = () => ({ status: 401, headers: { 'www-authenticate': challenge } })
     await assert.rejects(open(context, registry, { credentials }), { code: 'REGISTRY_REFUSED' })
     assert.deepEqual(thief.seen, [])
+  })
+
+  test('knows the token service of Docker Hub as its own, and of no other registry', () => {
+    const own = ownOriginsOf('docker.io', new URL('https://registry-1.docker.io/v2/x/y'))
+    assert.deepEqual(own, ['https://registry-1.docker.io', 'https://auth.docker.io'])
+    const other = ownOriginsOf('docker.io.example', new URL('https://docker.io.example/v2/x'))
+    assert.deepEqual(other, ['https://docker.io.example'])
   })
 
   for (const scheme of ['Basic', 'Bearer'] as const) {

@@ -227,7 +227,7 @@ export class Builder {
     key: string,
     { tenant, devices }: BuildOptions,
   ): Promise<Rootfs> {
-    const reservation = await this.#ports.room.take(bytes)
+    const reservation = await this.#ports.room.take(tenant, bytes)
     try {
       return await this.#attempt(requestOf(layers, devices, bytes), layers, key, tenant)
     } catch (error) {

@@ -47,6 +47,9 @@ export const CHECK_MS = 10_000
 export const FREE_BYTES_MIN: number = 2048 * MIB
 export const FREE_SHARE_MIN = 0.05
 
+/** Room that one tenant may have reserved: a slow registry holds it for as long as a pull may take. */
+export const RESERVED_BYTES_MAX: number = 16_384 * MIB
+
 /** What a tenant's caches may hold between two launches. */
 export const BLOBS_CACHED_BYTES_MAX: number = 4096 * MIB
 export const ROOTFS_CACHED_BYTES_MAX: number = 16_384 * MIB

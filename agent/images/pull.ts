@@ -47,7 +47,7 @@ async function missingLayers(
 /**
  * Layers that the tenant pulled before are not fetched again. Room for the others, by the sizes that
  * the manifest declares, is reserved before the first byte comes; no blob may be longer than that.
- * @throws ImageError IMAGE_DIGEST_MISMATCH, IMAGE_STORAGE_FULL, REGISTRY_*
+ * @throws ImageError IMAGE_DIGEST_MISMATCH, IMAGE_STORAGE_FULL, IMAGE_BUSY, REGISTRY_*
  */
 export async function pullLayers(
   ports: PullPorts,
@@ -56,7 +56,7 @@ export async function pullLayers(
 ): Promise<void> {
   const waiting = await missingLayers(ports.blobs, tenant, layers)
   const bytes = waiting.reduce((sum, { size }) => sum + size, 0)
-  const reservation = await ports.room.take(bytes)
+  const reservation = await ports.room.take(tenant, bytes)
   const lane = async (): Promise<void> => {
     for (let layer = waiting.shift(); layer !== undefined; layer = waiting.shift()) {
       await pullLayer(ports, tenant, layer, reservation)

@@ -5,8 +5,9 @@
  */
 import { mkdir, statfs } from 'node:fs/promises'
 
+import type { TenantId } from '../../policy/index.ts'
 import { ImageError } from './errors.ts'
-import { FREE_BYTES_MIN, FREE_SHARE_MIN } from './limits.ts'
+import { FREE_BYTES_MIN, FREE_SHARE_MIN, RESERVED_BYTES_MAX } from './limits.ts'
 
 /** Frees about `bytes`; false when nothing was freed, because nothing is left that could be. */
 export type GiveWay = (bytes: number) => Promise<boolean>
@@ -29,6 +30,12 @@ const storageFull = (bytes: number, options?: ErrorOptions): ImageError =>
     options,
   )
 
+const tenantBusy = (): ImageError =>
+  new ImageError(
+    'IMAGE_BUSY',
+    `The tenant's images under way have ${RESERVED_BYTES_MAX / 2 ** 30} GiB of disk reserved between them already. Try again when one is done.`,
+  )
+
 const isFull = (error: unknown): boolean =>
   error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')
 
@@ -40,6 +47,7 @@ export class Room {
   readonly #directory: string
   readonly #giveWay: GiveWay
   #reserved = 0
+  readonly #reservedBy = new Map<TenantId, number>()
   #queue: Promise<unknown> = Promise.resolve()
 
   /** @param directory on the file system in question; made when needed */
@@ -57,20 +65,28 @@ export class Room {
 
   /**
    * Room for `bytes` above the floor, from the caches where it is not free.
-   * @throws ImageError IMAGE_STORAGE_FULL
+   * @throws ImageError IMAGE_STORAGE_FULL, IMAGE_BUSY
    */
-  async take(bytes: number): Promise<Reservation> {
-    if (bytes > 0) await this.alone(() => this.#take(bytes))
+  async take(tenant: TenantId, bytes: number): Promise<Reservation> {
+    if (bytes > 0) await this.alone(() => this.#take(tenant, bytes))
     let left = bytes
     const release = (some: number): void => {
       const given = Math.min(some, left)
       left -= given
-      this.#reserved -= given
+      this.#count(tenant, -given)
     }
     return { written: release, end: () => release(left) }
   }
 
-  async #take(bytes: number): Promise<void> {
+  #count(tenant: TenantId, bytes: number): void {
+    this.#reserved += bytes
+    const own = (this.#reservedBy.get(tenant) ?? 0) + bytes
+    if (own > 0) this.#reservedBy.set(tenant, own)
+    else this.#reservedBy.delete(tenant)
+  }
+
+  async #take(tenant: TenantId, bytes: number): Promise<void> {
+    if ((this.#reservedBy.get(tenant) ?? 0) + bytes > RESERVED_BYTES_MAX) throw tenantBusy()
     await mkdir(this.#directory, { recursive: true, mode: 0o700 })
     for (let lacking = await this.#lacking(bytes); lacking > 0; ) {
       // oxlint-disable-next-line no-await-in-loop -- what was freed is measured, not believed
@@ -78,7 +94,7 @@ export class Room {
       // oxlint-disable-next-line no-await-in-loop
       lacking = await this.#lacking(bytes)
     }
-    this.#reserved += bytes
+    this.#count(tenant, bytes)
   }
 
   async #lacking(bytes: number): Promise<number> {

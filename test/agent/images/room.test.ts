@@ -12,6 +12,8 @@ import path from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { createImages, type Images, type RunWorker } from '../../../agent/images/index.ts'
 import { FREE_BYTES_MIN } from '../../../agent/images/limits.ts'
+import { Room } from '../../../agent/images/room.ts'
+import { parseTenantId } from '../../../policy/index.ts'
 import { archive, file } from '../../native/workers/rootfs/tar-writer.ts'
 import { putImage, REPOSITORY } from './support/image.ts'
 import { TestRegistry } from './support/registry.ts'
@@ -19,6 +21,7 @@ import { open } from './support/session.ts'
 import { runWorkerInChild } from './support/worker.ts'
 
 const MIB = 1 << 20
+const GIB = 2 ** 30
 
 interface Stage {
   readonly directory: string
@@ -57,7 +60,7 @@ async function stage(t: TestContext, options: StageOptions): Promise<Stage | nul
     runWorker: options.runWorker ?? runWorkerInChild,
     openRootImages: () =>
       Promise.resolve(
-        (options.openKeys?.() ?? []).map((key) => ({ tenant: 'other' as never, key })),
+        (options.openKeys?.() ?? []).map((key) => ({ tenant: parseTenantId('other'), key })),
       ),
   })
   const blobs = (tenant: string): readonly string[] => {
@@ -138,6 +141,23 @@ suite('agent/images/room for pulls', () => {
     }
     registry.intercept = () => null
     await session.pullLayers()
+  })
+
+  test('reserves no more for one tenant than a registry without haste may hold', async (t) => {
+    const place = await stage(t, { mib: 100 * 1024 })
+    if (place === null) return
+    const room = new Room(place.directory, () => Promise.resolve(false))
+    const [slow, other] = [parseTenantId('slow'), parseTenantId('other')]
+    const first = await room.take(slow, 10 * GIB)
+    await assert.rejects(room.take(slow, 7 * GIB), { code: 'IMAGE_BUSY' })
+    await room.take(other, 10 * GIB)
+    first.written(2 * GIB)
+    const second = await room.take(slow, 7 * GIB)
+    first.end()
+    second.end()
+    second.end()
+    await room.take(slow, 16 * GIB)
+    await assert.rejects(room.take(slow, 1), { code: 'IMAGE_BUSY' })
   })
 
   test('takes from all tenants what was used longest ago, and no more than is needed', async (t) => {

@@ -21,6 +21,7 @@ import { buildServer } from './server.ts'
 import { Failures } from './tasks/failures.ts'
 import { Housekeeping } from './tasks/housekeeping.ts'
 import type { LaunchPorts } from './tasks/launch.ts'
+import { rootImageOf } from './tasks/launch-facts.ts'
 import { Launching } from './tasks/launching.ts'
 import type { Ports } from './tasks/ports.ts'
 import { findInterrupted } from './tasks/reconcile.ts'
@@ -65,17 +66,20 @@ async function openAudit(config: AgentConfig, log: FastifyBaseLogger): Promise<A
 
 function makePorts(config: AgentConfig, log: FastifyBaseLogger, audit: AuditGate): Ports {
   const spawn = spawnClient(config.spawnSocket)
+  const tenants = openTenants({
+    stateDir: config.stateDir,
+    issuer: `https://casemate.invalid/${config.node}`,
+    audience: `casemate:${config.node}`,
+    now: Date.now,
+  })
   return {
-    tenants: openTenants({
-      stateDir: config.stateDir,
-      issuer: `https://casemate.invalid/${config.node}`,
-      audience: `casemate:${config.node}`,
-      now: Date.now,
-    }),
+    tenants,
     images: createImages({
       directory: path.join(config.stateDir, 'images'),
       allowances: config.registries,
       runWorker: (work) => spawn.worker(work),
+      openRootImages: async () =>
+        (await tenants.unfinishedPods()).map(rootImageOf).filter((one) => one !== null),
     }),
     audit,
     clock: systemClock(),

@@ -97,7 +97,7 @@ export type RecordBodies = {
     readonly actor: Actor
     readonly image_ref: string
     readonly level_requested: Level | null
-    /** Digest of the request's canonical bytes. */
+    /** Digest of the request's canonical bytes, without credentials. */
     readonly request: Digest
     readonly idempotency_key: Digest | null
   }

@@ -206,9 +206,10 @@ export function spawnClient(path: string): SpawnClient {
     adopt: async (pod) =>
       readRunning(await ask(path, { request: { op: 'adopt', pod }, fdsMax: 1 })),
     forget: (pod) => done({ op: 'forget', pod }),
-    worker: (request) =>
-      runWorker(request, async (kind, fds) => {
-        const answer = await ask(path, { request: { op: 'worker', kind }, fds, keepOpen: true })
+    worker: (work) =>
+      runWorker(work, async ({ kind, fileBytes }, fds) => {
+        const request = { op: 'worker', kind, file_bytes: fileBytes }
+        const answer = await ask(path, { request, fds, keepOpen: true })
         parse(answer, (found) => integer(members(found, 'answer', ['ok', 'pid'])['pid'], 'pid', 1))
         return answer.connection
       }),

@@ -16,6 +16,8 @@ export interface WorkerRequest {
   readonly request: Uint8Array
   /** Descriptors 5 and up of the worker, in this order. They stay the caller's. */
   readonly fds: readonly number[]
+  /** How large any file may become that it writes; root has a maximum of its own. */
+  readonly fileBytes: number
   /** Wall time; then the worker is killed. */
   readonly timeoutMs: number
 }
@@ -61,7 +63,7 @@ function readEnd(bytes: Buffer): { code: number | null; signal: number | null } 
   }
 }
 
-type Start = (kind: WorkerRequest['kind'], fds: readonly number[]) => Promise<number>
+type Start = (work: WorkerRequest, fds: readonly number[]) => Promise<number>
 
 /** `start` hands the descriptors over and returns the connection that holds the worker's life. */
 export async function runWorker(work: WorkerRequest, start: Start): Promise<Buffer> {
@@ -76,7 +78,7 @@ export async function runWorker(work: WorkerRequest, start: Start): Promise<Buff
     connection?.destroy()
   }, work.timeoutMs)
   try {
-    const life = await start(work.kind, [request, ends.write, ...work.fds]).finally(() => {
+    const life = await start(work, [request, ends.write, ...work.fds]).finally(() => {
       closeSync(ends.write) // ours, or the pipe would never end
     })
     connection = new Socket({ fd: life, readable: true, writable: true })

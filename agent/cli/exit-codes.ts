@@ -40,6 +40,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   IMAGE_REFERENCE_INVALID: EXIT.usage,
   IMAGE_SIGNATURE_MISMATCH: EXIT.verification,
   IMAGE_SIGNER_NOT_ACCEPTED: EXIT.verification,
+  IMAGE_STORAGE_FULL: EXIT.capacity,
   IMAGE_TOO_LARGE: EXIT.verification,
   IMAGE_UNKNOWN: EXIT.notFound,
   IMAGE_UNSIGNED: EXIT.verification,

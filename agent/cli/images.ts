@@ -7,6 +7,7 @@ import type { Command } from 'commander'
 import { parseTenantId } from '../../policy/nouns/tenant.ts'
 import type { Credentials, ImageSession, SignatureForm, TrustedKey } from '../images/index.ts'
 import { readNamed, UsageError } from './arguments.ts'
+import { loginFor } from './authfile.ts'
 import { globalsOf, several, show } from './context.ts'
 import { EXIT } from './exit-codes.ts'
 import { printDetails } from './output.ts'
@@ -14,16 +15,12 @@ import { printDetails } from './output.ts'
 interface RegistryOptions {
   readonly key: string
   readonly insecureRegistry?: readonly string[]
-  readonly credentials?: string
+  readonly authfile?: string
 }
 
-/** `username:password` in a file of the caller's own. */
-function credentialsOf(file: string | undefined): Credentials | null {
-  if (file === undefined) return null
-  const text = readNamed('--credentials', file).trim()
-  const colon = text.indexOf(':')
-  if (colon < 1) throw new UsageError(`${file} must hold username:password`)
-  return { kind: 'password', username: text.slice(0, colon), password: text.slice(colon + 1) }
+function credentialsOf(file: string | undefined, reference: string): Credentials | null {
+  const login = file === undefined ? null : loginFor(file, reference)
+  return login === null ? null : { kind: 'password', ...login }
 }
 
 /** Nothing is unpacked here, so no worker and no blobs are needed. */
@@ -44,7 +41,7 @@ async function withImage<T>(
   try {
     const session = await images.resolve(reference, {
       tenant: parseTenantId('cli'),
-      credentials: credentialsOf(options.credentials),
+      credentials: credentialsOf(options.authfile, reference),
       access,
     })
     return await use(session).finally(() => session.close())
@@ -72,7 +69,7 @@ function publicKeyOf(file: string): TrustedKey {
 const withRegistryOptions = (command: Command): Command =>
   command
     .option('--insecure-registry <host:port>', 'speak plain HTTP with it, repeatable', several)
-    .option('--credentials <file>', 'username:password of the registry')
+    .option('--authfile <file>', 'login of the registry, as `skopeo login` and docker write it')
 
 export function addImages(program: Command): void {
   const image = program.command('image').description('signatures of images')

@@ -6,6 +6,7 @@
 import { randomUUID } from 'node:crypto'
 import { type Command, Option } from 'commander'
 import { integer } from './arguments.ts'
+import { loginFor } from './authfile.ts'
 import { type Client, ProblemError } from './client.ts'
 import { type GlobalOptions, podPath, podsPath, several, show, withClient } from './context.ts'
 import { EXIT } from './exit-codes.ts'
@@ -24,6 +25,7 @@ interface RunOptions extends GlobalOptions {
   readonly capAdd?: readonly string[]
   readonly capDrop?: readonly string[]
   readonly readOnly?: boolean
+  readonly authfile?: string
   readonly detach?: boolean
   readonly idempotencyKey?: string
 }
@@ -45,6 +47,8 @@ const bodyOf = (image: string, args: readonly string[], options: RunOptions): ob
   capabilities_add: options.capAdd,
   capabilities_drop: options.capDrop,
   read_only_root: options.readOnly,
+  registry_credentials:
+    options.authfile === undefined ? undefined : (loginFor(options.authfile, image) ?? undefined),
 })
 
 /** The exit code of the foreground for how a pod ended. */
@@ -134,6 +138,7 @@ export function addRun(program: Command): void {
     .option('--cap-add <capability>', 'by its full name, as CAP_NET_RAW; repeatable', several)
     .option('--cap-drop <capability>', 'likewise', several)
     .option('--read-only', 'read-only root file system')
+    .option('--authfile <file>', 'login of the registry, as `skopeo login` and docker write it')
     .option('-d, --detach', 'print the pod’s id and leave it running')
     .option('--idempotency-key <key>', 'the same key never launches twice')
     .action(async (image: string, args: readonly string[], _options, command: Command) => {

@@ -1,14 +1,15 @@
 /**
- * Blobs on disk, by tenant and digest. Nothing is shared between tenants: a blob counts for a tenant
- * only after that tenant's own pull delivered every byte of it. Otherwise naming the digest of
- * somebody's private layer would be enough to have it.
+ * Blobs on disk, by tenant and digest: a cache, a launch that misses one pulls again. Nothing is
+ * shared between tenants: a blob counts for a tenant only after that tenant's own pull delivered
+ * every byte of it. Otherwise naming the digest of somebody's private layer would be enough to have
+ * it.
  */
 import { randomUUID } from 'node:crypto'
 import { type FileHandle, mkdir, open, rename, rm, stat, unlink } from 'node:fs/promises'
 import path from 'node:path'
 
 import type { Digest, TenantId } from '../../policy/index.ts'
-import { missingIsNull, trimDirectory } from './trim.ts'
+import { missingIsNull, touch } from './trim.ts'
 
 export interface BlobWriter {
   /** Appends. */
@@ -33,26 +34,30 @@ export class BlobStore {
     this.#directory = directory
   }
 
-  #place(tenant: TenantId, digest: Digest): string {
+  /** Where the tenant's blob is, or would be. */
+  placeOf(tenant: TenantId, digest: Digest): string {
     return path.join(this.#directory, tenant, digest.replace(':', '-'))
   }
 
   /** Whether the tenant has the blob, in this size. The bytes are hashed again before use. */
   async has(tenant: TenantId, digest: Digest, size: number): Promise<boolean> {
-    const status = await stat(this.#place(tenant, digest)).catch(missingIsNull)
-    return status?.size === size
+    const place = this.placeOf(tenant, digest)
+    const status = await stat(place).catch(missingIsNull)
+    if (status?.size !== size) return false
+    await touch(place)
+    return true
   }
 
   open(tenant: TenantId, digest: Digest): Promise<FileHandle> {
-    return open(this.#place(tenant, digest), 'r')
+    return open(this.placeOf(tenant, digest), 'r')
   }
 
   remove(tenant: TenantId, digest: Digest): Promise<void> {
-    return rm(this.#place(tenant, digest), { force: true })
+    return rm(this.placeOf(tenant, digest), { force: true })
   }
 
   async write(tenant: TenantId, digest: Digest): Promise<BlobWriter> {
-    const place = this.#place(tenant, digest)
+    const place = this.placeOf(tenant, digest)
     const directory = path.dirname(place)
     await mkdir(directory, { recursive: true, mode: 0o700 })
     const temporary = `${place}.${randomUUID()}.part`
@@ -78,10 +83,5 @@ export class BlobStore {
         if (await close()) await unlink(temporary)
       },
     }
-  }
-
-  /** Blobs are a cache: a launch that misses one pulls again. */
-  trim(tenant: TenantId, bytesMax: number): Promise<void> {
-    return trimDirectory(path.join(this.#directory, tenant), bytesMax)
   }
 }

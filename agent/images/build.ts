@@ -17,8 +17,18 @@ import type { TenantId } from '../../policy/index.ts'
 import type { BlobStore } from './blob-store.ts'
 import { type Members, objectOf } from './document.ts'
 import { ImageError, imageErrorOf } from './errors.ts'
-import { BUILD_MS, ENTRIES_MAX, RATIO_FROM_BYTES, RATIO_MAX, UNPACKED_BYTES_MAX } from './limits.ts'
+import {
+  BUILD_MS,
+  ENTRIES_MAX,
+  RATIO_FROM_BYTES,
+  RATIO_MAX,
+  ROOTFS_BYTES_MAX,
+  ROOTFS_LIKELY_BYTES,
+  ROOTFS_LIKELY_RATIO,
+  UNPACKED_BYTES_MAX,
+} from './limits.ts'
 import type { ImageLayer } from './resolve.ts'
+import { orStorageFull, type Room } from './room.ts'
 import type { Rootfs, RootfsDraft, RootfsStore } from './rootfs-store.ts'
 import { runTask } from './run.ts'
 
@@ -28,12 +38,15 @@ export type RunWorker = (work: {
   readonly request: Uint8Array
   /** Descriptors 5 and up of the worker; they stay the caller's. */
   readonly fds: readonly number[]
+  /** How large the output may become. */
+  readonly fileBytes: number
   readonly timeoutMs: number
 }) => Promise<Uint8Array>
 
 export interface BuildPorts {
   readonly blobs: BlobStore
   readonly rootfs: RootfsStore
+  readonly room: Room
   readonly runWorker: RunWorker
 }
 
@@ -45,15 +58,46 @@ export interface BuildOptions {
 
 const ANSWER_BYTES_MAX = 1 << 20
 
-const limitsOf = (devices: boolean): RootfsLimits => ({
+const limitsOf = (devices: boolean, outputBytes: number): RootfsLimits => ({
   devices,
   entries: ENTRIES_MAX,
   unpacked_bytes: UNPACKED_BYTES_MAX,
   ratio: RATIO_MAX,
   ratio_from_bytes: RATIO_FROM_BYTES,
+  output_bytes: outputBytes,
 })
 
-function requestOf(layers: readonly ImageLayer[], devices: boolean): RootfsRequest {
+/**
+ * Bytes that a root image of these layers is given: what nearly every image fits into, and what the
+ * limits admit at most. Nobody knows before the layers were unpacked once, and reserving the most
+ * for every image would clear all caches for a hundred megabytes.
+ */
+function boundsOf(layers: readonly ImageLayer[]): { likely: number; most: number } {
+  const sum = (bytesOf: (size: number) => number): number =>
+    layers.reduce((total, { size }) => total + bytesOf(size), 0)
+  // Alignment and inodes may double small files.
+  const unpacked = sum((size) => Math.max(size * RATIO_MAX, RATIO_FROM_BYTES)) * 2
+  const likely = sum((size) => size) * ROOTFS_LIKELY_RATIO + ROOTFS_LIKELY_BYTES
+  const most = Math.min(unpacked + ROOTFS_LIKELY_BYTES, ROOTFS_BYTES_MAX)
+  return { likely: Math.min(likely, most), most }
+}
+
+/** The layers make more than the room that the worker was given. */
+class OutputTooLarge extends ImageError {
+  constructor() {
+    super('IMAGE_TOO_LARGE', 'The image unpacks to more than a root image may hold.')
+  }
+}
+
+/** The key of the root image: the same whatever room its build has. */
+export const rootImageKey = (layers: readonly ImageLayer[], devices: boolean): string =>
+  rootfsKey(requestOf(layers, devices, 0).layers, limitsOf(devices, 0))
+
+function requestOf(
+  layers: readonly ImageLayer[],
+  devices: boolean,
+  outputBytes: number,
+): RootfsRequest {
   return {
     v: REQUEST_VERSION,
     layers: layers.map(({ packing, size, digest, diffId }) => ({
@@ -62,7 +106,7 @@ function requestOf(layers: readonly ImageLayer[], devices: boolean): RootfsReque
       digest,
       diff_id: diffId,
     })),
-    limits: limitsOf(devices),
+    limits: limitsOf(devices, outputBytes),
   }
 }
 
@@ -90,6 +134,7 @@ function parseAnswer(bytes: Uint8Array): Members {
 /** The answer of a worker that refuses, as the error it stands for. */
 function refusalOf({ code, message }: Members): ImageError {
   if (typeof code !== 'string' || typeof message !== 'string') return unreadable()
+  if (code === 'ROOTFS_OUTPUT_TOO_LARGE') return new OutputTooLarge()
   const what = message.replace(/[^\x20-\x7e]/gu, '?').slice(0, 500)
   return imageErrorOf(code, `The image's layers were refused: ${what}.`)
 }
@@ -123,6 +168,7 @@ async function buildWith(
     kind: 'rootfs',
     request: canonicalBytes(documentOf(request)),
     fds: [draft.handle.fd, ...layerFds],
+    fileBytes: request.limits.output_bytes,
     timeoutMs: BUILD_MS,
   })
   const { data_blocks, root, entries } = claimsOf(answer)
@@ -155,19 +201,45 @@ export class Builder {
    * @throws ImageError
    */
   async build(layers: readonly ImageLayer[], options: BuildOptions): Promise<Rootfs> {
-    const request = requestOf(layers, options.devices)
-    const key = rootfsKey(request.layers, request.limits)
+    const key = rootImageKey(layers, options.devices)
     const cached = await this.#ports.rootfs.find(options.tenant, key)
     if (cached !== null) return cached
     const name = `${options.tenant}/${key}`
-    const running = this.#running.get(name) ?? this.#build(layers, request, key, options.tenant)
+    const running = this.#running.get(name) ?? this.#build(layers, key, options)
     this.#running.set(name, running)
     return running.finally(() => this.#running.delete(name))
   }
 
-  async #build(
+  async #build(layers: readonly ImageLayer[], key: string, options: BuildOptions): Promise<Rootfs> {
+    const { likely, most } = boundsOf(layers)
+    try {
+      return await this.#buildWithin(likely, layers, key, options)
+    } catch (error) {
+      if (!(error instanceof OutputTooLarge) || likely === most) throw error
+      return this.#buildWithin(most, layers, key, options)
+    }
+  }
+
+  /** Reserves room for the image, and gives the worker no more than that. */
+  async #buildWithin(
+    bytes: number,
     layers: readonly ImageLayer[],
+    key: string,
+    { tenant, devices }: BuildOptions,
+  ): Promise<Rootfs> {
+    const reservation = await this.#ports.room.take(tenant, bytes)
+    try {
+      return await this.#attempt(requestOf(layers, devices, bytes), layers, key, tenant)
+    } catch (error) {
+      throw orStorageFull(error, bytes)
+    } finally {
+      reservation.end()
+    }
+  }
+
+  async #attempt(
     request: RootfsRequest,
+    layers: readonly ImageLayer[],
     key: string,
     tenant: TenantId,
   ): Promise<Rootfs> {

@@ -14,6 +14,8 @@ export const IMAGE_ERROR_CODES = [
   'IMAGE_TOO_LARGE',
   /** A layer is not a tar archive that makes one tree. */
   'IMAGE_LAYER_INVALID',
+  /** The host's disk has no room for the image above what is kept free. */
+  'IMAGE_STORAGE_FULL',
   /** The root image could not be built, for a reason that is not the image's. */
   'IMAGE_BUILD_FAILED',
   /** The registry does not answer, or answers with its own failure. */

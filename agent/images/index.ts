@@ -2,27 +2,26 @@
  * Images, from a reference to a root image: what agent/tasks/launch.ts calls, in this order. Nothing
  * of a tenant is unpacked before the policy has seen the evidence.
  */
-import path from 'node:path'
-
 import type { TenantId } from '../../policy/index.ts'
-import { BlobStore } from './blob-store.ts'
-import { Builder, type RunWorker } from './build.ts'
+import { Builder, type RunWorker, rootImageKey } from './build.ts'
+import { Caches, type OpenRootImages } from './caches.ts'
 import { ImageError } from './errors.ts'
 import type { SigningKey } from './keys.ts'
-import { BLOBS_CACHED_BYTES_MAX, CHECK_MS, ROOTFS_CACHED_BYTES_MAX } from './limits.ts'
+import { CHECK_MS } from './limits.ts'
 import { pullLayers } from './pull.ts'
 import { parseReference } from './reference.ts'
 import type { RegistryAllowance } from './registry/address.ts'
 import type { Credentials } from './registry/authorize.ts'
 import { RegistryClient } from './registry/client.ts'
 import { type Image, resolveImage } from './resolve.ts'
-import { type Rootfs, RootfsStore } from './rootfs-store.ts'
+import type { Rootfs } from './rootfs-store.ts'
 import { runTask } from './run.ts'
 import { type SignatureForm, type Signed, signImage } from './sign.ts'
 import { collectSignatures } from './signatures/collect.ts'
 import type { BrokenSignature, CheckedSignature, TrustedKey } from './signatures/found.ts'
 
 export type { RunWorker } from './build.ts'
+export type { OpenRootImages } from './caches.ts'
 export type { ProcessFacts } from './config.ts'
 export { IMAGE_ERROR_CODES, ImageError, type ImageErrorCode } from './errors.ts'
 export { generateSigningKey, readSigningKey, type SigningKey, type SigningKeyPair } from './keys.ts'
@@ -30,6 +29,7 @@ export { formatReference, nameOf, parseReference, type Reference } from './refer
 export type { RegistryAllowance } from './registry/address.ts'
 export type { Credentials } from './registry/authorize.ts'
 export type { Image, ImageLayer } from './resolve.ts'
+export { floorOf } from './room.ts'
 export type { Rootfs } from './rootfs-store.ts'
 export type { SignatureForm, Signed } from './sign.ts'
 export type { CheckedSignature, TrustedKey } from './signatures/found.ts'
@@ -40,6 +40,8 @@ export interface ImagesPorts {
   /** Registries that the provider vouches for. */
   readonly allowances: readonly RegistryAllowance[]
   readonly runWorker: RunWorker
+  /** Asked before root images are deleted for want of room; without it none is open. */
+  readonly openRootImages?: OpenRootImages
 }
 
 /** An image being worked on for one tenant: the connection to its registry goes with it. */
@@ -124,18 +126,30 @@ class Sessions {
   }
 }
 
-export function createImages({ directory, allowances, runWorker }: ImagesPorts): Images {
-  const blobs = new BlobStore(path.join(directory, 'blobs'))
-  const rootfs = new RootfsStore(path.join(directory, 'rootfs'))
-  const builder = new Builder({ blobs, rootfs, runWorker })
+const nothing = (): void => undefined
+
+/** All files of an image in the tenant's caches, there or not. */
+const placesOf = ({ blobs, rootfs }: Caches, tenant: TenantId, { layers }: Image): string[] => [
+  ...layers.map(({ digest }) => blobs.placeOf(tenant, digest)),
+  ...[true, false].map((devices) => rootfs.placeOf(tenant, rootImageKey(layers, devices))),
+]
+
+export function createImages(ports: ImagesPorts): Images {
+  const { allowances, runWorker } = ports
+  const caches = new Caches(ports.directory, ports.openRootImages ?? (() => Promise.resolve([])))
+  const { blobs, rootfs, room } = caches
+  const builder = new Builder({ blobs, rootfs, room, runWorker })
   const sessions = new Sessions()
   /** Ends a session. Caches are trimmed when no other of the tenant is about to use them. */
-  const end = async (tenant: TenantId, client: RegistryClient): Promise<void> => {
+  const end = async (
+    tenant: TenantId,
+    client: RegistryClient,
+    release: () => void,
+  ): Promise<void> => {
+    release()
     const isLast = sessions.end(tenant)
     await client.close()
-    if (!isLast) return
-    await blobs.trim(tenant, BLOBS_CACHED_BYTES_MAX)
-    await rootfs.trim(tenant, ROOTFS_CACHED_BYTES_MAX)
+    if (isLast) await caches.trim(tenant)
   }
   return {
     resolve: async (text, { tenant, credentials, access }) => {
@@ -145,13 +159,15 @@ export function createImages({ directory, allowances, runWorker }: ImagesPorts):
       const name = { registry, repository }
       const client = new RegistryClient({ name, allowances, credentials, access })
       let ended: Promise<void> | null = null
-      const close = (): Promise<void> => (ended ??= end(tenant, client))
+      let release = nothing
+      const close = (): Promise<void> => (ended ??= end(tenant, client, release))
       try {
         const image = await resolveImage(client, reference)
+        release = await caches.use(placesOf(caches, tenant, image))
         return {
           image,
           collectEvidence: (keys) => collectEvidence(client, image, keys),
-          pullLayers: () => pullLayers(client, blobs, tenant, image.layers),
+          pullLayers: () => pullLayers({ client, blobs, room }, tenant, image.layers),
           buildRootfs: (devices) => builder.build(image.layers, { tenant, devices }),
           sign: (key, form) => signImage(client, image.target, key, form),
           close,

@@ -19,6 +19,11 @@ export const LAYERS_MAX = 127
 export const PACKED_BYTES_MAX: number = 4096 * MIB
 /** Layers of one image, unpacked. */
 export const UNPACKED_BYTES_MAX: number = 8192 * MIB
+/** What a root image is given at first: this many times its layers as packed, and so many bytes more. */
+export const ROOTFS_LIKELY_RATIO = 4
+export const ROOTFS_LIKELY_BYTES: number = 16 * MIB
+/** A root image with its Merkle tree; spawn gives a worker no more (native/spawn/src/workers.rs). */
+export const ROOTFS_BYTES_MAX: number = 12_288 * MIB
 /** Names in the image; the worker keeps each in memory. */
 export const ENTRIES_MAX = 400_000
 /** Unpacked to packed, of one layer, for layers that unpack to more than RATIO_FROM_BYTES. */
@@ -34,6 +39,16 @@ export const BUILD_MS = 600_000
 export const COLLECT_MS = 60_000
 /** Checking all signatures of one image, in a thread that is ended after it. */
 export const CHECK_MS = 10_000
+
+/**
+ * Free bytes that the file system of the state directory keeps, and which share of it: the larger of
+ * the two. They are the audit log's, and the pods'.
+ */
+export const FREE_BYTES_MIN: number = 2048 * MIB
+export const FREE_SHARE_MIN = 0.05
+
+/** Room that one tenant may have reserved: a slow registry holds it for as long as a pull may take. */
+export const RESERVED_BYTES_MAX: number = 16_384 * MIB
 
 /** What a tenant's caches may hold between two launches. */
 export const BLOBS_CACHED_BYTES_MAX: number = 4096 * MIB

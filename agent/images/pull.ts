@@ -4,41 +4,71 @@ import type { TenantId } from '../../policy/index.ts'
 import type { BlobStore } from './blob-store.ts'
 import type { RegistryClient } from './registry/client.ts'
 import type { ImageLayer } from './resolve.ts'
+import { orStorageFull, type Reservation, type Room } from './room.ts'
 
 const LANES = 3
 
+export interface PullPorts {
+  readonly client: RegistryClient
+  readonly blobs: BlobStore
+  readonly room: Room
+}
+
 async function pullLayer(
-  client: RegistryClient,
-  store: BlobStore,
+  { client, blobs }: PullPorts,
   tenant: TenantId,
   layer: ImageLayer,
+  reservation: Reservation,
 ): Promise<void> {
-  if (await store.has(tenant, layer.digest, layer.size)) return
-  const writer = await store.write(tenant, layer.digest)
+  const writer = await blobs.write(tenant, layer.digest)
   try {
     // Throws when the bytes turn out to be others, and then nothing is committed.
-    await client.blob(layer, (chunk) => writer.write(chunk))
+    await client.blob(layer, async (chunk) => {
+      await writer.write(chunk)
+      reservation.written(chunk.length)
+    })
     await writer.commit()
   } finally {
     await writer.discard()
   }
 }
 
+/** Each once, without those that the tenant has. */
+async function missingLayers(
+  blobs: BlobStore,
+  tenant: TenantId,
+  layers: readonly ImageLayer[],
+): Promise<ImageLayer[]> {
+  const distinct = [...new Map(layers.map((layer) => [layer.digest, layer])).values()]
+  const had = await Promise.all(distinct.map(({ digest, size }) => blobs.has(tenant, digest, size)))
+  return distinct.filter((_, index) => had[index] === false)
+}
+
 /**
- * Layers that the tenant pulled before are not fetched again.
- * @throws ImageError IMAGE_DIGEST_MISMATCH, REGISTRY_*
+ * Layers that the tenant pulled before are not fetched again. Room for the others, by the sizes that
+ * the manifest declares, is reserved before the first byte comes; no blob may be longer than that.
+ * @throws ImageError IMAGE_DIGEST_MISMATCH, IMAGE_STORAGE_FULL, IMAGE_BUSY, REGISTRY_*
  */
 export async function pullLayers(
-  client: RegistryClient,
-  store: BlobStore,
+  ports: PullPorts,
   tenant: TenantId,
   layers: readonly ImageLayer[],
 ): Promise<void> {
-  const waiting = [...new Map(layers.map((layer) => [layer.digest, layer])).values()]
+  const waiting = await missingLayers(ports.blobs, tenant, layers)
+  const bytes = waiting.reduce((sum, { size }) => sum + size, 0)
+  const reservation = await ports.room.take(tenant, bytes)
   const lane = async (): Promise<void> => {
     for (let layer = waiting.shift(); layer !== undefined; layer = waiting.shift()) {
-      await pullLayer(client, store, tenant, layer)
+      await pullLayer(ports, tenant, layer, reservation)
     }
   }
-  await Promise.all(Array.from({ length: LANES }, lane))
+  const lanes = Array.from({ length: LANES }, lane)
+  // One lane's failure does not end the others, and they still write.
+  void Promise.allSettled(lanes).then(() => reservation.end())
+  try {
+    await Promise.all(lanes)
+  } catch (error) {
+    waiting.length = 0
+    throw orStorageFull(error, bytes)
+  }
 }

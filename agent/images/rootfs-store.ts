@@ -1,6 +1,7 @@
 /**
- * Finished root images, by tenant and key. As with blobs, nothing is shared between tenants: the
- * key is made of digests, and knowing those must not be enough to get the bytes.
+ * Finished root images, by tenant and key: a cache too. A pod that runs has its image open and keeps
+ * it. As with blobs, nothing is shared between tenants: the key is made of digests, and knowing those
+ * must not be enough to get the bytes.
  */
 import { randomUUID } from 'node:crypto'
 import {
@@ -23,7 +24,7 @@ import {
 } from '../../policy/canonical.ts'
 import type { TenantId } from '../../policy/index.ts'
 import { syncDirectory } from './blob-store.ts'
-import { missingIsNull, trimDirectory } from './trim.ts'
+import { missingIsNull, touch } from './trim.ts'
 
 /** A root image on disk: EROFS and its Merkle tree behind it (docs/formats.md section 2). */
 export interface Rootfs {
@@ -91,12 +92,14 @@ export class RootfsStore {
     const rootfs = bytes === null ? null : parseRecord(bytes, `${place}.erofs`, key)
     if (rootfs === null) return null
     const found = await stat(rootfs.path).catch(missingIsNull)
-    return found?.size === rootfs.size ? rootfs : null
+    if (found?.size !== rootfs.size) return null
+    await Promise.all([touch(rootfs.path), touch(`${place}.json`)])
+    return rootfs
   }
 
-  /** Root images are a cache too. A pod that runs has its image open and keeps it. */
-  trim(tenant: TenantId, bytesMax: number): Promise<void> {
-    return trimDirectory(path.join(this.#directory, tenant), bytesMax)
+  /** Where the image itself is, or would be. */
+  placeOf(tenant: TenantId, key: string): string {
+    return `${this.#place(tenant, key)}.erofs`
   }
 
   /** An empty file for a build, and how to end it. */

@@ -13,11 +13,25 @@ import {
   parseWorkingDirectory,
 } from '../../policy/index.ts'
 import type { Caller } from '../../tenants/index.ts'
+import type { Credentials } from '../images/index.ts'
 import { closed } from './schemas.ts'
 
 const WORD_CHARACTERS_MAX = 32_768
 const words = Type.Array(Type.String({ maxLength: WORD_CHARACTERS_MAX }), { maxItems: 256 })
 const names = Type.Array(Type.String({ maxLength: 64 }), { maxItems: 64, uniqueItems: true })
+
+/** For this launch only. They never reach a record, the store or a log; see digestOf in pods.ts. */
+const registryCredentials = Type.Object(
+  {
+    username: Type.String({ pattern: '^[^:\\u0000-\\u001f\\u007f]{1,255}$' }),
+    password: Type.String({ minLength: 1, maxLength: 8192, writeOnly: true }),
+  },
+  {
+    ...closed,
+    description:
+      'For the registry of the image and this launch only; stored and recorded nowhere. Not part of what an Idempotency-Key stands for',
+  },
+)
 
 const body = Type.Object(
   {
@@ -38,6 +52,7 @@ const body = Type.Object(
     capabilities_add: Type.Optional(names),
     capabilities_drop: Type.Optional(names),
     read_only_root: Type.Optional(Type.Boolean()),
+    registry_credentials: Type.Optional(registryCredentials),
   },
   closed,
 )
@@ -56,6 +71,7 @@ export interface LaunchBody {
   capabilities_add?: string[]
   capabilities_drop?: string[]
   read_only_root?: boolean
+  registry_credentials?: { username: string; password: string }
 }
 /** Compiles only while schema and interface say the same. */
 export const LAUNCH_BODY: TUnsafe<LaunchBody> = Type.Unsafe<Static<typeof body>>(body)
@@ -63,6 +79,10 @@ export const LAUNCH_BODY: TUnsafe<LaunchBody> = Type.Unsafe<Static<typeof body>>
 function optional<In, Out>(value: In | undefined, parse: (value: In) => Out): Out | null {
   return value === undefined ? null : parse(value)
 }
+
+/** What goes to the registry. Not in the LaunchRequest, which policies, records and the store see. */
+export const credentialsOf = ({ registry_credentials: given }: LaunchBody): Credentials | null =>
+  given === undefined ? null : { kind: 'password', ...given }
 
 /** @throws BadNoun */
 export function parseLaunch(wire: LaunchBody, pod: PodId, principal: Caller): LaunchRequest {

@@ -15,7 +15,7 @@ import { keyDigest } from '../tasks/record-parts.ts'
 import { remove } from '../tasks/remove.ts'
 import { stop } from '../tasks/stop.ts'
 import { waitForEnd } from '../tasks/wait.ts'
-import { LAUNCH_BODY, type LaunchBody, parseLaunch } from './launch-body.ts'
+import { credentialsOf, LAUNCH_BODY, type LaunchBody, parseLaunch } from './launch-body.ts'
 import { OpenAnswers } from './open-answers.ts'
 import { asLines, asText } from './pod-logs.ts'
 import { closed, POD, PODS, PROBLEMS } from './schemas.ts'
@@ -66,10 +66,14 @@ function keyOf(header: string | undefined): IdempotencyKey {
   throw new ApiError('IDEMPOTENCY_KEY_MISSING', sentence)
 }
 
-const digestOf = (body: LaunchBody): string =>
-  `sha256:${createHash('sha256')
-    .update(canonicalJson({ ...body }))
-    .digest('hex')}`
+/**
+ * What is on record and in the store for a request, without the credentials: from a digest over them
+ * a password could be guessed. So they may also be fresh ones when a request is sent again.
+ */
+function digestOf({ registry_credentials: _secret, ...rest }: LaunchBody): string {
+  const digest = createHash('sha256').update(canonicalJson({ ...rest }))
+  return `sha256:${digest.digest('hex')}`
+}
 
 function send(reply: FastifyReply, answer: Answer): FastifyReply {
   const type = answer.status < 400 ? 'application/json' : 'application/problem+json'
@@ -104,6 +108,7 @@ async function answerLaunch(
     origin: originOf(request),
     image: body.image,
     request: parsed,
+    credentials: credentialsOf(body),
     requestDigest,
     keyDigest: keyDigest(key),
   }

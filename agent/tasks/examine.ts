@@ -2,6 +2,7 @@
 import { statfs } from 'node:fs/promises'
 import type { HostDescription } from '../../native/spawn-answers.ts'
 import { ApiError } from '../errors.ts'
+import { floorOf } from '../images/index.ts'
 import { describeHost } from './host.ts'
 import type { Ports } from './ports.ts'
 
@@ -10,8 +11,6 @@ export interface Check {
   readonly status: 'ok' | 'warning' | 'failed'
   readonly detail: string
 }
-
-const DISK_BYTES_MIN = 1 << 30
 
 function kvmCheck(host: HostDescription): Check {
   const id = 'kvm'
@@ -52,11 +51,14 @@ function auditCheck(ports: Ports): Check {
     : { id: 'audit', status: 'failed', detail: unavailable.message }
 }
 
+const mibOf = (bytes: number): number => Math.floor(bytes / 2 ** 20)
+
 async function diskCheck(ports: Ports): Promise<Check> {
-  const { bavail, bsize } = await statfs(ports.files.directory)
-  const free = bavail * bsize
-  const detail = `${Math.floor(free / 2 ** 20)} MiB free for images and pods`
-  return { id: 'disk', status: free < DISK_BYTES_MIN ? 'warning' : 'ok', detail }
+  const found = await statfs(ports.files.directory)
+  const [free, floor] = [mibOf(found.bavail * found.bsize), mibOf(floorOf(found))]
+  if (free >= floor) return { id: 'disk', status: 'ok', detail: `${free} MiB free` }
+  const detail = `${free} MiB free; below ${floor} nothing is pulled or built: free disk space`
+  return { id: 'disk', status: 'warning', detail }
 }
 
 export async function examine(ports: Ports): Promise<readonly Check[]> {

@@ -1,16 +1,20 @@
 /** What `inspect` shows of a launch: the decision and the parts, in a form for people. */
 import type { HostDescription, Template } from '../../native/spawn-answers.ts'
 import type { Canonical } from '../../policy/canonical.ts'
-import type { Plan } from '../../policy/index.ts'
+import type { Plan, TenantId } from '../../policy/index.ts'
+import type { Pod, TenantScope } from '../../tenants/index.ts'
+import type { Rootfs } from '../images/index.ts'
 
 export const launchFacts = (
   plan: Plan,
   host: HostDescription,
   template: Template | null,
+  rootfs: Rootfs,
 ): Canonical => ({
   kvm: plan.kvm,
   kernel: host.kernel.digest,
   vmm: host.vmm.digest,
+  root_image: rootfs.rootfsKey,
   boot: template === null ? 'cold' : 'template',
   vcpus: plan.vcpus,
   memory_mib: plan.memoryMib,
@@ -23,3 +27,18 @@ export const launchFacts = (
   permitted: plan.decision.permitted,
   signers: plan.image.signers.map(({ keyId, key, rule, form }) => ({ keyId, key, rule, form })),
 })
+
+/** The root image that a pod has open, as its facts say; null before there were any. */
+export function rootImageOf({
+  scope,
+  pod,
+}: {
+  readonly scope: TenantScope
+  readonly pod: Pod
+}): { readonly tenant: TenantId; readonly key: string } | null {
+  const key: unknown =
+    typeof pod.facts === 'object' && pod.facts !== null
+      ? Reflect.get(pod.facts, 'root_image')
+      : undefined
+  return typeof key === 'string' ? { tenant: scope.tenant, key } : null
+}

@@ -18,7 +18,7 @@ import type { HostDescription, Template } from '../../native/spawn-answers.ts'
 import { buildSpec, type Spec } from '../../native/spec.ts'
 import { decide, keysToTry, type LaunchRequest, type Plan, Refusal } from '../../policy/index.ts'
 import type { Caller, Pod, TenantScope } from '../../tenants/index.ts'
-import type { CheckedSignature, ImageSession, Rootfs } from '../images/index.ts'
+import type { CheckedSignature, Credentials, ImageSession, Rootfs } from '../images/index.ts'
 import type { Failures } from './failures.ts'
 import { giveUp } from './give-up.ts'
 import { describeHost, hostFacts } from './host.ts'
@@ -55,7 +55,9 @@ export interface LaunchCall {
   readonly origin: Origin
   readonly image: string
   readonly request: LaunchRequest
-  /** SHA-256 of the request's canonical bytes. */
+  /** For the image's registry; null: none. For nothing else, and written down nowhere. */
+  readonly credentials: Credentials | null
+  /** SHA-256 of the request's canonical bytes, without the credentials. */
   readonly requestDigest: string
   /** SHA-256 of its idempotency key. */
   readonly keyDigest: string
@@ -129,7 +131,7 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   await ports.tenants.notePod(scope, request.pod, {
     recordIndex: intent.index,
     specDigest: spec.digest,
-    facts: launchFacts(plan, host, template),
+    facts: launchFacts(plan, host, template, rootfs),
   })
 
   progress.stage = 'start'
@@ -144,7 +146,7 @@ async function resolve(
   const { tenant } = call.scope
   const session = await ports.images.resolve(call.image, {
     tenant,
-    credentials: null,
+    credentials: call.credentials,
     access: 'pull',
   })
   progress.session = session

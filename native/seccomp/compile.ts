@@ -15,6 +15,8 @@ export interface SeccompProgram {
 
 const COMPILE_MS = 30_000
 const PROGRAM_CHARACTERS_MAX = 65_536
+/** libseccomp writes a program to a memfd, which counts as a file; the kernel takes 32 KiB. */
+export const PROGRAM_FILE_BYTES_MAX = 65_536
 /** Profiles are few: the defaults by capability set. More than this means a caller chooses them. */
 const CACHE_ENTRIES_MAX = 64
 
@@ -67,9 +69,8 @@ export function seccompCompiler(spawn: Pick<SpawnClient, 'worker'>): SeccompComp
     const key = createHash('sha256').update(request).digest('hex')
     const known = cache.get(key)
     if (known !== undefined) return known
-    const fresh = spawn
-      .worker({ kind: 'seccomp', request, fds: [], timeoutMs: COMPILE_MS })
-      .then(readAnswer)
+    const work = { kind: 'seccomp', request, fds: [], fileBytes: PROGRAM_FILE_BYTES_MAX } as const
+    const fresh = spawn.worker({ ...work, timeoutMs: COMPILE_MS }).then(readAnswer)
     if (cache.size >= CACHE_ENTRIES_MAX) cache.clear()
     cache.set(key, fresh)
     fresh.catch(() => cache.delete(key))

@@ -1,14 +1,16 @@
 /**
- * What is left of the agent while the audit log cannot be written, and while the host has no KVM:
- * nothing is started, and what runs can still be listed, read, awaited and stopped. The file system
- * that fills up or turns read-only is a real one of its own, and the image really is signed.
+ * What is left of the agent while the audit log cannot be written, while the disk has no room for
+ * images, and while the host has no KVM: nothing is started, and what runs can still be listed, read,
+ * awaited and stopped. The file system that fills up or turns read-only is a real one of its own, and
+ * the image really is signed.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
+import { FREE_BYTES_MIN, ROOTFS_LIKELY_BYTES } from '../../agent/images/limits.ts'
 import { verifyLog } from '../../audit/index.ts'
 import { createPodLog } from '../../native/pod-log.ts'
 import { parseDigest, parsePodId, parseTenantId } from '../../policy/index.ts'
@@ -67,25 +69,30 @@ async function leaveRunning(agent: TestAgent): Promise<void> {
 }
 
 /**
- * Moves the log of an agent that has ended onto a small file system of its own. Gives its mount
- * point, or null when this process may not mount: then the test is skipped.
+ * Moves a folder of an agent that has ended onto a small file system of its own. False when this
+ * process may not mount: then the test is skipped.
  */
-function moveLog(t: TestContext, agent: TestAgent): string | null {
-  const audit = path.join(agent.stateDir, 'audit')
-  const away = path.join(agent.directory, 'audit-moved')
-  cpSync(audit, away, { recursive: true })
-  const size = `size=${AUDIT_MIB}m`
-  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', size, 'casemate-test', audit])
+function move(t: TestContext, agent: TestAgent, folder: string, mib: number): boolean {
+  const away = path.join(agent.directory, 'moved')
+  cpSync(folder, away, { recursive: true })
+  const size = `size=${mib}m`
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', size, 'casemate-test', folder])
   if (mounted.status !== 0) {
     t.skip('may not mount a tmpfs: needs root')
-    return null
+    return false
   }
   afterwards(t, async () => {
     await agent.end()
-    spawnSync('umount', ['-l', audit])
+    spawnSync('umount', ['-l', folder])
   })
-  cpSync(away, audit, { recursive: true })
-  return audit
+  cpSync(away, folder, { recursive: true })
+  return true
+}
+
+/** Moves the log. Gives its mount point, or null as `move` has it. */
+function moveLog(t: TestContext, agent: TestAgent): string | null {
+  const audit = path.join(agent.stateDir, 'audit')
+  return move(t, agent, audit, AUDIT_MIB) ? audit : null
 }
 
 /** Not while a file is open for writing: the gate closes those of a log that failed, in its time. */
@@ -187,7 +194,11 @@ async function launchesAgain(on: Stage): Promise<void> {
   const before = on.agent.spawn.requests.length
   const reply = await on.launch('acme', KEY)
   assert.notEqual(member(reply.json, 'code'), 'AUDIT_UNAVAILABLE')
-  assert.ok(asked(on.agent, before).includes('worker'), reply.text)
+  const worker = on.agent.spawn.requests.slice(before).find(({ op }) => op === 'worker')
+  assert.equal(member(worker, 'kind'), 'rootfs', reply.text)
+  // The layer is some hundred bytes; the rest is what every image is given.
+  const room = Number(member(worker, 'file_bytes')) - ROOTFS_LIKELY_BYTES
+  assert.ok(room > 0 && room < 4096, JSON.stringify(worker))
   const types = new Set((await records(on.agent)).map((record) => member(record, 'type')))
   assert.ok(types.has('launch.requested'))
   assert.ok(types.has('launch.failed'))
@@ -251,6 +262,39 @@ suite('agent/audit unavailable', () => {
     await remount(audit, 'rw')
     await launchesAgain(on)
     await putsTheEndOnRecord(on, audit)
+  })
+})
+
+suite('agent/disk below its floor', () => {
+  test('stops pulls and builds and nothing else, on record, until there is room', async (t) => {
+    const on = await stage(t)
+    const { agent } = on
+    await agent.end()
+    if (!move(t, agent, agent.stateDir, FREE_BYTES_MIN / 2 ** 20 + 64)) return
+    await leaveRunning(agent)
+    await agent.again()
+    await auditBecomes(agent, 'ok')
+    const { bavail, bsize } = statfsSync(agent.stateDir)
+    const filler = path.join(agent.stateDir, 'filler')
+    // Enough is left for the layer, and not for a root image.
+    writeFileSync(filler, Buffer.alloc(bavail * bsize - FREE_BYTES_MIN - 8 * 2 ** 20))
+    const before = agent.spawn.requests.length
+    const reply = await on.launch()
+    assert.deepEqual([reply.status, member(reply.json, 'code')], [507, 'IMAGE_STORAGE_FULL'])
+    assert.deepEqual(asked(agent, before), [])
+    const refused = (await records(agent)).find(
+      (record) => member(record, 'type') === 'launch.refused',
+    )
+    assert.equal(member(refused, 'refusal', 'code'), 'IMAGE_STORAGE_FULL')
+    writeFileSync(filler, Buffer.alloc(10 * 2 ** 20), { flag: 'a' })
+    const { json } = await agent.operator({ path: '/v1/doctor' })
+    assert.match(JSON.stringify(json), /below 2048 nothing is pulled or built/u)
+    assert.equal((await on.launch()).status, 507)
+    await answersForPod(on)
+    await tellsTheEnd(on)
+    rmSync(filler)
+    await launchesAgain(on)
+    await putsTheEndOnRecord(on, path.join(agent.stateDir, 'audit'))
   })
 })
 

@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import path from 'node:path'
 import type { TestContext } from 'node:test'
-import { pino } from 'pino'
+import { type Logger, pino } from 'pino'
 import { Agent as Dispatcher, request } from 'undici'
 import { AGENT_SOCKET, type Agent, compose } from '../../agent/compose.ts'
 import { parseConfig } from '../../agent/config.ts'
@@ -51,6 +51,8 @@ export interface TestAgent {
 export interface HarnessOptions {
   readonly requestsPerMinute?: number
   readonly insecureRegistries?: readonly string[]
+  /** Takes every line that the agent logs. */
+  readonly logTo?: (line: string) => void
 }
 
 const freePort = (): Promise<number> =>
@@ -93,6 +95,11 @@ export const member = (value: unknown, ...names: readonly string[]): unknown =>
     value,
   )
 
+function loggerOf({ logTo }: HarnessOptions): Logger {
+  if (logTo === undefined) return pino({ level: 'silent' })
+  return pino({ level: 'trace' }, { write: logTo })
+}
+
 /** Starts an agent; everything ends with the test. */
 export async function startAgent(t: TestContext, options: HarnessOptions = {}): Promise<TestAgent> {
   const directory = scratch(t)
@@ -123,7 +130,7 @@ export async function startAgent(t: TestContext, options: HarnessOptions = {}): 
       }),
     ),
   )
-  const begin = (): Promise<Agent> => compose(config, pino({ level: 'silent' }))
+  const begin = (): Promise<Agent> => compose(config, loggerOf(options))
   let agent: Agent | null = await begin()
   const end = async (): Promise<void> => {
     await agent?.close('test')

@@ -6,6 +6,7 @@ import { closeSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { after, suite, test } from 'node:test'
 import { memfdSealed } from '../../native/addon.ts'
+import { PROGRAM_FILE_BYTES_MAX } from '../../native/seccomp/compile.ts'
 import { defaultSeccompProfile } from '../../native/seccomp/default-profile.ts'
 import { parseSeccompProfile, type SeccompProfile } from '../../native/seccomp/profile.ts'
 import { run, X86_64 } from './bpf-interpreter.ts'
@@ -19,7 +20,8 @@ after(() => {
 /** Runs the real worker as spawn does: request on 3, answer on 4. */
 function ask(request: unknown): Record<string, unknown> {
   const fd = memfdSealed('request', Buffer.from(JSON.stringify(request)))
-  const ended = spawnSync(process.execPath, [worker], {
+  const limit = `--fsize=${PROGRAM_FILE_BYTES_MAX}`
+  const ended = spawnSync('prlimit', [limit, process.execPath, worker], {
     stdio: ['ignore', 'ignore', 'pipe', fd, 'pipe'],
   })
   closeSync(fd)

@@ -1,6 +1,6 @@
 /** Fresh images in a real registry, for tests that sign them. */
 import path from 'node:path'
-import { createImages, type ImageSession } from '../../agent/images/index.ts'
+import { type Credentials, createImages, type ImageSession } from '../../agent/images/index.ts'
 import { RegistryClient } from '../../agent/images/registry/client.ts'
 import { pushBlob, pushManifest } from '../../agent/images/registry/push.ts'
 import { parseTenantId } from '../../policy/index.ts'
@@ -20,7 +20,11 @@ export interface FreshImage {
 let count = 0
 
 /** Pushes an image that nobody has yet to `host`, a registry on loopback, and opens it. */
-export async function freshImage(host: string, place: string): Promise<FreshImage> {
+export async function freshImage(
+  host: string,
+  place: string,
+  credentials: Credentials | null = null,
+): Promise<FreshImage> {
   count += 1
   const repository = `demo/app${count}`
   const allowances = [{ host, insecure: true }]
@@ -28,7 +32,7 @@ export async function freshImage(host: string, place: string): Promise<FreshImag
   const { manifest } = putImage(parts, { layers: [defaultLayer(repository)] })
   const access = 'pull,push'
   const name = { registry: host, repository }
-  const client = new RegistryClient({ name, allowances, credentials: null, access })
+  const client = new RegistryClient({ name, allowances, credentials, access })
   await Promise.all([...parts.blobs.values()].map((bytes) => pushBlob(client, bytes)))
   await pushManifest(client, '1', manifest, 'application/vnd.oci.image.manifest.v1+json')
   await client.close()
@@ -36,6 +40,6 @@ export async function freshImage(host: string, place: string): Promise<FreshImag
   const images = createImages({ directory, allowances, runWorker: runWorkerInChild })
   const tagged = `${host}/${repository}:1`
   const tenant = parseTenantId('acme')
-  const session = await images.resolve(tagged, { tenant, credentials: null, access })
+  const session = await images.resolve(tagged, { tenant, credentials, access })
   return { session, tagged, name: `${host}/${repository}@${session.image.resolved.digest}` }
 }

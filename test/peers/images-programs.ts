@@ -1,5 +1,5 @@
 /** Other people's programs for the tests of images: where they are, and how they are run. */
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
 import { accessSync, constants, mkdirSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import path from 'node:path'
@@ -86,7 +86,7 @@ export function freePort(): Promise<number> {
 async function answers(url: string, child: ChildProcess): Promise<boolean> {
   for (let attempt = 0; attempt < 600 && child.exitCode === null; attempt += 1) {
     const ok = await fetch(url).then(
-      (response) => response.ok,
+      ({ status }) => status === 200 || status === 401,
       () => false,
     )
     if (ok) return true
@@ -101,8 +101,21 @@ export interface Peer {
   stop(): void
 }
 
+/** Who may use a registry; without it, everybody. */
+export interface Login {
+  readonly username: string
+  readonly password: string
+}
+
+/** A line of htpasswd(5) with bcrypt, which is all that docker-registry takes; by libcrypt. */
+function htpasswdLine({ username, password }: Login): string {
+  const program = 'print crypt($ARGV[0], q($2b$05$abcdefghijklmnopqrstuu))'
+  const hash = execFileSync('perl', ['-e', program, password], { encoding: 'utf8' })
+  return `${username}:${hash}\n`
+}
+
 /** Debian's docker-registry on a free port of loopback; its files go into `directory`. */
-export async function startDockerRegistry(directory: string): Promise<Peer> {
+export async function startDockerRegistry(directory: string, login?: Login): Promise<Peer> {
   const program = find('docker-registry')
   if (program === null) throw new Error('docker-registry is not installed')
   const host = `127.0.0.1:${await freePort()}`
@@ -115,6 +128,11 @@ export async function startDockerRegistry(directory: string): Promise<Peer> {
     `storage: {filesystem: {rootdirectory: ${storage}}}`,
     `http: {addr: "${host}"}`,
   ]
+  if (login !== undefined) {
+    const htpasswd = path.join(directory, 'htpasswd')
+    writeFileSync(htpasswd, htpasswdLine(login))
+    lines.push(`auth: {htpasswd: {realm: test, path: ${htpasswd}}}`)
+  }
   writeFileSync(config, lines.join('\n'))
   const child = spawn(program, ['serve', config], { stdio: 'ignore' })
   const stop = (): void => void child.kill('SIGKILL')

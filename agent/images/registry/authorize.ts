@@ -21,6 +21,8 @@ export interface AuthorizeContext {
   readonly http: RegistryHttp
   readonly allowances: readonly RegistryAllowance[]
   readonly credentials: Credentials | null
+  /** Origins of token services that belong to the registry. */
+  readonly ownOrigins: readonly string[]
   /** `repository:name:pull` or `...:pull,push`; ours, not what the registry suggests. */
   readonly scope: string
 }
@@ -33,8 +35,8 @@ const basic = ({ username, password }: { username: string; password: string }): 
 const refuse = (message: string): ImageError => new ImageError('REGISTRY_REFUSED', message)
 
 /** Hosts that may see the credentials: the registry's own, and those the provider lists. */
-const mayHaveCredentials = (realm: URL, answer: HttpAnswer, context: AuthorizeContext): boolean =>
-  realm.origin === answer.url.origin || context.allowances.some(({ host }) => host === realm.host)
+const mayHaveCredentials = (realm: URL, { ownOrigins, allowances }: AuthorizeContext): boolean =>
+  ownOrigins.includes(realm.origin) || allowances.some(({ host }) => host === realm.host)
 
 function tokenOf(body: Buffer): string {
   const names = ['token', 'access_token']
@@ -75,14 +77,10 @@ async function fetchToken(
   return tokenOf(await readBody(answer, TOKEN_BYTES_MAX, 'a token'))
 }
 
-async function bearer(
-  challenge: Challenge,
-  answer: HttpAnswer,
-  context: AuthorizeContext,
-): Promise<string> {
+async function bearer(challenge: Challenge, context: AuthorizeContext): Promise<string> {
   const realm = URL.parse(challenge.parameters.get('realm') ?? '')
   if (realm === null) throw refuse('The registry names no token service.')
-  const permitted = mayHaveCredentials(realm, answer, context)
+  const permitted = mayHaveCredentials(realm, context)
   if (context.credentials !== null && !permitted) {
     throw refuse(
       `The registry wants the credentials sent to ${show(realm.host)}. The provider can list that host.`,
@@ -102,7 +100,7 @@ export async function authorize(
 ): Promise<string | null> {
   const challenges = parseChallenges(headerOf(answer, 'www-authenticate') ?? '')
   const token = challenges.find(({ scheme }) => scheme === 'bearer')
-  if (token !== undefined) return bearer(token, answer, context)
+  if (token !== undefined) return bearer(token, context)
   const { credentials } = context
   if (!challenges.some(({ scheme }) => scheme === 'basic')) return null
   return credentials?.kind === 'password' ? basic(credentials) : null

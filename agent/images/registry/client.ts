@@ -41,8 +41,16 @@ export interface ClientOptions {
 }
 
 const ACCEPT = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].join(', ')
-/** Docker Hub's references name it differently from where its API is. */
-const HUB = { reference: 'docker.io', api: 'registry-1.docker.io' }
+/** Docker Hub's references name it differently from where its API and its token service are. */
+const HUB = {
+  reference: 'docker.io',
+  api: 'registry-1.docker.io',
+  tokens: 'https://auth.docker.io',
+}
+
+/** Origins whose token services may have a registry's credentials, without the provider's word. */
+export const ownOriginsOf = (registry: string, url: URL): readonly string[] =>
+  registry === HUB.reference ? [url.origin, HUB.tokens] : [url.origin]
 
 type Ask = Pick<HttpCall, 'method' | 'url' | 'headers' | 'body'>
 
@@ -78,11 +86,15 @@ export class RegistryClient {
       return this.#http.send({ ...ask, headers: { ...ask.headers, ...own }, timeoutMs })
     }
     const answer = await send()
-    if (answer.status !== 401) return answer
+    // A challenge of the place that a redirect led to is not the registry's to make.
+    if (answer.status !== 401 || answer.url.origin !== ask.url.origin) return answer
     await discard(answer)
     const { allowances, credentials, access } = this.#options
-    const scope = `repository:${this.name.repository}:${access}`
-    const header = await authorize(answer, { http: this.#http, allowances, credentials, scope })
+    const { registry, repository } = this.name
+    const scope = `repository:${repository}:${access}`
+    const ownOrigins = ownOriginsOf(registry, ask.url)
+    const context = { http: this.#http, allowances, credentials, ownOrigins, scope }
+    const header = await authorize(answer, context)
     if (header === null || header === this.#authorization) return answer
     this.#authorization = header
     return send()

@@ -155,7 +155,7 @@ impl Daemon {
     }
 
     fn serve(&mut self, id: u64, request: Request, fds: Vec<OwnedFd>) -> Result<Option<Answer>> {
-        let takes_descriptors = matches!(request, Request::Launch(_) | Request::Worker(_));
+        let takes_descriptors = matches!(request, Request::Launch(_) | Request::Worker { .. });
         if !fds.is_empty() && !takes_descriptors {
             let message = format!("{} descriptors came with a request that takes none", fds.len());
             return Err(Refusal::new("REQUEST_DESCRIPTORS", message));
@@ -169,7 +169,9 @@ impl Daemon {
             Request::Stop { pod, timeout_ms } => self.stop_pod(&pod, timeout_ms).map(Some),
             Request::Adopt(pod) => self.adopt_pod(&pod).map(Some),
             Request::Forget(pod) => self.forget_pod(&pod).map(Some),
-            Request::Worker(kind) => self.worker(id, &kind, &fds).map(|()| None),
+            Request::Worker { kind, file_bytes } => {
+                self.worker(id, &kind, file_bytes, &fds).map(|()| None)
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use casemate_ticket::json::{self, Value};
 use casemate_ticket::note::NOTE_BYTES_MAX;
 use casemate_ticket::shape::{
-    ShapeError, fields, integer32, is_tenant_character, text, uuid, word, wrong,
+    ShapeError, fields, integer, integer32, is_tenant_character, text, uuid, word, wrong,
 };
 use casemate_ticket::spec::SPEC_BYTES_MAX;
 use casemate_ticket::ticket::RECORD_BYTES_MAX;
@@ -40,8 +40,13 @@ pub enum Request {
     Adopt(String),
     /// Drop the status of an exited pod.
     Forget(String),
-    /// Start a worker of this kind.
-    Worker(String),
+    /// Start a worker.
+    Worker {
+        /// Which, of those in spawn.json.
+        kind: String,
+        /// Bytes of the largest file that it may write.
+        file_bytes: u64,
+    },
 }
 
 /// What a launch is made of.
@@ -55,6 +60,8 @@ pub struct Launch {
     pub spec: String,
 }
 
+/// Largest file of a worker: root's bound, above whatever the agent has room for.
+const WORKER_FILE_BYTES_MAX: u64 = 12 << 30;
 /// Longest time between STOP and kill, milliseconds.
 const STOP_MS_MAX: u32 = 600_000;
 
@@ -101,8 +108,11 @@ fn read(value: &Value) -> Result<Request, ShapeError> {
         "adopt" => pod().map(Request::Adopt),
         "forget" => pod().map(Request::Forget),
         "worker" => {
-            let [kind, _] = fields(value, op, ["kind", "op"])?;
-            Ok(Request::Worker(word(kind, "kind", 32, is_tenant_character)?.to_owned()))
+            let [file_bytes, kind, _] = fields(value, op, ["file_bytes", "kind", "op"])?;
+            Ok(Request::Worker {
+                kind: word(kind, "kind", 32, is_tenant_character)?.to_owned(),
+                file_bytes: integer(file_bytes, "file_bytes", 0..=WORKER_FILE_BYTES_MAX)?,
+            })
         }
         _ => Err(wrong(
             "op",
@@ -150,7 +160,10 @@ mod tests {
             read(r#"{"memory_mib":128,"op":"template","vcpus":1}"#),
             Request::Template { vcpus: 1, memory_mib: 128 }
         );
-        assert_eq!(read(r#"{"kind":"rootfs","op":"worker"}"#), Request::Worker("rootfs".into()));
+        assert_eq!(
+            read(r#"{"file_bytes":12884901888,"kind":"rootfs","op":"worker"}"#),
+            Request::Worker { kind: "rootfs".into(), file_bytes: 12 << 30 }
+        );
         let launch = Launch { ticket: "t".into(), record: "r".into(), spec: "s".into() };
         assert_eq!(
             read(r#"{"op":"launch","record":"r","spec":"s","ticket":"t"}"#),
@@ -171,7 +184,11 @@ mod tests {
             (r#"{"op":"kill","pod":"../../etc"}"#, "pod"),
             (r#"{"op":"kill","pod":"01936f5e-0000-4000-8000-000000000001"}"#, "pod"),
             (r#"{"memory_mib":64,"op":"template","vcpus":1}"#, "memory_mib"),
-            (r#"{"kind":"../x","op":"worker"}"#, "kind"),
+            (r#"{"file_bytes":0,"kind":"../x","op":"worker"}"#, "kind"),
+            (r#"{"kind":"rootfs","op":"worker"}"#, "file_bytes"),
+            (r#"{"file_bytes":12884901889,"kind":"rootfs","op":"worker"}"#, "file_bytes"),
+            (r#"{"file_bytes":-1,"kind":"rootfs","op":"worker"}"#, "file_bytes"),
+            (r#"{"file_bytes":"1","kind":"rootfs","op":"worker"}"#, "file_bytes"),
             (r#"{"op":"launch","record":"r","spec":"s"}"#, "ticket"),
             (r#"{"op":"launch","record":"\u0000","spec":"s","ticket":"t"}"#, "record"),
         ] {

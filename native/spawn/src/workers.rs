@@ -34,10 +34,9 @@ const DESCRIPTORS_MAX: usize = 250;
 const WORKER_WAIT: Duration = Duration::from_mins(10);
 /// Its cgroup.
 const LIMITS: cgroup::Limits = cgroup::Limits { memory_bytes: 1 << 30, cpu_percent: 200, pids: 64 };
-/// Its rlimits: CPU seconds; bytes of the largest file; descriptors; processes of the user, all workers together.
-const RLIMITS: [(Resource, u64); 7] = [
+/// Its rlimits beside the size of files: CPU seconds; descriptors; processes of the user, all workers together.
+const RLIMITS: [(Resource, u64); 6] = [
     (Resource::Cpu, 600),
-    (Resource::Fsize, 32 << 30),
     (Resource::Nofile, 1024),
     (Resource::Nproc, 1024),
     (Resource::Core, 0),
@@ -67,7 +66,13 @@ pub struct Worker {
 
 impl Daemon {
     /// `worker`: starts one. The connection hears of its start and of its end.
-    pub(crate) fn worker(&mut self, client: u64, kind: &str, fds: &[OwnedFd]) -> Result<()> {
+    pub(crate) fn worker(
+        &mut self,
+        client: u64,
+        kind: &str,
+        file_bytes: u64,
+        fds: &[OwnedFd],
+    ) -> Result<()> {
         let command = self.config.workers.iter().find(|(name, _)| name == kind);
         let Some((_, command)) = command else {
             let message = format!("spawn.json has no worker {kind:?}");
@@ -88,7 +93,7 @@ impl Daemon {
         let cgroup = self.cgroups.create(&format!("worker-{id}"), &LIMITS).map_err(|error| {
             Refusal::new("CGROUP", format!("the worker's cgroup could not be made: {error}"))
         })?;
-        match self.start_worker(&command, &cgroup, fds) {
+        match self.start_worker(&command, file_bytes, &cgroup, fds) {
             Ok((jailed, stderr)) => self.keep_worker(id, kind, client, cgroup, jailed, stderr),
             Err(refusal) => {
                 self.discard(cgroup);
@@ -100,6 +105,7 @@ impl Daemon {
     fn start_worker(
         &self,
         command: &[String],
+        file_bytes: u64,
         cgroup: &Cgroup,
         fds: &[OwnedFd],
     ) -> Result<(jail::Jailed, OwnedFd)> {
@@ -114,11 +120,13 @@ impl Daemon {
         let hidden: Vec<_> = hidden.iter().flatten().map(CString::as_c_str).collect();
         let path =
             words.first().ok_or_else(|| Refusal::new("WORKER_UNKNOWN", "the command is empty"))?;
+        let mut limits = RLIMITS.to_vec();
+        limits.push((Resource::Fsize, file_bytes));
         let jail = Jail {
             own_user_namespace: false,
             id: self.config.worker,
             cgroup,
-            limits: &RLIMITS,
+            limits: &limits,
             root: Root::Host { hidden: &hidden },
             descriptors: &descriptors,
             landlock: None,

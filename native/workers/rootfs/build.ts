@@ -11,6 +11,7 @@ import { ftruncateSync } from 'node:fs'
 import { BLOCK } from './erofs-format.ts'
 import { type Inode, type Layout, layOut } from './erofs-layout.ts'
 import { writeAll, writeData, writeMetadata } from './erofs-write.ts'
+import { RootfsFailure } from './failure.ts'
 import { openLayer } from './layer-stream.ts'
 import {
   ANSWER_VERSION,
@@ -22,7 +23,7 @@ import {
 } from './request.ts'
 import { readTar, type TakeBody, type TarEntry } from './tar.ts'
 import { Tree } from './tree.ts'
-import { verityTree } from './verity.ts'
+import { treeBytes, verityTree } from './verity.ts'
 
 /** What is called for each entry of a layer: its number in the archive comes with it. */
 type Visit = (entry: TarEntry, layer: number, index: number) => TakeBody | null
@@ -77,6 +78,9 @@ export async function buildRootfs(
     return null
   })
   const layout = layOut(tree.root)
+  if (layout.blocks * BLOCK + treeBytes(layout.blocks) > request.limits.output_bytes) {
+    throw new RootfsFailure('ROOTFS_OUTPUT_TOO_LARGE', 'the root image is larger than its room')
+  }
   const key = rootfsKey(request.layers, request.limits)
   ftruncateSync(outputFd, layout.blocks * BLOCK)
   writeMetadata(outputFd, layout, fileSystemUuid(key))

@@ -4,6 +4,8 @@ export const ROOTFS_FAILURES = [
   'IMAGE_LAYER_INVALID',
   /** A cap on bytes, entries or compression ratio was reached. */
   'IMAGE_TOO_LARGE',
+  /** The root image does not fit into the room that the request gives it. */
+  'ROOTFS_OUTPUT_TOO_LARGE',
   /** A layer's bytes, packed or unpacked, are not what the image's documents name. */
   'IMAGE_DIGEST_MISMATCH',
   /** The request is not what agent/images writes: a fault of ours, not of the image. */

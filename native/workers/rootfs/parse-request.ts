@@ -54,7 +54,14 @@ function parseLayer(input: unknown): RootfsLayer {
 }
 
 function parseLimits(input: unknown): RootfsLimits {
-  const names = ['devices', 'entries', 'unpacked_bytes', 'ratio', 'ratio_from_bytes']
+  const names = [
+    'devices',
+    'entries',
+    'unpacked_bytes',
+    'ratio',
+    'ratio_from_bytes',
+    'output_bytes',
+  ]
   const limits = membersOf(input, names, 'limits')
   const { devices } = limits as { devices?: unknown }
   if (typeof devices !== 'boolean') throw bad('devices is not a boolean')
@@ -64,6 +71,7 @@ function parseLimits(input: unknown): RootfsLimits {
     unpacked_bytes: naturalOf(limits['unpacked_bytes'], 'unpacked_bytes'),
     ratio: naturalOf(limits['ratio'], 'ratio'),
     ratio_from_bytes: naturalOf(limits['ratio_from_bytes'], 'ratio_from_bytes'),
+    output_bytes: naturalOf(limits['output_bytes'], 'output_bytes'),
   }
 }
 

@@ -33,6 +33,8 @@ export interface RootfsLimits {
   /** How many times larger than packed a layer may be, once above `ratio_from_bytes`. */
   readonly ratio: number
   readonly ratio_from_bytes: number
+  /** Bytes of the output, file system and tree: there is no room for more. */
+  readonly output_bytes: number
 }
 
 export interface RootfsRequest {

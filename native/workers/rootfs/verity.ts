@@ -63,6 +63,17 @@ function hashData(fd: number, dataBlocks: number, hasher: SaltedHash): Buffer {
   return leaves
 }
 
+/** Bytes of the tree over so many blocks, known before any of them is written. */
+export function treeBytes(dataBlocks: number): number {
+  let level = dataBlocks
+  let blocks = 0
+  do {
+    level = Math.ceil(level / DIGESTS_PER_BLOCK)
+    blocks += level
+  } while (level > 1)
+  return blocks * BLOCK
+}
+
 /**
  * The tree over the first `dataBlocks` blocks of a descriptor. Synchronous, about two seconds for a
  * GiB: for a process or thread of its own.

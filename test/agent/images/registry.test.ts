@@ -1,6 +1,8 @@
 /** Credentials, redirects and retries: what a registry can make the agent do, and what not. */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
+import { OCI_MANIFEST } from '../../../agent/images/descriptor.ts'
+import { ownOriginsOf } from '../../../agent/images/registry/client.ts'
 import { putImage, REPOSITORY } from './support/image.ts'
 import { TestRegistry, USER } from './support/registry.ts'
 import { imagesFor, open } from './support/session.ts'
@@ -37,6 +39,61 @@ suite('agent/images/registry', () => {
     registry.intercept = () => ({ status: 401, headers: { 'www-authenticate': challenge } })
     await assert.rejects(open(context, registry, { credentials }), { code: 'REGISTRY_REFUSED' })
     assert.deepEqual(thief.seen, [])
+  })
+
+  test('knows the token service of Docker Hub as its own, and of no other registry', () => {
+    const own = ownOriginsOf('docker.io', new URL('https://registry-1.docker.io/v2/x/y'))
+    assert.deepEqual(own, ['https://registry-1.docker.io', 'https://auth.docker.io'])
+    const other = ownOriginsOf('docker.io.example', new URL('https://docker.io.example/v2/x'))
+    assert.deepEqual(other, ['https://docker.io.example'])
+  })
+
+  for (const scheme of ['Basic', 'Bearer'] as const) {
+    test(`answers no ${scheme} challenge of a place that a redirect led to`, async (context) => {
+      const registry = await TestRegistry.start(context)
+      const thief = await TestRegistry.start(context)
+      const images = imagesFor(context, [registry.host])
+      registry.intercept = ({ url }) => ({
+        status: 307,
+        headers: { location: `http://${thief.host}${url}` },
+      })
+      const parameters = scheme === 'Basic' ? 'realm="x"' : `realm="http://${thief.host}/token"`
+      thief.intercept = ({ url }) =>
+        url.startsWith('/token')
+          ? { status: 200, body: '{"token":"x"}' }
+          : { status: 401, headers: { 'www-authenticate': `${scheme} ${parameters}` } }
+      // Not listed by the provider, the second host is not even connected to; listed, it is, bare.
+      await assert.rejects(open(context, registry, { images, credentials }), {
+        code: 'REGISTRY_ADDRESS_FORBIDDEN',
+      })
+      const listed = imagesFor(context, [registry.host, thief.host])
+      await assert.rejects(open(context, registry, { images: listed, credentials }), {
+        code: 'REGISTRY_REFUSED',
+      })
+      assert.ok(thief.seen.length > 0)
+      const everything = [...registry.seen, ...thief.seen]
+      assert.ok(everything.every(({ authorization }) => authorization === null))
+    })
+  }
+
+  test('a layer of one tenant serves no other that only knows its digest', async (context) => {
+    const secret = await TestRegistry.start(context, { auth: 'basic' })
+    const shared = await TestRegistry.start(context)
+    const { manifest, layers } = putImage(secret)
+    const images = imagesFor(context, [secret.host, shared.host])
+    const owner = await open(context, secret, { images, credentials })
+    await owner.pullLayers()
+    await owner.buildRootfs(true)
+    // The same documents in a repository of the other tenant's own, without the layer.
+    shared.addManifest(REPOSITORY, manifest, OCI_MANIFEST, 'latest')
+    for (const [digest, bytes] of secret.blobs) {
+      if (digest !== layers[0]?.digest) shared.blobs.set(digest, bytes)
+    }
+    const other = await open(context, shared, { images, tenant: 'other' })
+    await assert.rejects(other.pullLayers(), { code: 'IMAGE_UNKNOWN' })
+    await assert.rejects(other.buildRootfs(true), { code: 'IMAGE_BUILD_FAILED' })
+    // Nor the owner's next launch without credentials: the registry is asked each time.
+    await assert.rejects(open(context, secret, { images }), { code: 'REGISTRY_REFUSED' })
   })
 
   test('drops credentials when a redirect leaves the registry', async (context) => {

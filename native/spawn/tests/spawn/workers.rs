@@ -22,6 +22,9 @@ echo "environment $(env | cut -d= -f1 | grep -v -E '^(_|PWD|SHLVL|OLDPWD)$' | so
 echo "request $(cat <&3)"
 "#;
 
+/// What each worker is given: blocks of `ulimit` are of 512 bytes.
+const FILE_BYTES: u64 = 1 << 20;
+
 /// Starts a worker; the connection, its first answer and what it can be read by.
 fn start(host: &Host, kind: &str) -> (Client, crate::client::Answer, OwnedFd) {
     let request: OwnedFd =
@@ -29,7 +32,7 @@ fn start(host: &Host, kind: &str) -> (Client, crate::client::Answer, OwnedFd) {
     rustix::io::pwrite(&request, b"{}", 0).unwrap();
     let (answer, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let mut client = host.client();
-    let text = format!(r#"{{"kind":"{kind}","op":"worker"}}"#);
+    let text = format!(r#"{{"file_bytes":{FILE_BYTES},"kind":"{kind}","op":"worker"}}"#);
     client.send(&crate::client::framed(&text), &[request.as_fd(), write.as_fd()]).unwrap();
     let first = client.receive().unwrap();
     (client, first, answer)
@@ -56,6 +59,7 @@ fn a_worker_runs_in_a_jail_of_its_own() {
         "CapBnd: 0000000000000000",
         "NoNewPrivs: 1",
         "interfaces lo ",
+        "files 2048 open 1024",
         "cannot write",
         "no user namespace",
         "Seccomp: 2",
@@ -104,6 +108,6 @@ fn refuses_workers_it_does_not_know_or_cannot_start() {
     assert_eq!(answer.code(), "JAIL_FAILED");
     assert!(answer.text().contains("step \\\"exec\\\": No such file"), "{}", answer.text());
     let mut client = host.client();
-    let none = client.ask(r#"{"kind":"report","op":"worker"}"#, &[]);
+    let none = client.ask(r#"{"file_bytes":0,"kind":"report","op":"worker"}"#, &[]);
     assert_eq!(none.code(), "DESCRIPTORS");
 }

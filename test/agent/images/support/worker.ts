@@ -7,15 +7,16 @@ import type { RunWorker } from '../../../../agent/images/index.ts'
 
 const main = path.resolve(import.meta.dirname, '../../../../native/workers/rootfs/main.ts')
 
-export const runWorkerInChild: RunWorker = async ({ request, fds, timeoutMs }) => {
+export const runWorkerInChild: RunWorker = async ({ request, fds, fileBytes, timeoutMs }) => {
   const directory = mkdtempSync(path.join(tmpdir(), 'casemate-worker-'))
   const requestFile = path.join(directory, 'request')
   writeFileSync(requestFile, request)
   const requestFd = openSync(requestFile, 'r')
   try {
-    const child = spawn(process.execPath, [main], {
+    const limited = [`--fsize=${fileBytes}`, process.execPath, main]
+    const child = spawn('prlimit', limited, {
       stdio: ['ignore', 'ignore', 'inherit', requestFd, 'pipe', ...fds],
-      env: {},
+      env: { PATH: process.env['PATH'] ?? '' },
       timeout: timeoutMs,
     })
     const chunks: Buffer[] = []

@@ -19,6 +19,7 @@ export const LIMITS: RootfsLimits = {
   unpacked_bytes: 1 << 28,
   ratio: 100,
   ratio_from_bytes: 1 << 23,
+  output_bytes: 1 << 29,
 }
 
 export const digestOf = (bytes: Uint8Array): string =>

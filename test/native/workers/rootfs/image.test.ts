@@ -161,6 +161,18 @@ suite('native/workers/rootfs/image', () => {
     })
   })
 
+  test('fits its room to the byte, tree and all, or writes nothing', async () => {
+    for (const blocks of [1, 128, 200, 17_000]) {
+      const layer = pack(archive(file('a', Buffer.alloc(blocks * 4096))), 'none')
+      const { bytes, answer } = await buildPacked([layer])
+      assert.equal(answer.size, bytes.length)
+      await buildPacked([layer], { output_bytes: bytes.length })
+      await assert.rejects(buildPacked([layer], { output_bytes: bytes.length - 1 }), {
+        code: 'ROOTFS_OUTPUT_TOO_LARGE',
+      })
+    }
+  })
+
   test('refuses layers that are not what the documents say', async () => {
     const good = pack(archive(file('a', 'x')))
     const other = pack(archive(file('a', 'y')))

@@ -113,7 +113,9 @@ export async function startSigner(host: Host): Promise<Child> {
     keys: layout.signerState,
     vkey: layout.signerVkey,
     origin: `casemate/${node}`,
+    uid: String(accounts.agent.uid),
     gid: String(accounts.agent.gid),
+    peers: `${layout.code}/native/addon.ts`,
   }
   const flags = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value])
   const command = [program, `${layout.code}/audit/signer/main.ts`, ...flags]

@@ -2,6 +2,7 @@
 import { mkdirSync } from 'node:fs'
 import path from 'node:path'
 import { type Command, InvalidArgumentError } from 'commander'
+import type { Settings } from '../../native/up/configuration.ts'
 import { DEFAULT_RUN, DEFAULT_STATE, layoutOf } from '../../native/up/layout.ts'
 import { enterNamespace, up } from '../../native/up/up.ts'
 import { integer } from './arguments.ts'
@@ -13,7 +14,7 @@ interface UpOptions {
   readonly stateDir: string
   readonly runDir?: string
   readonly allowSoftwareKvm?: boolean
-  readonly httpsPort: number
+  readonly httpsPort?: number
   readonly operator?: readonly number[]
   readonly insecureRegistry?: readonly string[]
   readonly inNamespace?: boolean
@@ -36,6 +37,17 @@ const uids = (value: string, before: readonly number[] = []): readonly number[] 
 const runDirOf = ({ stateDir, runDir }: UpOptions): string =>
   path.resolve(runDir ?? (stateDir === DEFAULT_STATE ? DEFAULT_RUN : path.join(stateDir, 'run')))
 
+/** What is left out here stays as agent.json has it. */
+function settingsOf(options: UpOptions): Settings {
+  const { httpsPort: https, operator: operators, insecureRegistry: insecureRegistries } = options
+  return {
+    allowSoftwareKvm: options.allowSoftwareKvm === true,
+    ...(https === undefined ? {} : { httpsPort: https === 0 ? null : https }),
+    ...(operators === undefined ? {} : { operators }),
+    ...(insecureRegistries === undefined ? {} : { insecureRegistries }),
+  }
+}
+
 async function runUp(options: UpOptions): Promise<void> {
   // From here on everything is in a namespace of its own; nothing mounted here is seen outside.
   if (options.inNamespace !== true) {
@@ -54,12 +66,7 @@ async function runUp(options: UpOptions): Promise<void> {
     layout: layoutOf(state, runDirOf(options)),
     checkout,
     tell: say,
-    settings: {
-      allowSoftwareKvm: options.allowSoftwareKvm === true,
-      httpsPort: options.httpsPort === 0 ? null : options.httpsPort,
-      operators: options.operator ?? [],
-      insecureRegistries: options.insecureRegistry ?? [],
-    },
+    settings: settingsOf(options),
   })
   const stopped = new Promise<null>((resolve) => {
     for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
@@ -89,7 +96,7 @@ export function addHost(program: Command): void {
     .option('--state-dir <path>', 'what is kept', DEFAULT_STATE)
     .option('--run-dir <path>', 'sockets; /run/casemate, or run/ in another state directory')
     .option('--allow-software-kvm', 'let software KVM count as KVM: for trying out only')
-    .option('--https-port <port>', 'on 127.0.0.1; 0: no HTTPS', port, 8443)
+    .option('--https-port <port>', 'on 127.0.0.1; 0: no HTTPS', port)
     .option('--operator <uid>', 'a user beside root that may operate, repeatable', uids)
     .option('--insecure-registry <host:port>', 'on this host or without TLS, repeatable', several)
     .addOption(program.createOption('--in-namespace').hideHelp())

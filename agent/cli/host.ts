@@ -77,7 +77,7 @@ async function runUp(options: UpOptions): Promise<void> {
   })
   say('casemate is up')
   const failure = await Promise.race([running.failed, stopped])
-  if (failure !== null) say(`casemate: ${failure}; ending the others`)
+  if (failure !== null) say(`casemate: ${failure}\ncasemate: everything else is ended`)
   await running.end()
   process.exit(failure === null ? EXIT.ok : EXIT.error)
 }

@@ -41,6 +41,8 @@ export interface TestAgent {
   readonly certificate: string
   /** Ends the agent as SIGTERM does. */
   end(): Promise<void>
+  /** Ends the agent as SIGUSR2 does. */
+  endWithPods(): Promise<void>
   /** Starts one anew on the same state. */
   again(): Promise<void>
   /** Takes the signer away, so that nothing can be put on record with a receipt. */
@@ -149,6 +151,10 @@ export async function startAgent(t: TestContext, options: HarnessOptions = {}): 
       return String(member(issued.json, 'token'))
     },
     end,
+    endWithPods: async () => {
+      await agent?.closeWithPods('test')
+      agent = null
+    },
     again: async () => {
       agent = await begin()
     },

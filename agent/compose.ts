@@ -109,7 +109,8 @@ async function listen(
   })
   await rm(socket, { force: true })
   await unix.listen({ path: socket })
-  await chmod(socket, 0o660)
+  // Who somebody is counts, not what they may open: docs/decisions/0015-operators-by-peer.md.
+  await chmod(socket, 0o666)
   if (config.httpsPort === null) return [unix]
   const tls = await loadTlsPair(path.join(config.stateDir, 'tls'), new Date())
   await publishCertificate(config.runDir, tls)

@@ -6,7 +6,7 @@
  * identity and before anything is recorded, so that nobody can fill the log or burn CPU on tokens.
  */
 import { STATUS_CODES } from 'node:http'
-import type { Socket } from 'node:net'
+import type { Server, Socket } from 'node:net'
 import helmet from '@fastify/helmet'
 import rateLimit from '@fastify/rate-limit'
 import swagger from '@fastify/swagger'
@@ -22,7 +22,7 @@ import Fastify, {
 import { peerOf } from '../native/addon.ts'
 import { parseJson } from '../policy/canonical.ts'
 import { ApiError, notFound, type PublicError, problemOf, publicError } from './errors.ts'
-import { callerIn, type IdentityPorts, identify, remember } from './identity.ts'
+import { callerIn, type IdentityPorts, identify, isOperator, remember } from './identity.ts'
 import { PROBLEM as PROBLEM_SCHEMA } from './routes/schemas.ts'
 import { VERSION } from './version.ts'
 
@@ -34,6 +34,8 @@ const IDLE_MS = 72_000
 const MINUTE_MS = 60_000
 /** Of one listener. Beyond it the kernel's answer is a closed connection; the log keeps its files. */
 const CONNECTIONS_MAX = 512
+/** Of the unix socket, which every local user can open: what is left stays free for operators. */
+const STRANGERS_MAX = 256
 const PROBLEM = 'application/problem+json; charset=utf-8'
 
 export interface ServerOptions {
@@ -80,6 +82,22 @@ function onClientError(error: Error & { code?: string }, socket: Socket): void {
 /** Who is counted: the address, or for the unix socket the user. Headers do not count: they lie. */
 const counted = (transport: 'unix' | 'https') => (request: FastifyRequest) =>
   transport === 'unix' ? `uid:${peerOf(request.raw.socket).uid}` : `ip:${request.ip}`
+
+/** Closes connections of users that are no operators when there are too many. */
+function limitStrangers(server: Server, identity: IdentityPorts): void {
+  let strangers = 0
+  server.on('connection', (socket: Socket) => {
+    if (isOperator(socket, identity)) return
+    if (strangers >= STRANGERS_MAX) {
+      socket.destroy()
+      return
+    }
+    strangers += 1
+    socket.once('close', () => {
+      strangers -= 1
+    })
+  })
+}
 
 /** Fastify's options: every limit is said, and JSON schemas neither convert nor drop anything. */
 const limits = {
@@ -187,6 +205,7 @@ async function note(request: FastifyRequest, reply: FastifyReply): Promise<void>
 export async function buildServer(options: ServerOptions): Promise<FastifyInstance> {
   const app = create(options).withTypeProvider<TypeBoxTypeProvider>()
   app.server.maxConnections = CONNECTIONS_MAX
+  if (options.identity.transport === 'unix') limitStrangers(app.server, options.identity)
   app.setErrorHandler(onError)
   app.addSchema(PROBLEM_SCHEMA)
   app.removeContentTypeParser(['application/json', 'text/plain'])

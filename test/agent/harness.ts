@@ -51,6 +51,8 @@ export interface TestAgent {
 }
 
 export interface HarnessOptions {
+  /** Beside the user of the tests. */
+  readonly operators?: readonly number[]
   readonly requestsPerMinute?: number
   readonly insecureRegistries?: readonly string[]
 }
@@ -117,7 +119,7 @@ export async function startAgent(t: TestContext, options: HarnessOptions = {}): 
         spawn_socket: spawn.path,
         signer_socket: path.join(directory, 'signer.sock'),
         vkey_file: vkeyFile,
-        operators: [process.getuid?.() ?? 0],
+        operators: [process.getuid?.() ?? 0, ...(options.operators ?? [])],
         https_port: httpsPort,
         registries: (options.insecureRegistries ?? []).map((host) => ({ host, insecure: true })),
         image_floor: null,

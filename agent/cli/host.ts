@@ -6,7 +6,8 @@ import type { Settings } from '../../native/up/configuration.ts'
 import { DEFAULT_RUN, DEFAULT_STATE, layoutOf } from '../../native/up/layout.ts'
 import { enterNamespace, up } from '../../native/up/up.ts'
 import { integer } from './arguments.ts'
-import { globalsOf, several, show, withClient } from './context.ts'
+import { Unreachable } from './client.ts'
+import { type GlobalOptions, globalsOf, several, show, withClient } from './context.ts'
 import { EXIT } from './exit-codes.ts'
 import { field, items, printTable, say } from './output.ts'
 
@@ -89,6 +90,25 @@ const row = (check: unknown): readonly string[] => [
 ]
 const HEAD = ['CHECK', 'STATUS', 'DETAIL']
 
+/** Nobody to ask is a finding like others: exit code 1, and one sentence with what to do. */
+async function runDoctor(options: GlobalOptions): Promise<void> {
+  try {
+    await withClient(options, async (client) => {
+      const found = await client.json({ method: 'GET', path: '/v1/doctor' })
+      const checks = items(found, 'checks')
+      show(options, found, () => printTable(HEAD, checks.map(row)))
+      if (checks.some((check) => field(check, 'status') === 'failed')) process.exitCode = EXIT.error
+    })
+  } catch (error) {
+    if (!(error instanceof Unreachable)) throw error
+    const detail = `${error.message} If it was started, logs/agent.log says why it does not serve.`
+    show(options, { checks: [{ id: 'agent', status: 'failed', detail }] }, () => {
+      say(`casemate: nothing could be examined: ${detail}`)
+    })
+    process.exitCode = EXIT.error
+  }
+}
+
 export function addHost(program: Command): void {
   program
     .command('up')
@@ -114,13 +134,6 @@ export function addHost(program: Command): void {
     .command('doctor')
     .description('ask the running agent what works on this host and what does not')
     .action(async (_options, command: Command) => {
-      const options = globalsOf(command)
-      await withClient(options, async (client) => {
-        const found = await client.json({ method: 'GET', path: '/v1/doctor' })
-        const checks = items(found, 'checks')
-        show(options, found, () => printTable(HEAD, checks.map(row)))
-        const failed = checks.some((check) => field(check, 'status') === 'failed')
-        if (failed) process.exitCode = EXIT.error
-      })
+      await runDoctor(globalsOf(command))
     })
 }

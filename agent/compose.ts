@@ -26,6 +26,7 @@ import { Launching } from './tasks/launching.ts'
 import type { Ports } from './tasks/ports.ts'
 import { findInterrupted } from './tasks/reconcile.ts'
 import { Refusals } from './tasks/refusals.ts'
+import { stopAll } from './tasks/stop-all.ts'
 import { Templates } from './tasks/templates.ts'
 import { Watch } from './tasks/watch.ts'
 import { loadTlsPair, publishCertificate } from './tls-store.ts'
@@ -40,6 +41,8 @@ const PATIENCE_MS = 10_000
 export interface Agent {
   /** Lets launches come to their answers, stops serving, writes down what is folded, and lets go of the pods, which run on. */
   close(reason: string): Promise<void>
+  /** The same, but stops the pods first, with their ends on record, as far as that goes in 15 s. */
+  closeWithPods(reason: string): Promise<void>
 }
 
 const allRoutes = (ports: LaunchPorts): readonly FastifyPluginCallback[] => [
@@ -114,7 +117,8 @@ async function listen(
   })
   await rm(socket, { force: true })
   await unix.listen({ path: socket })
-  await chmod(socket, 0o660)
+  // Who somebody is counts, not what they may open: docs/decisions/0015-operators-by-peer.md.
+  await chmod(socket, 0o666)
   if (config.httpsPort === null) return [unix]
   const tls = await loadTlsPair(path.join(config.stateDir, 'tls'), new Date())
   await publishCertificate(config.runDir, tls)
@@ -143,16 +147,28 @@ export async function compose(config: AgentConfig, log: FastifyBaseLogger): Prom
   const servers = await listen(config, ports)
   await housekeeping.start()
   log.info({ node: config.node, version: VERSION }, 'the agent serves')
+  /** First: nothing may be launched behind the back of what follows. */
+  const closeDoors = async (): Promise<void> => {
+    await launching.close(PATIENCE_MS)
+    await Promise.all(servers.map((server) => server.close()))
+  }
+  const release = async (reason: string): Promise<void> => {
+    housekeeping.stop()
+    watch.close()
+    await refusals.flush()
+    await watch.note({ type: 'agent.stop', pid: process.pid, reason })
+    await audit.close()
+    await ports.tenants.close()
+  }
   return {
     close: async (reason) => {
-      await launching.close(PATIENCE_MS)
-      await Promise.all(servers.map((server) => server.close()))
-      housekeeping.stop()
-      watch.close()
-      await refusals.flush()
-      await watch.note({ type: 'agent.stop', pid: process.pid, reason })
-      await audit.close()
-      await ports.tenants.close()
+      await closeDoors()
+      await release(reason)
+    },
+    closeWithPods: async (reason) => {
+      await closeDoors()
+      await stopAll(ports)
+      await release(reason)
     },
   }
 }

@@ -2,6 +2,7 @@
  * Who calls. Operators come through the unix socket and are known by what the kernel says of their
  * process; tenants bring a bearer token. Nothing a caller writes can make it an operator.
  */
+import type { Socket } from 'node:net'
 import type { FastifyRequest } from 'fastify'
 import { peerOf } from '../native/addon.ts'
 import { type Caller, operatorFromPeer } from '../tenants/scope.ts'
@@ -34,11 +35,22 @@ function tokenOf(header: string): string {
   throw unauthenticated('The Authorization header must be "Bearer" and one access token.')
 }
 
+/** Whether an operator's process is at the other end; one that cannot be told is not. */
+export function isOperator(socket: Socket, { operators }: IdentityPorts): boolean {
+  try {
+    return operatorFromPeer(peerOf(socket).uid, operators) !== null
+  } catch {
+    return false
+  }
+}
+
 function byPeer(request: FastifyRequest, operators: ReadonlySet<number>): Caller {
   const { uid } = peerOf(request.raw.socket)
   const caller = operatorFromPeer(uid, operators)
   if (caller !== null) return caller
-  throw unauthenticated(`User id ${uid} is no operator of this host; use an access token.`)
+  throw unauthenticated(
+    `User id ${uid} is no operator of this host; use an access token, or ask root to name it as one.`,
+  )
 }
 
 /** @throws ApiError UNAUTHENTICATED; TenantsError TOKEN_* */

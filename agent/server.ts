@@ -7,7 +7,7 @@
  * rate-limit.ts says whose requests are counted together.
  */
 import { STATUS_CODES } from 'node:http'
-import type { Socket } from 'node:net'
+import type { Server, Socket } from 'node:net'
 import helmet from '@fastify/helmet'
 import rateLimit from '@fastify/rate-limit'
 import swagger from '@fastify/swagger'
@@ -22,7 +22,7 @@ import Fastify, {
 } from 'fastify'
 import { parseJson } from '../policy/canonical.ts'
 import { ApiError, notFound, type PublicError, problemOf, publicError } from './errors.ts'
-import { callerIn, type IdentityPorts, identify, isOpen, remember } from './identity.ts'
+import { callerIn, type IdentityPorts, identify, isOpen, isOperator, remember } from './identity.ts'
 import { KnownTokens, rateLimits } from './rate-limit.ts'
 import { PROBLEM as PROBLEM_SCHEMA } from './routes/schemas.ts'
 import { schemaError } from './schema-errors.ts'
@@ -35,6 +35,8 @@ const REQUEST_MS = 30_000
 const IDLE_MS = 72_000
 /** Of one listener. Beyond it the kernel's answer is a closed connection; the log keeps its files. */
 const CONNECTIONS_MAX = 512
+/** Of the unix socket, which every local user can open: what is left stays free for operators. */
+const STRANGERS_MAX = 256
 const PROBLEM = 'application/problem+json; charset=utf-8'
 
 export interface ServerOptions {
@@ -73,6 +75,22 @@ function onClientError(error: Error & { code?: string }, socket: Socket): void {
     `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status] ?? ''}\r\nconnection: close\r\n` +
       `content-type: ${PROBLEM}\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   )
+}
+
+/** Closes connections of users that are no operators when there are too many. */
+function limitStrangers(server: Server, identity: IdentityPorts): void {
+  let strangers = 0
+  server.on('connection', (socket: Socket) => {
+    if (isOperator(socket, identity)) return
+    if (strangers >= STRANGERS_MAX) {
+      socket.destroy()
+      return
+    }
+    strangers += 1
+    socket.once('close', () => {
+      strangers -= 1
+    })
+  })
 }
 
 /** Fastify's options: every limit is said, and JSON schemas neither convert nor drop anything. */
@@ -190,6 +208,7 @@ async function note(request: FastifyRequest, reply: FastifyReply): Promise<void>
 export async function buildServer(options: ServerOptions): Promise<FastifyInstance> {
   const app = create(options).withTypeProvider<TypeBoxTypeProvider>()
   app.server.maxConnections = CONNECTIONS_MAX
+  if (options.identity.transport === 'unix') limitStrangers(app.server, options.identity)
   app.setErrorHandler(onError)
   app.addSchema(PROBLEM_SCHEMA)
   app.removeContentTypeParser(['application/json', 'text/plain'])

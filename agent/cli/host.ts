@@ -2,10 +2,12 @@
 import { mkdirSync } from 'node:fs'
 import path from 'node:path'
 import { type Command, InvalidArgumentError } from 'commander'
+import type { Settings } from '../../native/up/configuration.ts'
 import { DEFAULT_RUN, DEFAULT_STATE, layoutOf } from '../../native/up/layout.ts'
 import { enterNamespace, up } from '../../native/up/up.ts'
 import { integer } from './arguments.ts'
-import { globalsOf, several, show, withClient } from './context.ts'
+import { Unreachable } from './client.ts'
+import { type GlobalOptions, globalsOf, several, show, withClient } from './context.ts'
 import { EXIT } from './exit-codes.ts'
 import { field, items, printTable, say } from './output.ts'
 
@@ -13,7 +15,7 @@ interface UpOptions {
   readonly stateDir: string
   readonly runDir?: string
   readonly allowSoftwareKvm?: boolean
-  readonly httpsPort: number
+  readonly httpsPort?: number
   readonly operator?: readonly number[]
   readonly insecureRegistry?: readonly string[]
   readonly inNamespace?: boolean
@@ -36,6 +38,17 @@ const uids = (value: string, before: readonly number[] = []): readonly number[] 
 const runDirOf = ({ stateDir, runDir }: UpOptions): string =>
   path.resolve(runDir ?? (stateDir === DEFAULT_STATE ? DEFAULT_RUN : path.join(stateDir, 'run')))
 
+/** What is left out here stays as agent.json has it. */
+function settingsOf(options: UpOptions): Settings {
+  const { httpsPort: https, operator: operators, insecureRegistry: insecureRegistries } = options
+  return {
+    allowSoftwareKvm: options.allowSoftwareKvm === true,
+    ...(https === undefined ? {} : { httpsPort: https === 0 ? null : https }),
+    ...(operators === undefined ? {} : { operators }),
+    ...(insecureRegistries === undefined ? {} : { insecureRegistries }),
+  }
+}
+
 async function runUp(options: UpOptions): Promise<void> {
   // From here on everything is in a namespace of its own; nothing mounted here is seen outside.
   if (options.inNamespace !== true) {
@@ -54,12 +67,7 @@ async function runUp(options: UpOptions): Promise<void> {
     layout: layoutOf(state, runDirOf(options)),
     checkout,
     tell: say,
-    settings: {
-      allowSoftwareKvm: options.allowSoftwareKvm === true,
-      httpsPort: options.httpsPort === 0 ? null : options.httpsPort,
-      operators: options.operator ?? [],
-      insecureRegistries: options.insecureRegistry ?? [],
-    },
+    settings: settingsOf(options),
   })
   const stopped = new Promise<null>((resolve) => {
     for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
@@ -70,7 +78,7 @@ async function runUp(options: UpOptions): Promise<void> {
   })
   say('casemate is up')
   const failure = await Promise.race([running.failed, stopped])
-  if (failure !== null) say(`casemate: ${failure}; ending the others`)
+  if (failure !== null) say(`casemate: ${failure}\ncasemate: everything else is ended`)
   await running.end()
   process.exit(failure === null ? EXIT.ok : EXIT.error)
 }
@@ -82,6 +90,25 @@ const row = (check: unknown): readonly string[] => [
 ]
 const HEAD = ['CHECK', 'STATUS', 'DETAIL']
 
+/** Nobody to ask is a finding like others: exit code 1, and one sentence with what to do. */
+async function runDoctor(options: GlobalOptions): Promise<void> {
+  try {
+    await withClient(options, async (client) => {
+      const found = await client.json({ method: 'GET', path: '/v1/doctor' })
+      const checks = items(found, 'checks')
+      show(options, found, () => printTable(HEAD, checks.map(row)))
+      if (checks.some((check) => field(check, 'status') === 'failed')) process.exitCode = EXIT.error
+    })
+  } catch (error) {
+    if (!(error instanceof Unreachable)) throw error
+    const detail = `${error.message} If it was started, logs/agent.log says why it does not serve.`
+    show(options, { checks: [{ id: 'agent', status: 'failed', detail }] }, () => {
+      say(`casemate: nothing could be examined: ${detail}`)
+    })
+    process.exitCode = EXIT.error
+  }
+}
+
 export function addHost(program: Command): void {
   program
     .command('up')
@@ -89,7 +116,7 @@ export function addHost(program: Command): void {
     .option('--state-dir <path>', 'what is kept', DEFAULT_STATE)
     .option('--run-dir <path>', 'sockets; /run/casemate, or run/ in another state directory')
     .option('--allow-software-kvm', 'let software KVM count as KVM: for trying out only')
-    .option('--https-port <port>', 'on 127.0.0.1; 0: no HTTPS', port, 8443)
+    .option('--https-port <port>', 'on 127.0.0.1; 0: no HTTPS', port)
     .option('--operator <uid>', 'a user beside root that may operate, repeatable', uids)
     .option('--insecure-registry <host:port>', 'on this host or without TLS, repeatable', several)
     .addOption(program.createOption('--in-namespace').hideHelp())
@@ -107,13 +134,6 @@ export function addHost(program: Command): void {
     .command('doctor')
     .description('ask the running agent what works on this host and what does not')
     .action(async (_options, command: Command) => {
-      const options = globalsOf(command)
-      await withClient(options, async (client) => {
-        const found = await client.json({ method: 'GET', path: '/v1/doctor' })
-        const checks = items(found, 'checks')
-        show(options, found, () => printTable(HEAD, checks.map(row)))
-        const failed = checks.some((check) => field(check, 'status') === 'failed')
-        if (failed) process.exitCode = EXIT.error
-      })
+      await runDoctor(globalsOf(command))
     })
 }

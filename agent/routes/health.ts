@@ -2,14 +2,13 @@
 /* oxlint-disable oxc/no-async-endpoint-handlers -- a rule for Express; fastify awaits handlers */
 import type { FastifyPluginCallbackTypebox } from '@fastify/type-provider-typebox'
 import { callerOf } from '../identity.ts'
-import { examine } from '../tasks/examine.ts'
-import type { Ports } from '../tasks/ports.ts'
+import { type ExaminePorts, examine } from '../tasks/examine.ts'
 import { VERSION } from '../version.ts'
 import { DOCTOR, HEALTH, PROBLEMS, VERSIONS } from './schemas.ts'
 
 const tags = ['host']
 
-export const healthRoutes: (ports: Ports) => FastifyPluginCallbackTypebox =
+export const healthRoutes: (ports: ExaminePorts) => FastifyPluginCallbackTypebox =
   (ports) => (app, _options, done) => {
     app.get(
       '/v1/health',

@@ -38,6 +38,9 @@ const record = (template: Template, host: HostDescription, kvm: 'software' | 'ha
     state_size: template.state_size,
   }) as const
 
+export const shapeName = (vcpus: number, memoryMib: number): string =>
+  `${vcpus} vCPU ${memoryMib} MiB`
+
 const find = (host: HostDescription, shape: Shape): Template | null =>
   host.templates.find((one) => one.vcpus === shape.vcpus && one.memory_mib === shape.memoryMib) ??
   null
@@ -45,6 +48,8 @@ const find = (host: HostDescription, shape: Shape): Template | null =>
 export class Templates {
   readonly #ports: Pick<Ports, 'spawn' | 'audit' | 'log'>
   readonly #building = new Map<string, Promise<Template | null>>()
+  /** Shapes that spawn is asked for just now, and those of which the last build failed. */
+  readonly #pending = new Map<string, 'building' | 'failed'>()
 
   constructor(ports: Pick<Ports, 'spawn' | 'audit' | 'log'>) {
     this.#ports = ports
@@ -53,6 +58,11 @@ export class Templates {
   /** Begins with what most launches will want. */
   warm(): void {
     if (DEFAULT_SHAPE !== undefined) void this.get(DEFAULT_SHAPE)
+  }
+
+  /** Shapes, as `1 vCPU 128 MiB`, that are being built, and that could not be. */
+  get pending(): ReadonlyMap<string, 'building' | 'failed'> {
+    return this.#pending
   }
 
   /** The template of just this shape, built when it is missing; null: boot cold. Never throws. */
@@ -75,17 +85,21 @@ export class Templates {
 
   async #build(shape: Shape): Promise<Template | null> {
     const { spawn, audit, log } = this.#ports
+    const name = shapeName(shape.vcpus, shape.memoryMib)
     try {
       const host = await spawn.describe()
       const known = find(host, shape)
       const { kvm } = host
       const usable = kvm === 'hardware' || (kvm === 'software' && host.allow_software_kvm)
       if (known !== null || !usable) return known
+      this.#pending.set(name, 'building')
       const template = await spawn.template(shape.vcpus, shape.memoryMib)
+      this.#pending.delete(name)
       await audit.append(record(template, host, kvm))
       log.info(shape, 'template built')
       return template
     } catch (error) {
+      if (this.#pending.has(name)) this.#pending.set(name, 'failed')
       log.warn({ err: error, ...shape }, 'no template: this shape boots cold')
       return null
     }

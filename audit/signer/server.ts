@@ -1,40 +1,87 @@
-/** The signer's socket: who may connect is decided by the socket's mode and group alone. */
+/**
+ * The signer's socket. It answers the agent's user and root: what the kernel says of the other
+ * process counts, so that a mistake with modes or groups gives nobody a signature.
+ */
 import { chmodSync, chownSync, rmSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
+import type { Canonical } from '../../policy/canonical.ts'
 import type { Keeper } from './keeper.ts'
 import { BadFrame, FrameReader, readRequest, writeAnswer } from './protocol.ts'
 
 const CONNECTIONS_MAX = 8
+/** How long answers may lie unread before the connection is closed. */
+const UNREAD_MS_MAX = 5000
+const ROOT = 0
+
+/** Who may ask. */
+export interface Access {
+  /** The user beside root that is answered. */
+  readonly uid: number
+  /** The user at the other end. @throws when it cannot be told, which is a no */
+  readonly uidOf: (socket: Socket) => number
+  /** The group that may open the socket; null: the process's own. */
+  readonly gid: number | null
+}
+
+function isWelcome(socket: Socket, { uid, uidOf }: Access): boolean {
+  let who: number | null = null
+  try {
+    who = uidOf(socket)
+  } catch {
+    // Gone before it was looked at, or of a namespace from which nobody may ask.
+  }
+  if (who === uid || who === ROOT) return true
+  process.stderr.write(`casemate-signer: closed a connection of user id ${who ?? 'unknown'}\n`)
+  return false
+}
 
 function serve(socket: Socket, keeper: Keeper): void {
   const reader = new FrameReader()
-  socket.on('data', (chunk: Buffer) => {
+  /** Requests of what was read last: nothing more is read before they are answered. */
+  const waiting: Canonical[] = []
+  const answerWaiting = (): void => {
+    while (waiting.length > 0 && !socket.writableNeedDrain && !socket.destroyed) {
+      socket.write(writeAnswer(keeper.answer(readRequest(waiting.shift() ?? null))))
+    }
+    if (socket.writableNeedDrain) socket.pause().setTimeout(UNREAD_MS_MAX)
+    else socket.resume().setTimeout(0)
+  }
+  const take = (step: () => void): void => {
     try {
-      for (const value of reader.push(chunk))
-        socket.write(writeAnswer(keeper.answer(readRequest(value))))
+      step()
     } catch (error) {
       // A state that could not be written is not answered: the next start reads what is on disk.
-      if (error instanceof BadFrame) {
-        socket.end(writeAnswer({ ok: false, code: error.code, message: error.message }))
-        return
+      if (!(error instanceof BadFrame)) {
+        socket.destroy()
+        throw error
       }
-      socket.destroy()
-      throw error
+      waiting.length = 0
+      socket.removeAllListeners('data').resume().setTimeout(UNREAD_MS_MAX)
+      socket.end(writeAnswer({ ok: false, code: error.code, message: error.message }))
     }
+  }
+  socket.on('data', (chunk: Buffer) => {
+    take(() => {
+      waiting.push(...reader.push(chunk))
+      answerWaiting()
+    })
   })
-  socket.on('error', () => {
-    socket.destroy()
+  socket.on('drain', () => {
+    take(answerWaiting)
   })
+  socket.on('timeout', () => socket.destroy())
+  socket.on('error', () => socket.destroy())
 }
 
 /**
- * Listens on a unix socket of mode 0660; `gid` is the group that may connect (null: the process's).
- * A stale socket file is replaced, which only the signer's own user can do.
+ * Listens on a unix socket of mode 0660. A stale socket file is replaced, which only the signer's
+ * own user can do.
  */
-export function listen(keeper: Keeper, file: string, gid: number | null): Promise<Server> {
+export function listen(keeper: Keeper, file: string, access: Access): Promise<Server> {
   rmSync(file, { force: true })
   const server = createServer((socket) => {
-    serve(socket, keeper)
+    if (isWelcome(socket, access)) serve(socket, keeper)
+    else socket.destroy()
   })
   server.maxConnections = CONNECTIONS_MAX
   // Nobody may connect in the moment before the mode is set.
@@ -43,7 +90,7 @@ export function listen(keeper: Keeper, file: string, gid: number | null): Promis
     server.once('error', reject)
     server.listen(file, () => {
       process.umask(umask)
-      if (gid !== null) chownSync(file, -1, gid)
+      if (access.gid !== null) chownSync(file, -1, access.gid)
       chmodSync(file, 0o660)
       resolve(server)
     })

@@ -5,7 +5,8 @@ import type { Account } from './accounts.ts'
 import { LogFile } from './log-file.ts'
 
 const READY_MS = 60_000
-const END_MS = 20_000
+/** The agent waits for launches (10 s) and stops pods (15 s) before it ends. */
+const END_MS = 45_000
 const LINE_CHARACTERS_MAX = 8192
 /** Of a process that did not start: what is shown of its words. */
 const LAST_LINES = 5
@@ -25,8 +26,8 @@ export interface Child {
   readonly said: string
   /** Resolves when it has ended, with how. */
   readonly ended: Promise<string>
-  /** TERM, and KILL after 20 s. */
-  end(): Promise<void>
+  /** The signal, TERM if none is named, and KILL after 30 s. */
+  end(signal?: NodeJS.Signals): Promise<void>
 }
 
 /** `program` as a user with no privilege that could be had back, which ends when its parent does. */
@@ -98,8 +99,11 @@ async function ready(
   }
 }
 
-/** Starts it and resolves when it serves. @throws with its last words when it does not */
-export async function startChild(plan: ChildPlan): Promise<Child> {
+/**
+ * Starts it and resolves when it serves; aborted before that, it ends.
+ * @throws with its last words when it does not serve
+ */
+export async function startChild(plan: ChildPlan, signal?: AbortSignal): Promise<Child> {
   const [program = '', ...args] = plan.command
   const log = new LogFile(plan.logFile)
   const child = spawn(program, args, {
@@ -115,14 +119,19 @@ export async function startChild(plan: ChildPlan): Promise<Child> {
       resolve(howOf(child))
     })
   })
-  const said = await ready(plan, child, ended, log)
+  const stop = (): boolean => child.kill('SIGTERM')
+  signal?.addEventListener('abort', stop)
+  if (signal?.aborted === true) stop()
+  const said = await ready(plan, child, ended, log).finally(() => {
+    signal?.removeEventListener('abort', stop)
+  })
   return {
     name: plan.name,
     pid: child.pid ?? 0,
     said,
     ended,
-    end: async () => {
-      child.kill('SIGTERM')
+    end: async (first = 'SIGTERM') => {
+      child.kill(first)
       const timer = setTimeout(() => child.kill('SIGKILL'), END_MS)
       await ended
       clearTimeout(timer)

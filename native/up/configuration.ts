@@ -1,4 +1,10 @@
-/** Writes the files of root's that spawn and the agent read, in canonical JSON. */
+/**
+ * Writes the files of root's that spawn and the agent read, in canonical JSON.
+ *
+ * What this host is made of (ids, paths, keys, digests) is written at each start. Everything else is
+ * the operator's: written once, and from then on kept as it stands in the file, members that nobody
+ * knows included, so that who mistyped one is told so by the process that reads the file.
+ */
 import { randomBytes } from 'node:crypto'
 import {
   chmodSync,
@@ -10,23 +16,32 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { hostname } from 'node:os'
-import { type Canonical, canonicalJson, parseCanonical } from '../../policy/canonical.ts'
+import {
+  type CanonicalObject,
+  canonicalJson,
+  isCanonicalObject,
+  parseJson,
+} from '../../policy/canonical.ts'
 import type { Account, Accounts } from './accounts.ts'
 import type { Artifacts } from './artifacts.ts'
 import type { Layout } from './layout.ts'
 
 const VM_UID_BASE = 2_000_000
 const VM_UID_COUNT = 1000
+const HTTPS_PORT = 8443
+const REQUESTS_PER_MINUTE = 1200
+const JSON_LIMITS = { bytesMax: 1 << 20, depthMax: 32 } as const
 
-/** What an operator may set of a host that `casemate up` runs. */
+/** What the command line says. What it leaves out stays as the file has it. */
 export interface Settings {
+  /** Never kept: software KVM is allowed aloud, at each start. */
   readonly allowSoftwareKvm: boolean
   /** On 127.0.0.1; null: no HTTPS. */
-  readonly httpsPort: number | null
+  readonly httpsPort?: number | null
   /** Users beside root that are operators. */
-  readonly operators: readonly number[]
+  readonly operators?: readonly number[]
   /** Registries on this host or without TLS, as `127.0.0.1:5000`. */
-  readonly insecureRegistries: readonly string[]
+  readonly insecureRegistries?: readonly string[]
 }
 
 function directory(path: string, mode: number, owner: Account = { uid: 0, gid: 0 }): void {
@@ -62,12 +77,18 @@ export function nodeId(layout: Layout): string {
   return id
 }
 
-/** Levels below vm by tenant: root writes them into spawn.json by hand, and they are kept. */
-function levelsOf(layout: Layout): Canonical {
-  if (!existsSync(layout.spawnConfig)) return {}
-  const known = parseCanonical(readFileSync(layout.spawnConfig))
-  if (typeof known !== 'object' || known === null || Array.isArray(known)) return {}
-  return Object.fromEntries(Object.entries(known))['levels'] ?? {}
+/** What stands in a file; nothing when there is none. @throws for one that cannot be understood */
+function known(file: string): CanonicalObject {
+  if (!existsSync(file)) return {}
+  try {
+    const document = parseJson(readFileSync(file), JSON_LIMITS)
+    if (isCanonicalObject(document)) return document
+    throw new TypeError('it is no object')
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause)
+    const advice = 'Correct it, or move it away to begin with the defaults.'
+    throw new Error(`${file} cannot be read as JSON: ${why}. ${advice}`, { cause })
+  }
 }
 
 export interface ConfigurationParts {
@@ -82,49 +103,69 @@ export interface ConfigurationParts {
   readonly nodeProgram: string
 }
 
-export function writeConfiguration(parts: ConfigurationParts): void {
+/** spawn.json: `levels` and the ids of VMs are the operator's. */
+function spawnDocument(parts: ConfigurationParts): CanonicalObject {
   const { layout, accounts, artifacts, settings, node, vkey, nodeProgram } = parts
   const worker = (kind: string) => [nodeProgram, `${layout.code}/native/workers/${kind}/main.ts`]
+  return {
+    levels: {},
+    vm_uid_base: VM_UID_BASE,
+    vm_uid_count: VM_UID_COUNT,
+    ...known(layout.spawnConfig),
+    v: 'casemate.spawn/1',
+    node,
+    log_keys: [vkey],
+    allow_software_kvm: settings.allowSoftwareKvm,
+    agent_uid: accounts.agent.uid,
+    agent_gid: accounts.agent.gid,
+    worker_uid: accounts.worker.uid,
+    worker_gid: accounts.worker.gid,
+    run_dir: layout.spawnRun,
+    state_dir: layout.spawnState,
+    vmm: artifacts.vmm,
+    kernel: artifacts.kernel,
+    init: artifacts.init,
+    init_verity: { ...artifacts.initVerity },
+    scratch: { ...artifacts.scratch },
+    workers: { rootfs: worker('rootfs'), seccomp: worker('seccomp') },
+  }
+}
+
+/** Members of agent.json that the command line names. */
+function fromCommandLine(settings: Settings): CanonicalObject {
+  const { httpsPort, operators, insecureRegistries } = settings
+  const registries = insecureRegistries?.map((host) => ({ host, insecure: true }))
+  return {
+    ...(httpsPort === undefined ? {} : { https_port: httpsPort }),
+    ...(operators === undefined ? {} : { operators }),
+    ...(registries === undefined ? {} : { registries }),
+  }
+}
+
+/** agent.json: operators, HTTPS, registries, floor and rate are the operator's. */
+const agentDocument = ({ layout, settings, node }: ConfigurationParts): CanonicalObject => ({
+  operators: [],
+  https_port: HTTPS_PORT,
+  registries: [],
+  image_floor: null,
+  requests_per_minute: REQUESTS_PER_MINUTE,
+  ...known(layout.agentConfig),
+  ...fromCommandLine(settings),
+  v: 'casemate.agent/1',
+  node,
+  state_dir: layout.agentState,
+  run_dir: layout.agentRun,
+  spawn_socket: layout.spawnSocket,
+  signer_socket: layout.signerSocket,
+  vkey_file: layout.vkey,
+})
+
+/** @throws when a file that is there cannot be understood; then none is changed */
+export function writeConfiguration(parts: ConfigurationParts): void {
+  const { layout, vkey } = parts
+  const spawn = canonicalJson(spawnDocument(parts))
+  const agent = canonicalJson(agentDocument(parts))
   replace(layout.vkey, `${vkey}\n`)
-  replace(
-    layout.spawnConfig,
-    canonicalJson({
-      v: 'casemate.spawn/1',
-      node,
-      log_keys: [vkey],
-      allow_software_kvm: settings.allowSoftwareKvm,
-      levels: levelsOf(layout),
-      agent_uid: accounts.agent.uid,
-      agent_gid: accounts.agent.gid,
-      worker_uid: accounts.worker.uid,
-      worker_gid: accounts.worker.gid,
-      vm_uid_base: VM_UID_BASE,
-      vm_uid_count: VM_UID_COUNT,
-      run_dir: layout.spawnRun,
-      state_dir: layout.spawnState,
-      vmm: artifacts.vmm,
-      kernel: artifacts.kernel,
-      init: artifacts.init,
-      init_verity: { ...artifacts.initVerity },
-      scratch: { ...artifacts.scratch },
-      workers: { rootfs: worker('rootfs'), seccomp: worker('seccomp') },
-    }),
-  )
-  replace(
-    layout.agentConfig,
-    canonicalJson({
-      v: 'casemate.agent/1',
-      node,
-      state_dir: layout.agentState,
-      run_dir: layout.agentRun,
-      spawn_socket: layout.spawnSocket,
-      signer_socket: layout.signerSocket,
-      vkey_file: layout.vkey,
-      operators: settings.operators,
-      https_port: settings.httpsPort,
-      registries: settings.insecureRegistries.map((host) => ({ host, insecure: true })),
-      image_floor: null,
-      requests_per_minute: 1200,
-    }),
-  )
+  replace(layout.spawnConfig, spawn)
+  replace(layout.agentConfig, agent)
 }

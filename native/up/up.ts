@@ -2,6 +2,10 @@
  * `casemate up`: signer, spawn and agent, each under its own user, for trying out and for hosts
  * without systemd. The only privileged thing it does for long is to wait.
  *
+ * Signer and agent are started again when they end: pods run on without them. The end of spawn ends
+ * everything: it is the parent of every pod, what it knew of them is gone, and the next one kills
+ * whatever is left of them. Such an end is for people to look at, not to be repeated in the night.
+ *
  * It lives in a mount namespace of its own, in which the checkout is mounted read-only at run/code:
  * so a checkout below a private home works for users that may not enter it, and none of them can
  * change the code it runs.
@@ -13,6 +17,7 @@ import { type Accounts, ensureAccounts } from './accounts.ts'
 import { type Artifacts, readArtifacts } from './artifacts.ts'
 import { asUser, type Child, startChild } from './child.ts'
 import { makeFolders, nodeId, type Settings, writeConfiguration } from './configuration.ts'
+import { keep } from './kept.ts'
 import type { Layout } from './layout.ts'
 
 export interface UpPlan {
@@ -25,12 +30,14 @@ export interface UpPlan {
 }
 
 export interface Running {
-  readonly children: readonly Child[]
-  /** Resolves with the first process that ended by itself, and how. */
+  /** Resolves when it cannot go on, with why. */
   readonly failed: Promise<string>
-  /** Ends the agent, then spawn with all pods, then the signer. */
+  /** Ends the pods, with their ends on record, and the agent; then spawn, then the signer. */
   end(): Promise<void>
 }
+
+/** Tells the agent to end with its pods; TERM ends it alone. */
+const END_WITH_PODS = 'SIGUSR2'
 
 const NODE_FILE_MODE = 0o755
 
@@ -105,28 +112,32 @@ export function prepareHost({ layout, settings, checkout }: UpPlan): Host {
   return { layout, settings, accounts, artifacts, node: nodeId(layout), program }
 }
 
-/** Starts the signer, and writes the configuration of the others, which trusts its key. */
-export async function startSigner(host: Host): Promise<Child> {
-  const { layout, settings, accounts, artifacts, node, program } = host
+export async function startSigner(host: Host, signal?: AbortSignal): Promise<Child> {
+  const { layout, accounts, node, program } = host
   const options = {
     socket: layout.signerSocket,
     keys: layout.signerState,
     vkey: layout.signerVkey,
     origin: `casemate/${node}`,
+    uid: String(accounts.agent.uid),
     gid: String(accounts.agent.gid),
+    peers: `${layout.code}/native/addon.ts`,
   }
   const flags = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value])
   const command = [program, `${layout.code}/audit/signer/main.ts`, ...flags]
-  const signer = await startChild({
+  const plan = {
     name: 'signer',
     // A network namespace with nothing in it: the key can leave through no socket.
     command: ['unshare', '--net', '--', ...asUser(accounts.signer, [accounts.agent.gid], command)],
     ready: 'ready ',
     logFile: path.join(layout.logs, 'signer.log'),
-  })
-  const parts = { layout, accounts, artifacts, settings, node, vkey: signer.said }
-  writeConfiguration({ ...parts, nodeProgram: program })
-  return signer
+  } as const
+  return await startChild(plan, signal)
+}
+
+/** Writes what spawn and the agent read; both trust this key of the signer's. */
+export function configure(host: Host, vkey: string): void {
+  writeConfiguration({ ...host, vkey, nodeProgram: host.program })
 }
 
 export async function startSpawn({ layout, artifacts }: Host): Promise<Child> {
@@ -139,42 +150,56 @@ export async function startSpawn({ layout, artifacts }: Host): Promise<Child> {
   })
 }
 
-export async function startAgent({ layout, accounts, program }: Host): Promise<Child> {
+export async function startAgent(host: Host, signal?: AbortSignal): Promise<Child> {
+  const { layout, accounts, program } = host
   const command = [program, `${layout.code}/agent/main.ts`, '--config', layout.agentConfig]
-  return await startChild({
+  const plan = {
     name: 'agent',
     command: asUser(accounts.agent, [], command),
     ready: 'ready',
     logFile: path.join(layout.logs, 'agent.log'),
-  })
+  } as const
+  return await startChild(plan, signal)
 }
 
-function watchFor(children: readonly Child[]): Promise<string> {
-  return Promise.race(
-    children.map(async ({ name, ended }) => `casemate-${name} ended by itself: ${await ended}`),
-  )
+/** The signer with the key that the configuration trusts, or none: another would sign for nobody. */
+async function sameSigner(host: Host, vkey: string, signal: AbortSignal): Promise<Child> {
+  const signer = await startSigner(host, signal)
+  if (signer.said === vkey) return signer
+  await signer.end()
+  throw new Error(`casemate-signer has another key than before: ${host.layout.signerState}`)
 }
 
 /** Starts all three. What was started is ended again when one of them does not come up. */
 export async function up(plan: UpPlan): Promise<Running> {
   const { layout, tell } = plan
   const host = prepareHost(plan)
-  const children: Child[] = []
+  const ends: (() => Promise<void>)[] = []
   const end = async (): Promise<void> => {
-    for (const child of children.toReversed()) {
-      // oxlint-disable-next-line no-await-in-loop -- the agent needs the signer until it has ended
-      await child.end()
-    }
+    for (const one of ends.toReversed()) await one()
   }
   try {
-    const signer = await startSigner(host)
-    children.push(signer)
-    tell(`signer  ready, key ${signer.said}`)
-    children.push(await startSpawn(host))
+    let vkey: string | null = null
+    const signer = await keep({
+      name: 'signer',
+      start: (signal) =>
+        vkey === null ? startSigner(host, signal) : sameSigner(host, vkey, signal),
+      tell,
+    })
+    ends.push(() => signer.end())
+    vkey = signer.said
+    configure(host, vkey)
+    tell(`signer  ready, key ${vkey}`)
+    const spawn = await startSpawn(host)
+    ends.push(() => spawn.end())
     tell(`spawn   ready, ${layout.spawnSocket}`)
-    children.push(await startAgent(host))
+    let spawnRuns = true
+    void spawn.ended.then(() => (spawnRuns = false))
+    const agent = await keep({ name: 'agent', start: (signal) => startAgent(host, signal), tell })
+    ends.push(() => agent.end(spawnRuns ? END_WITH_PODS : 'SIGTERM'))
     tell(`agent   ready, ${path.join(layout.agentRun, 'agent.sock')}`)
-    return { children, failed: watchFor(children), end }
+    const spawnEnded = spawn.ended.then((how) => `casemate-spawn ended by itself: ${how}`)
+    return { failed: Promise.race([signer.over, spawnEnded, agent.over]), end }
   } catch (error) {
     await end()
     throw error

@@ -124,9 +124,20 @@ suite('agent/cli exit codes', () => {
   })
 
   test('69 when nobody answers', async () => {
-    const { code, stderr } = await casemate('--socket', '/nowhere.sock', 'doctor')
+    const { code, stderr } = await casemate('--socket', '/nowhere.sock', 'tenant', 'list')
     assert.equal(code, 69)
     assert.match(stderr, /does not answer/u)
+  })
+
+  test('1 of doctor when there is no agent to ask, and what to do in one line', async () => {
+    const { code, stdout, stderr } = await casemate('--socket', '/nowhere.sock', 'doctor')
+    assert.equal(code, 1)
+    assert.equal(stdout, '')
+    assert.match(stderr, /^casemate: .*\/nowhere\.sock does not answer.*casemate up.*\n$/u)
+    const json = await casemate('--socket', '/nowhere.sock', '-o', 'json', 'doctor')
+    assert.equal(json.code, 1)
+    const [check] = Object(member(JSON.parse(json.stdout), 'checks')) as unknown[]
+    assert.deepEqual([member(check, 'id'), member(check, 'status')], ['agent', 'failed'])
   })
 
   test('3 for what is not there, 6 without access, 7 for what is there already', async (t) => {

@@ -41,6 +41,8 @@ export interface TestAgent {
   readonly certificate: string
   /** Ends the agent as SIGTERM does. */
   end(): Promise<void>
+  /** Ends the agent as SIGUSR2 does. */
+  endWithPods(): Promise<void>
   /** Starts one anew on the same state. */
   again(): Promise<void>
   /** Takes the signer away, so that nothing can be put on record with a receipt. */
@@ -49,6 +51,8 @@ export interface TestAgent {
 }
 
 export interface HarnessOptions {
+  /** Beside the user of the tests. */
+  readonly operators?: readonly number[]
   readonly requestsPerMinute?: number
   readonly insecureRegistries?: readonly string[]
   /** Takes every line that the agent logs. */
@@ -122,7 +126,7 @@ export async function startAgent(t: TestContext, options: HarnessOptions = {}): 
         spawn_socket: spawn.path,
         signer_socket: path.join(directory, 'signer.sock'),
         vkey_file: vkeyFile,
-        operators: [process.getuid?.() ?? 0],
+        operators: [process.getuid?.() ?? 0, ...(options.operators ?? [])],
         https_port: httpsPort,
         registries: (options.insecureRegistries ?? []).map((host) => ({ host, insecure: true })),
         image_floor: null,
@@ -156,6 +160,10 @@ export async function startAgent(t: TestContext, options: HarnessOptions = {}): 
       return String(member(issued.json, 'token'))
     },
     end,
+    endWithPods: async () => {
+      await agent?.closeWithPods('test')
+      agent = null
+    },
     again: async () => {
       agent = await begin()
     },

@@ -172,3 +172,40 @@ suite('agent/reconcile', () => {
     assert.deepEqual(records, ['launch.orphaned'])
   })
 })
+
+suite('agent/stop-all', () => {
+  test('asks every pod to stop, and writes its end down before the agent is gone', async (t) => {
+    const agent = await startAgent(t)
+    await agent.onboard('acme')
+    await leave(agent, 'running')
+    agent.spawn.answer('list', () => ({ ok: true, pods: [status('running')] }))
+    agent.spawn.answer('forget', () => ({ ok: true }))
+    agent.spawn.answer('stop', () => {
+      agent.spawn.answer('list', () => ({ ok: true, pods: [status('exited')] }))
+      return { ok: true }
+    })
+    await agent.again()
+    await agent.endWithPods()
+    const stops = agent.spawn.requests.filter((request) => request['op'] === 'stop')
+    assert.deepEqual(stops, [{ op: 'stop', pod: POD, timeout_ms: 10_000 }])
+    agent.spawn.answer('list', () => ({ ok: true, pods: [] }))
+    await agent.again()
+    const { pod, used, records } = await outcome(agent)
+    assert.deepEqual(member(pod, 'exit'), exit)
+    assert.equal(used, 0)
+    assert.deepEqual(records, ['launch.stop_requested', 'launch.exited'])
+  })
+
+  test('does not wait for ever for a pod that cannot be stopped', async (t) => {
+    const agent = await startAgent(t)
+    await agent.onboard('acme')
+    await leave(agent, 'running')
+    agent.spawn.answer('list', () => ({ ok: true, pods: [status('running')] }))
+    await agent.again()
+    const begin = performance.now()
+    await agent.endWithPods()
+    assert.ok(performance.now() - begin < 25_000)
+    // Asked once: spawn, which does not know it, is not asked again and again.
+    assert.equal(agent.spawn.requests.filter((request) => request['op'] === 'stop').length, 1)
+  })
+})

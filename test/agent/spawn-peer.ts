@@ -5,7 +5,7 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { type Canonical, canonicalBytes } from '../../policy/canonical.ts'
 
-type Answer = (request: Record<string, unknown>) => Canonical
+type Answer = (request: Record<string, unknown>) => Canonical | Promise<Canonical>
 export type Answers = Readonly<Record<string, Answer>>
 
 const digest = (digit: string): string => `sha256:${digit.repeat(64)}`
@@ -46,14 +46,14 @@ function frame(value: Canonical): Buffer {
   return Buffer.concat([length, bytes])
 }
 
-function serve(socket: Socket, take: (request: Record<string, unknown>) => Canonical): void {
+function serve(socket: Socket, take: Answer): void {
   let held = Buffer.alloc(0)
   socket.on('error', () => undefined)
   socket.on('data', (chunk: Buffer) => {
     held = Buffer.concat([held, chunk])
     if (held.length < 4 || held.length < 4 + held.readUInt32LE(0)) return
     const request: Record<string, unknown> = JSON.parse(held.toString('utf8', 4))
-    socket.end(frame(take(request)))
+    void Promise.resolve(take(request)).then((answer) => socket.end(frame(answer)))
   })
 }
 

@@ -11,7 +11,7 @@ import path from 'node:path'
 import { type AuditLog, AuditUnavailable, openAuditLog } from '../../audit/index.ts'
 import { Keeper } from '../../audit/signer/keeper.ts'
 import { listen } from '../../audit/signer/server.ts'
-import { note, ORIGIN } from './harness.ts'
+import { ACCESS, note, ORIGIN } from './harness.ts'
 
 const [directory = '', records = '0'] = process.argv.slice(2)
 const say = (line: string): void => {
@@ -33,7 +33,7 @@ async function appendOne(log: AuditLog, n: number): Promise<void> {
 }
 
 const keeper = Keeper.open(path.join(directory, 'keys'), ORIGIN)
-const server = await listen(keeper, path.join(directory, 'signer.sock'), null)
+const server = await listen(keeper, path.join(directory, 'signer.sock'), ACCESS)
 const log = await openAuditLog({
   directory: path.join(directory, 'log'),
   signerSocket: path.join(directory, 'signer.sock'),

@@ -11,9 +11,17 @@ import {
   type RecordBody,
 } from '../../audit/index.ts'
 import { Keeper } from '../../audit/signer/keeper.ts'
-import { listen } from '../../audit/signer/server.ts'
+import { type Access, listen } from '../../audit/signer/server.ts'
+import { peerOf } from '../../native/addon.ts'
 
 export const ORIGIN = 'casemate.test/log'
+
+/** Of a signer in the test's own process. */
+export const ACCESS: Access = {
+  uid: process.getuid?.() ?? 0,
+  uidOf: (socket) => peerOf(socket).uid,
+  gid: null,
+}
 
 const cleanups = new WeakMap<TestContext, (() => unknown)[]>()
 
@@ -53,7 +61,7 @@ export interface Place {
 export async function prepare(t: TestContext, directory: string = scratch(t)): Promise<Place> {
   const keeper = Keeper.open(path.join(directory, 'keys'), ORIGIN)
   const socket = path.join(directory, 'signer.sock')
-  const server = await listen(keeper, socket, null)
+  const server = await listen(keeper, socket, ACCESS)
   afterwards(t, () => server.close())
   const options = {
     directory: path.join(directory, 'log'),

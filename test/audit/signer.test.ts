@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { connect } from 'node:net'
+import { chmodSync, cpSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
 import path from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { Frontier, leafHash } from '../../audit/merkle.ts'
@@ -155,15 +155,24 @@ interface Running {
   readonly vkey: string
 }
 
-function run(directory: string) {
-  const file = path.join(import.meta.dirname, '../../audit/signer/main.ts')
-  const flags = ['--socket', path.join(directory, 's'), '--keys', path.join(directory, 'keys')]
-  const more = ['--vkey', path.join(directory, 'vkey'), '--origin', ORIGIN]
-  return spawn(process.execPath, [file, ...flags, ...more], { stdio: ['ignore', 'pipe', 'pipe'] })
+const root = path.join(import.meta.dirname, '../..')
+
+function run(directory: string, uid: number = process.getuid?.() ?? 0) {
+  const options = {
+    socket: path.join(directory, 's'),
+    keys: path.join(directory, 'keys'),
+    vkey: path.join(directory, 'vkey'),
+    origin: ORIGIN,
+    uid: String(uid),
+    peers: path.join(root, 'native/addon.ts'),
+  }
+  const flags = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value])
+  const command = [path.join(root, 'audit/signer/main.ts'), ...flags]
+  return spawn(process.execPath, command, { stdio: ['ignore', 'pipe', 'pipe'] })
 }
 
-async function start(t: TestContext, directory: string): Promise<Running> {
-  const child = run(directory)
+async function start(t: TestContext, directory: string, uid?: number): Promise<Running> {
+  const child = run(directory, uid)
   child.stderr.pipe(process.stderr)
   afterwards(t, () => child.kill('SIGKILL'))
   const [line] = (await once(child.stdout, 'data')) as [Buffer]
@@ -203,5 +212,125 @@ suite('audit/signer/main', () => {
     const signed = await client.ask({ op: 'sign', old_size: 0, leaves: leavesOf('a') })
     assert.equal(signed.size, 1)
     client.close()
+  })
+
+  test('does not start without knowing whom to answer', async (t) => {
+    const directory = scratch(t)
+    const options = { socket: 's', keys: 'keys', vkey: 'vkey', origin: ORIGIN, uid: 'root' }
+    const flags = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value])
+    const peers = ['--peers', path.join(root, 'native/addon.ts')]
+    const file = path.join(root, 'audit/signer/main.ts')
+    for (const args of [flags, [...flags.slice(0, -2), ...peers], [...flags, ...peers]]) {
+      const child = spawn(process.execPath, [file, ...args], { cwd: directory, stdio: 'ignore' })
+      afterwards(t, () => child.kill('SIGKILL'))
+      assert.deepEqual(await once(child, 'close'), [1, null])
+    }
+  })
+})
+
+const OWN = 64_001
+const STRANGER = 64_002
+const privileged = process.geteuid?.() === 0 ? false : 'not root: there is no other user to be'
+
+/** A connection that another user makes: the kernel notes who it is while it connects. */
+function connectAs(uid: number, place: string): Socket {
+  assert.ok(process.seteuid !== undefined)
+  process.seteuid(uid)
+  try {
+    return connect(place)
+  } finally {
+    process.seteuid(0)
+  }
+}
+
+/** Unlike events.once: an error before it is no failure. */
+const closed = (socket: Socket): Promise<unknown> =>
+  new Promise((resolve) => socket.on('error', () => undefined).once('close', resolve))
+
+/** What comes back for a `state`, until it is an answer or the connection is closed. */
+async function answerFor(socket: Socket): Promise<string> {
+  const chunks: Buffer[] = []
+  socket.on('data', (chunk: Buffer) => {
+    chunks.push(chunk)
+    socket.end()
+  })
+  socket.write(writeRequest({ op: 'state' }))
+  await closed(socket)
+  return Buffer.concat(chunks).toString()
+}
+
+suite('audit/signer/main and other users', { skip: privileged }, () => {
+  test('answers its user and root, and closes everybody else’s connection', async (t) => {
+    const directory = scratch(t)
+    const { child, vkey } = await start(t, directory, OWN)
+    const place = path.join(directory, 's')
+    // Somebody was careless: what is left is what the kernel says of the peer.
+    chmodSync(directory, 0o755)
+    chmodSync(place, 0o666)
+    for (const uid of [OWN, 0]) {
+      assert.ok((await answerFor(connectAs(uid, place))).includes(vkey), String(uid))
+    }
+    // More than there are places for connections: none of them keeps one.
+    for (let round = 0; round < 20; round += 1) {
+      assert.equal(await answerFor(connectAs(STRANGER, place)), '')
+    }
+    assert.ok((await answerFor(connectAs(OWN, place))).includes(vkey))
+    assert.equal(child.exitCode, null)
+  })
+})
+
+/** Resident memory of a process, KiB. */
+const residentOf = (pid: number): number =>
+  Number(/^VmRSS:\s+(\d+)/mu.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
+
+const FLOOD_BYTES = 64 << 20
+
+suite('audit/signer/main and a client that does not read', () => {
+  test('takes no more requests than it has answered, and closes the connection', async (t) => {
+    const directory = scratch(t)
+    const { child } = await start(t, directory)
+    const place = path.join(directory, 's')
+    const before = residentOf(child.pid ?? 0)
+    const socket = connect(place)
+    const request = writeRequest({ op: 'state' })
+    const piece = Buffer.alloc(request.length * 1000, request)
+    socket.pause()
+    // What lies in the kernel's buffer, and what the signer has read.
+    let taken = 0
+    for (let sent = 0; sent < FLOOD_BYTES; sent += piece.length) {
+      socket.write(piece, (error) => {
+        taken += error instanceof Error ? 0 : piece.length
+      })
+    }
+    await closed(socket)
+    assert.ok(taken < 4 << 20, `the signer took ${taken} bytes`)
+    const grown = residentOf(child.pid ?? 0) - before
+    assert.ok(grown < 64 << 10, `the signer grew by ${grown} KiB`)
+    const client = new SignerClient(place)
+    assert.equal((await client.ask({ op: 'state' })).size, 0)
+    client.close()
+  })
+
+  test('answers everything to one that reads late', async (t) => {
+    const directory = scratch(t)
+    await start(t, directory)
+    const socket = connect(path.join(directory, 's'))
+    const request = writeRequest({ op: 'state' })
+    const count = 20_000
+    socket.pause()
+    socket.write(Buffer.alloc(count * request.length, request))
+    const reader = new FrameReader()
+    let answers = 0
+    socket.on('data', (chunk: Buffer) => {
+      answers += reader.push(chunk).length
+      if (answers === count) socket.end()
+    })
+    socket.pause()
+    // Its own state is there once the kernel takes no more: then it begins to read.
+    await new Promise((resolve) => setImmediate(resolve))
+    assert.ok(socket.writableLength > 0)
+    socket.resume()
+    await once(socket, 'close')
+    assert.equal(answers, count)
   })
 })

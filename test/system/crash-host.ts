@@ -40,7 +40,7 @@ export interface CrashHost {
 const REPOSITORY = 'demo/crash'
 
 /** An image that says something and then waits, pushed to the registry and signed. */
-async function pushSigned(host: string, directory: string, pem: string): Promise<string> {
+export async function pushSigned(host: string, directory: string, pem: string): Promise<string> {
   const allowances = [{ host, insecure: true }]
   const parts = new TestRegistry({ referrers: false, auth: 'none' })
   const command = ['/bin/sh', '-c', 'echo before; sleep 1000']
@@ -63,7 +63,7 @@ async function pushSigned(host: string, directory: string, pem: string): Promise
   return reference
 }
 
-const ruleOf = (host: string, pem: string): object => {
+export const ruleOf = (host: string, pem: string): object => {
   const key = { id: 'release', pem }
   const authority = { type: 'cosign-key', keys: [key], transparency: 'none' }
   const anyOf = [{ ...authority, identityMatch: 'exactRepository' }]

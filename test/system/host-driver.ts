@@ -10,7 +10,7 @@ import path from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Child } from '../../native/up/child.ts'
 import { layoutOf } from '../../native/up/layout.ts'
-import { prepareHost, startAgent, startSigner, startSpawn } from '../../native/up/up.ts'
+import { configure, prepareHost, startAgent, startSigner, startSpawn } from '../../native/up/up.ts'
 
 const [state = '', run = '', registry = ''] = process.argv.slice(2)
 const host = prepareHost({
@@ -24,7 +24,9 @@ const host = prepareHost({
     insecureRegistries: [registry],
   },
 })
-const children: Child[] = [await startSigner(host), await startSpawn(host)]
+const signer = await startSigner(host)
+configure(host, signer.said)
+const children: Child[] = [signer, await startSpawn(host)]
 process.stdout.write('host\n')
 
 for await (const line of createInterface({ input: process.stdin })) {

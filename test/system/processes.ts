@@ -75,6 +75,8 @@ export function startSigner(directory: string, origin: string): Promise<Program>
     keys: path.join(directory, 'keys'),
     vkey: path.join(directory, 'log.vkey'),
     origin,
+    uid: String(process.getuid?.() ?? 0),
+    peers: path.join(root, 'native/addon.ts'),
   }
   const flags = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value])
   return startProgram(

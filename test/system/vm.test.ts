@@ -13,7 +13,7 @@ import { type Machine, openMachine, whyNot } from './harness.ts'
 import { hostileCases, nonsenseCases } from './hostile.cases.ts'
 import { jailCases } from './jail.cases.ts'
 import { lifeCases } from './life.cases.ts'
-import { slowCases } from './slow.cases.ts'
+import { processorsCases } from './processors.cases.ts'
 import { ticketCases } from './tickets.cases.ts'
 import { uniqueCases } from './unique.cases.ts'
 import { verityCases } from './verity.cases.ts'
@@ -26,7 +26,7 @@ const groups: readonly Group[] = [
   ['guest that speaks nonsense', nonsenseCases],
   ['app', appCases],
   ['life', lifeCases],
-  ['slow', slowCases],
+  ['processors', processorsCases],
   ['verity', verityCases],
   ['unique', uniqueCases],
   ['tickets', ticketCases],

@@ -1,0 +1,118 @@
+/** `casemate up` with its real processes: who ends, who is started again, who may speak to whom. */
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { suite, test } from 'node:test'
+import { generateSigningKey } from '../../agent/images/index.ts'
+import { afterwards } from '../audit/harness.ts'
+import { missing, startDockerRegistry } from '../peers/images-programs.ts'
+import { pushSigned, ruleOf } from './crash-host.ts'
+import { whyNot } from './harness.ts'
+import { startUp, stateDirectory } from './up-host.ts'
+
+const OPERATOR = 64_021
+const STRANGER = 64_022
+const why = whyNot()
+
+const CONNECT = `require('node:net').connect(process.argv[1])
+  .on('error', (error) => console.log(error.code))
+  .on('connect', () => { console.log('open'); process.exit() })`
+
+suite('system/up without pods', { skip: why ?? false }, () => {
+  // Without software KVM being allowed no template is built here.
+  test('lets operators in by their uid, keeps what they set, and starts again what ends', async (t) => {
+    const state = stateDirectory(t)
+    const host = startUp(t, state, '--https-port', '0', '--operator', String(OPERATOR))
+    await host.heard(/casemate is up/u)
+
+    const created = await host.as(OPERATOR, 'CASEMATE', 'tenant', 'create', 'acme')
+    assert.equal(created.code, 0, created.stderr)
+    const refused = await host.as(STRANGER, 'CASEMATE', 'tenant', 'list')
+    assert.equal(refused.code, 6, refused.stdout)
+    assert.match(refused.stderr, /User id 64022 is no operator/u)
+    for (const uid of [OPERATOR, STRANGER]) {
+      for (const place of ['spawn/spawn.sock', 'signer/signer.sock']) {
+        const tried = await host.as(uid, 'NODE', '-e', CONNECT, path.join(host.run, place))
+        assert.equal(tried.stdout, 'EACCES\n', `${uid} and ${place}`)
+      }
+    }
+
+    const [agent, spawn, signer] = [host.pidOf('agent'), host.pidOf('spawn'), host.pidOf('signer')]
+    const config = path.join(state, 'conf/agent.json')
+    const edited = { ...JSON.parse(readFileSync(config, 'utf8')), requests_per_minute: 777 }
+    writeFileSync(config, JSON.stringify(edited, null, 2))
+    process.kill(agent, 'SIGKILL')
+    process.kill(signer, 'SIGKILL')
+    await host.heard(/agent ready again/u)
+    await host.heard(/signer ready again/u)
+    assert.equal(host.pidOf('spawn'), spawn)
+    assert.notEqual(host.pidOf('agent'), agent)
+    const listed = await host.as(OPERATOR, 'CASEMATE', 'tenant', 'list')
+    assert.match(listed.stdout, /^acme /mu, listed.stderr)
+    assert.equal(await host.end(), 0)
+
+    const next = startUp(t, state)
+    await next.heard(/casemate is up/u)
+    assert.equal(JSON.parse(readFileSync(config, 'utf8')).requests_per_minute, 777)
+    assert.equal((await next.as(OPERATOR, 'CASEMATE', 'tenant', 'list')).code, 0)
+    process.kill(next.pidOf('spawn'), 'SIGKILL')
+    assert.equal(await next.ended, 1)
+    assert.match(next.said(), /casemate-spawn ended by itself: signal SIGKILL/u)
+
+    writeFileSync(config, JSON.stringify({ ...edited, requests_per_minute: 0 }))
+    const wrong = startUp(t, state)
+    assert.equal(await wrong.ended, 1)
+    assert.match(wrong.said(), /casemate-agent did not start.*requests_per_minute/su)
+  })
+})
+
+const member = (value: unknown, name: string): unknown =>
+  typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
+
+suite('system/up with a pod', { skip: why ?? missing('docker-registry') }, () => {
+  test('a pod outlives the agent, and ends on record when up is stopped', async (t) => {
+    const state = stateDirectory(t)
+    const registry = await startDockerRegistry(state)
+    afterwards(t, () => registry.stop())
+    const pair = generateSigningKey()
+    const image = await pushSigned(registry.host, path.join(state, 'cli'), pair.privatePem)
+    const rule = path.join(state, 'rule.json')
+    writeFileSync(rule, JSON.stringify(ruleOf(registry.host, pair.publicPem)))
+    const flags = ['--https-port', '0', '--insecure-registry', registry.host]
+    const host = startUp(t, state, '--allow-software-kvm', ...flags)
+    await host.heard(/casemate is up/u)
+    const casemate = async (...args: readonly string[]): Promise<string> => {
+      const { code, stdout, stderr } = await host.as(0, 'CASEMATE', '-o', 'json', ...args)
+      assert.equal(code, 0, stderr + stdout)
+      return stdout
+    }
+    await casemate('tenant', 'create', 'acme', '--image-rule', rule)
+    const launched: unknown = JSON.parse(await casemate('-t', 'acme', 'run', '-d', image))
+    const pod = String(member(launched, 'id'))
+
+    process.kill(host.pidOf('agent'), 'SIGKILL')
+    await host.heard(/agent ready again/u)
+    const running: unknown = JSON.parse(await casemate('-t', 'acme', 'inspect', pod))
+    assert.equal(member(running, 'state'), 'running')
+    assert.equal(await host.end(), 0)
+
+    const log = path.join(state, 'agent/audit')
+    const next = startUp(t, state, '--https-port', '0')
+    await next.heard(/casemate is up/u)
+    const shown = await next.as(0, 'CASEMATE', '-o', 'json', 'audit', 'show')
+    const records: unknown = member(JSON.parse(shown.stdout), 'records')
+    assert.ok(Array.isArray(records), `${log}: ${shown.stdout}`)
+    const all = records.map((entry: unknown) => member(entry, 'record'))
+    const types = all.map((record) => String(member(record, 'type')))
+    const stop = all.find((record) => member(record, 'type') === 'launch.stop_requested')
+    assert.equal(member(member(stop, 'actor'), 'sub'), 'agent')
+    const exited = all.filter((record) => member(record, 'type') === 'launch.exited')
+    assert.deepEqual(
+      exited.map((record) => [member(record, 'launch_id'), member(record, 'reason')]),
+      [[pod, 'stop']],
+      JSON.stringify(exited),
+    )
+    assert.ok(types.indexOf('launch.exited') < types.indexOf('agent.stop'))
+    t.diagnostic(JSON.stringify(member(exited[0], 'exit')))
+  })
+})

@@ -17,6 +17,7 @@ import { auditRoutes } from './routes/audit.ts'
 import { healthRoutes } from './routes/health.ts'
 import { podRoutes } from './routes/pods.ts'
 import { tenantRoutes } from './routes/tenants.ts'
+import { tokenRoutes } from './routes/tokens.ts'
 import { buildServer } from './server.ts'
 import { Failures } from './tasks/failures.ts'
 import { Housekeeping } from './tasks/housekeeping.ts'
@@ -48,6 +49,7 @@ export interface Agent {
 const allRoutes = (ports: LaunchPorts): readonly FastifyPluginCallback[] => [
   ...podRoutes(ports),
   ...tenantRoutes(ports),
+  tokenRoutes(ports),
   ...auditRoutes(ports),
   healthRoutes(ports),
 ]

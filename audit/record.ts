@@ -191,6 +191,16 @@ export type RecordBodies = {
     readonly image_rules: Digest
     readonly quota: Digest
   }
+  'tenant.changed': {
+    readonly tenant: string
+    /** What the request named; the members below are as they are after it. */
+    readonly changed: readonly string[]
+    readonly trust: 'untrusted' | 'verified' | 'trusted'
+    readonly state: 'active' | 'suspended'
+    readonly actor: Actor
+    readonly image_rules: Digest
+    readonly quota: Digest
+  }
   'token.issued': {
     readonly tenant: string
     readonly actor: Actor
@@ -260,6 +270,7 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'launch.stop_requested': 0,
     'template.built': 0,
     'tenant.created': 0,
+    'tenant.changed': 0,
     'token.issued': 0,
     'token.revoked': 0,
     'agent.start': 0,

@@ -29,6 +29,8 @@ export interface NewTenant {
   readonly id: TenantId
   readonly display: string
   readonly trust: Trust
+  /** Null: it runs nothing yet. */
+  readonly imageRule: ImageRule | null
   readonly quotas: QuotaLimits
 }
 

@@ -2,7 +2,7 @@
  * The tenants of one host: the only door to the store. It adds the clock and the token key, and
  * takes a scope for everything that belongs to a tenant.
  */
-import type { Charge, ImageRule, PodId, TenantFacts, TenantId } from '../policy/index.ts'
+import type { Charge, PodId, TenantFacts, TenantId } from '../policy/index.ts'
 import { TenantsError } from './errors.ts'
 import type { Pod, PodChanges } from './pod.ts'
 import type { PodState } from './pod-state.ts'
@@ -38,7 +38,6 @@ import {
   selectTenant,
   selectTenants,
   type TenantChanges,
-  updateImageRule,
   updateTenant,
 } from './store/tenants.ts'
 import { type IssuedToken, insertToken, isLive, revokeToken, selectTokens } from './store/tokens.ts'
@@ -98,9 +97,20 @@ export class Tenants {
     return operatorScope(caller)
   }
 
-  /** @throws TenantsError TENANT_EXISTS; BadNoun */
-  async createTenant(_operator: OperatorScope, tenant: NewTenant): Promise<Tenant> {
-    return await insertTenant(this.#store, tenant, this.#now())
+  /**
+   * @param record puts it on record; when it throws there is no such tenant
+   * @throws TenantsError TENANT_EXISTS; BadNoun; what `record` throws
+   */
+  async createTenant(
+    _operator: OperatorScope,
+    tenant: NewTenant,
+    record: (tenant: Tenant) => Promise<unknown>,
+  ): Promise<Tenant> {
+    return await this.#store.transaction().execute(async (transaction) => {
+      const made = await insertTenant(transaction, tenant, this.#now())
+      await record(made)
+      return made
+    })
   }
 
   async getTenant(scope: TenantScope): Promise<Tenant> {
@@ -112,17 +122,22 @@ export class Tenants {
     return await selectTenants(this.#store, { limit: limitOf(page), after: page.cursor })
   }
 
+  /**
+   * Launches decided before run on, and so do pods.
+   * @param record puts it on record; when it throws nothing is changed
+   * @throws TenantsError TENANT_NOT_FOUND; BadNoun; what `record` throws
+   */
   async changeTenant(
     _operator: OperatorScope,
     tenant: TenantId,
     changes: TenantChanges,
+    record: (tenant: Tenant) => Promise<unknown>,
   ): Promise<Tenant> {
-    return await updateTenant(this.#store, tenant, changes)
-  }
-
-  /** @throws BadDocument when the text is refused; the rule before it stays */
-  async setImageRule(_operator: OperatorScope, tenant: TenantId, text: string): Promise<ImageRule> {
-    return await updateImageRule(this.#store, tenant, text)
+    return await this.#store.transaction().execute(async (transaction) => {
+      const changed = await updateTenant(transaction, tenant, changes)
+      await record(changed)
+      return changed
+    })
   }
 
   /** What a decision has to know of the tenant. */

@@ -1,14 +1,15 @@
-/** `casemate tenant create|list|show` and `casemate token issue`: for operators. */
+/** `casemate tenant create|change|list|show` and `casemate token issue`: for operators. */
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { integer, readNamed, UsageError } from './arguments.ts'
 import { globalsOf, show, tenantOf, withClient } from './context.ts'
 import { field, items, printDetails, printTable } from './output.ts'
 
-interface CreateOptions {
+interface SettingOptions {
   readonly trust?: string
   readonly display?: string
   readonly imageRule?: string
   readonly quota?: readonly [number, number, number]
+  readonly state?: string
 }
 
 /** `vcpus,memory_mib,pods`. */
@@ -32,15 +33,16 @@ function ruleOf(file: string): unknown {
   }
 }
 
-function bodyOf(id: string, options: CreateOptions): object {
-  const { trust, display, imageRule, quota } = options
+function bodyOf(options: SettingOptions): object {
+  const { trust, display, state, imageRule, quota } = options
   const rule = imageRule === undefined ? undefined : ruleOf(imageRule)
   const quotas =
     quota === undefined ? undefined : { vcpus: quota[0], memory_mib: quota[1], pods: quota[2] }
-  return { id, trust, display, quotas, image_rule: rule }
+  return { trust, display, state, quotas, image_rule: rule }
 }
 
 const TRUSTS = ['untrusted', 'verified', 'trusted']
+const STATES = ['active', 'suspended']
 const HEAD = ['TENANT', 'TRUST', 'STATE', 'PODS', 'MEMORY MIB', 'VCPUS', 'IMAGE RULE']
 
 const use = (tenant: unknown, what: string): string =>
@@ -56,25 +58,37 @@ const row = (tenant: unknown): readonly string[] => [
   field(tenant, 'image_rule', 'digest'),
 ]
 
-export function addTenants(program: Command): void {
-  const tenant = program.command('tenant').description('tenants of this host')
-  tenant
-    .command('create')
-    .description('make a tenant; without an image rule it runs nothing')
-    .argument('<id>', 'a-z, 0-9 and -, beginning with a letter')
-    .addOption(new Option('--trust <trust>', 'untrusted when left out').choices(TRUSTS))
+const withSettings = (command: Command): Command =>
+  command
+    .addOption(new Option('--trust <trust>', 'how far it is trusted').choices(TRUSTS))
     .option('--display <name>', 'a name for people')
     .option('--image-rule <file>', 'JSON: which images, signed by whom')
-    .option(
-      '--quota <vcpus,memory_mib,pods>',
-      'the most it may hold at once; 4,4096,16',
-      parseQuota,
+    .option('--quota <vcpus,memory_mib,pods>', 'the most it may hold at once', parseQuota)
+
+export function addTenants(program: Command): void {
+  const tenant = program.command('tenant').description('tenants of this host')
+  withSettings(tenant.command('create'))
+    .description(
+      'make a tenant: untrusted, with a quota of 4,4096,16; without an image rule it runs nothing',
     )
-    .action(async (id: string, create: CreateOptions, command: Command) => {
+    .argument('<id>', 'a-z, 0-9 and -, beginning with a letter')
+    .action(async (id: string, settings: SettingOptions, command: Command) => {
       const options = globalsOf(command)
       await withClient(options, async (client) => {
-        const body = bodyOf(id, create)
+        const body = { id, ...bodyOf(settings) }
         const found = await client.json({ method: 'POST', path: '/v1/tenants', body })
+        show(options, found, printDetails)
+      })
+    })
+  withSettings(tenant.command('change'))
+    .description('change what is named, for launches from now on; pods run on')
+    .argument('<id>')
+    .addOption(new Option('--state <state>', 'a suspended tenant launches nothing').choices(STATES))
+    .action(async (id: string, settings: SettingOptions, command: Command) => {
+      const options = globalsOf(command)
+      await withClient(options, async (client) => {
+        const path = `/v1/tenants/${encodeURIComponent(id)}`
+        const found = await client.json({ method: 'PATCH', path, body: bodyOf(settings) })
         show(options, found, printDetails)
       })
     })

@@ -1,5 +1,5 @@
 /** The tenants table, but for the use of quotas, which is quota.ts. */
-import { type ImageRule, parseImageRule, type TenantId, type Trust } from '../../policy/index.ts'
+import type { ImageRule, TenantId, Trust } from '../../policy/index.ts'
 import { TenantsError } from '../errors.ts'
 import { tenantNotFound } from '../scope.ts'
 import {
@@ -28,8 +28,8 @@ export async function insertTenant(
       trust: tenant.trust,
       state: 'active',
       created_ms: nowMs,
-      image_rule: null,
-      image_rule_digest: null,
+      image_rule: tenant.imageRule?.text ?? null,
+      image_rule_digest: tenant.imageRule?.digest ?? null,
       quota_vcpus: quotas.vcpus,
       quota_memory_mib: quotas.memoryMib,
       quota_pods: quotas.pods,
@@ -43,7 +43,7 @@ export async function insertTenant(
   if (row !== undefined) return tenantOf(row)
   throw new TenantsError(
     'TENANT_EXISTS',
-    `Tenant ${tenant.id} exists already, and this version changes no tenant. Choose another id, or use it as \`tenant show\` prints it.`,
+    `Tenant ${tenant.id} exists already: \`tenant show\` prints it, \`tenant change\` changes it.`,
     { tenant: tenant.id },
   )
 }
@@ -75,6 +75,7 @@ export interface TenantChanges {
   readonly display?: string
   readonly trust?: Trust
   readonly state?: TenantState
+  readonly imageRule?: ImageRule
   /** Below what is in use is allowed: nothing is stopped, and nothing more starts. */
   readonly quotas?: QuotaLimits
 }
@@ -85,7 +86,7 @@ export async function updateTenant(
   id: TenantId,
   changes: TenantChanges,
 ): Promise<Tenant> {
-  const { display, trust, state, quotas } = changes
+  const { display, trust, state, imageRule, quotas } = changes
   const limits = quotas === undefined ? null : parseQuotaLimits(quotas)
   const row = await store
     .updateTable('tenants')
@@ -93,6 +94,9 @@ export async function updateTenant(
       ...(display === undefined ? {} : { display: parseDisplay(display) }),
       ...(trust === undefined ? {} : { trust }),
       ...(state === undefined ? {} : { state }),
+      ...(imageRule === undefined
+        ? {}
+        : { image_rule: imageRule.text, image_rule_digest: imageRule.digest }),
       ...(limits === null
         ? {}
         : {
@@ -108,24 +112,4 @@ export async function updateTenant(
     .executeTakeFirst()
   if (row === undefined) throw tenantNotFound()
   return tenantOf(row)
-}
-
-/**
- * Reads the rule and puts it in place of the tenant's last one, or changes nothing.
- * @throws BadDocument, TenantsError TENANT_NOT_FOUND
- */
-export async function updateImageRule(
-  store: Store,
-  id: TenantId,
-  text: string,
-): Promise<ImageRule> {
-  const rule = parseImageRule(text)
-  const row = await store
-    .updateTable('tenants')
-    .set({ image_rule: rule.text, image_rule_digest: rule.digest })
-    .where('id', '=', id)
-    .returning('id')
-    .executeTakeFirst()
-  if (row === undefined) throw tenantNotFound()
-  return rule
 }

@@ -205,6 +205,7 @@ suite('agent/api callers', () => {
     const calls = [
       { method: 'POST', path: '/v1/tenants', body: { id: 'mine' } },
       { path: '/v1/tenants' },
+      { method: 'PATCH', path: '/v1/tenants/acme', body: { trust: 'trusted' } },
       { method: 'POST', path: '/v1/tenants/acme/tokens', body: { name: 'more' } },
       { path: '/v1/audit/records' },
       { path: '/v1/audit/records/0' },

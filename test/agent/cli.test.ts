@@ -65,6 +65,14 @@ suite('agent/cli for operators', () => {
     assert.equal(issued.stderr, '')
     const listed = await casemate(...operator, 'tenant', 'list')
     assert.match(listed.stdout, /^TENANT +TRUST[^\n]*\nacme +untrusted/u)
+    const change = ['tenant', 'change', 'acme', '--state', 'suspended', '--trust', 'verified']
+    const changed = await casemate(...operator, '-o', 'json', ...change)
+    assert.equal(changed.code, 0, changed.stderr)
+    const after: unknown = JSON.parse(changed.stdout)
+    assert.deepEqual([member(after, 'state'), member(after, 'trust')], ['suspended', 'verified'])
+    assert.deepEqual(member(after, 'image_rule'), member(tenant, 'image_rule'))
+    const nothing = await casemate(...operator, 'tenant', 'change', 'acme')
+    assert.notEqual(nothing.code, 0)
   })
 
   test('shows records, and checks receipts and the whole log against the key', async (t) => {

@@ -132,11 +132,10 @@ suite('agent/images private registries', { skip: missing('docker-registry') }, (
 
   test('keeps neither a login nor anything to test one with', async (t) => {
     const place = await stage(t)
-    await place.launch('acme', 'a', wrong)
-    await place.launch('acme', 'b', login)
-    // The same request with another login is the same request.
-    const again = await place.launch('acme', 'b', wrong)
-    assert.equal(codeOf(again), PULLED)
+    assert.equal(codeOf(await place.launch('acme', 'a', wrong)), 'REGISTRY_REFUSED')
+    // The same request with another login is the same request: its answer is kept.
+    assert.equal(codeOf(await place.launch('acme', 'a', login)), 'REGISTRY_REFUSED')
+    assert.equal(codeOf(await place.launch('acme', 'b', login)), PULLED)
     const { requests } = place.agent.spawn
     await place.agent.end()
     const secrets = [...traces(login, place.bodies), ...traces(wrong, place.bodies)]

@@ -15,6 +15,8 @@ import {
   openTenants,
   type Pod,
   type QuotaLimits,
+  type Tenant,
+  type TenantChanges,
   type TenantScope,
   type Tenants,
 } from '../../tenants/index.ts'
@@ -61,14 +63,20 @@ export const withTenant = async (
   id: TenantId = acme,
   quotas: QuotaLimits = ROOMY,
 ): Promise<TenantScope> => {
-  await tenants.createTenant(tenants.operator(root), {
+  const tenant = {
     id,
     display: `Tenant ${id}`,
     trust: 'untrusted',
+    imageRule: null,
     quotas,
-  })
+  } as const
+  await tenants.createTenant(tenants.operator(root), tenant, async () => {})
   return await tenants.scope(root, id)
 }
+
+/** As an operator changes a tenant, with a log that takes every record. */
+export const change = (tenants: Tenants, id: TenantId, changes: TenantChanges): Promise<Tenant> =>
+  tenants.changeTenant(tenants.operator(root), id, changes, async () => {})
 
 let made = 0
 export const newPodId = (): PodId => {

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { BadDocument, BadNoun, parseTenantId } from '../../policy/index.ts'
+import { BadNoun, parseTenantId } from '../../policy/index.ts'
 import { type Caller, operatorFromPeer, TenantsError } from '../../tenants/index.ts'
 import { document, ruleOf } from '../policy/fixtures.ts'
 import {
   acme,
   bolt,
+  change,
   open,
   openAt,
   ROOMY,
@@ -54,36 +55,41 @@ suite('tenants: tenants', () => {
     assert.equal((await tenants.getTenant(scope)).quotas.pods.limit, 100)
   })
 
-  test('keeps the last good image rule when a bad one is set', async (t) => {
-    const { tenants } = open(t)
-    const scope = await withTenant(tenants)
-    const operator = tenants.operator(root)
-    const text = JSON.stringify(document())
-    const set = await tenants.setImageRule(operator, acme, text)
-    assert.equal(set.digest, ruleOf(document()).digest)
-    await assert.rejects(tenants.setImageRule(operator, acme, '{}'), BadDocument)
-    assert.equal((await tenants.facts(scope)).imageRule?.text, text)
-    await assert.rejects(tenants.setImageRule(operator, bolt, text), { code: 'TENANT_NOT_FOUND' })
-  })
-
   test('changes trust, state, display and quotas one by one', async (t) => {
     const { tenants } = open(t)
     const scope = await withTenant(tenants)
-    const operator = tenants.operator(root)
-    await tenants.changeTenant(operator, acme, { trust: 'trusted' })
-    await tenants.changeTenant(operator, acme, { state: 'suspended' })
-    await tenants.changeTenant(operator, acme, { display: 'Acme & Co' })
-    await tenants.changeTenant(operator, acme, { quotas: { vcpus: 1, memoryMib: 2, pods: 3 } })
-    await tenants.changeTenant(operator, acme, {})
+    const imageRule = ruleOf(document())
+    await change(tenants, acme, { imageRule })
+    await change(tenants, acme, { trust: 'trusted' })
+    await change(tenants, acme, { state: 'suspended' })
+    await change(tenants, acme, { display: 'Acme & Co' })
+    await change(tenants, acme, { quotas: { vcpus: 1, memoryMib: 2, pods: 3 } })
+    await change(tenants, acme, {})
     const { trust, state, display, quotas } = await tenants.getTenant(scope)
     assert.deepEqual(
       [trust, state, display, quotas.pods.limit],
       ['trusted', 'suspended', 'Acme & Co', 3],
     )
-    await assert.rejects(tenants.changeTenant(operator, bolt, {}), { code: 'TENANT_NOT_FOUND' })
-    await assert.rejects(tenants.changeTenant(operator, acme, { display: 'a\nb' }), BadNoun)
+    assert.deepEqual((await tenants.facts(scope)).imageRule, imageRule)
+    await assert.rejects(change(tenants, bolt, {}), { code: 'TENANT_NOT_FOUND' })
+    await assert.rejects(change(tenants, acme, { display: 'a\nb' }), BadNoun)
     const bad = { vcpus: -1, memoryMib: 0, pods: 0 }
-    await assert.rejects(tenants.changeTenant(operator, acme, { quotas: bad }), BadNoun)
+    await assert.rejects(change(tenants, acme, { quotas: bad }), BadNoun)
+  })
+
+  test('neither makes nor changes a tenant that could not be put on record', async (t) => {
+    const { tenants } = open(t)
+    const scope = await withTenant(tenants)
+    const operator = tenants.operator(root)
+    const record = (): Promise<never> => Promise.reject(new Error('the log is full'))
+    const before = await tenants.getTenant(scope)
+    const changes = { trust: 'trusted', state: 'suspended' } as const
+    await assert.rejects(tenants.changeTenant(operator, acme, changes, record), /the log is full/u)
+    assert.deepEqual(await tenants.getTenant(scope), before)
+    const { display, trust, imageRule } = before
+    const tenant = { id: bolt, display, trust, imageRule, quotas: ROOMY }
+    await assert.rejects(tenants.createTenant(operator, tenant, record), /the log is full/u)
+    await assert.rejects(tenants.scope(root, bolt), { code: 'TENANT_NOT_FOUND' })
   })
 
   test('lists tenants page by page', async (t) => {

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { suite, test } from 'node:test'
 import { type Charge, type PodId, Refusal } from '../../../policy/index.ts'
 import type { TenantScope, Tenants } from '../../../tenants/index.ts'
-import { acme, open, openAt, requested, root, running, small, withTenant } from '../fixtures.ts'
+import { acme, change, open, openAt, requested, running, small, withTenant } from '../fixtures.ts'
 
 const used = async (tenants: Tenants, scope: TenantScope): Promise<Charge> => {
   const { quotas } = await tenants.getTenant(scope)
@@ -89,7 +89,7 @@ suite('tenants/store/quota', () => {
     const { tenants } = open(t)
     const scope = await withTenant(tenants)
     const { id } = await requested(tenants, scope)
-    await tenants.changeTenant(tenants.operator(root), acme, { state: 'suspended' })
+    await change(tenants, acme, { state: 'suspended' })
     await assert.rejects(tenants.reserve(scope, id, small), { code: 'TENANT_SUSPENDED' })
     assert.deepEqual(await assertConsistent(tenants, scope), { vcpus: 0, memoryMib: 0, pods: 0 })
   })
@@ -99,7 +99,7 @@ suite('tenants/store/quota', () => {
     const scope = await withTenant(tenants)
     await running(tenants, scope)
     const quotas = { vcpus: 0, memoryMib: 0, pods: 0 }
-    await tenants.changeTenant(tenants.operator(root), acme, { quotas })
+    await change(tenants, acme, { quotas })
     const { id } = await requested(tenants, scope)
     await assert.rejects(tenants.reserve(scope, id, small), { code: 'QUOTA_EXCEEDED' })
     assert.deepEqual(await assertConsistent(tenants, scope), small)

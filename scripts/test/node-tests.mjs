@@ -6,12 +6,14 @@ import { inRoot, logs, node24 } from '../setup/paths.mjs'
 import { run } from './report.mjs'
 
 const HERE = path.dirname(new URL(import.meta.url).pathname)
-/** These share the one thing a machine has little of, virtual machines, so they run one after the other. */
-const ONE_AT_A_TIME = ['test/system/', 'test/peers/', 'test/hostile/']
+/** Tests with virtual machines and other people's programs: after the others, whom they would slow down. */
+const REAL_PARTS = ['test/peers/', 'test/system/']
+/** As many as a machine has processors at least. */
+const AT_ONCE = 2
 /** A file that hangs is ended after this, so that a run always ends. */
 const FILE_MINUTES_MAX = 45
 
-const alone = (name) => ONE_AT_A_TIME.some((prefix) => name.startsWith(prefix))
+const hasRealParts = (name) => REAL_PARTS.some((prefix) => name.startsWith(prefix))
 
 export function testFiles(wanted) {
   const all = readdirSync(inRoot('test'), { recursive: true, encoding: 'utf8' })
@@ -24,13 +26,13 @@ export function testFiles(wanted) {
     : all.filter((name) => prefixes.some((prefix) => name.startsWith(prefix)))
 }
 
-async function runFiles(title, files, concurrency, report) {
+async function runFiles(title, files, report) {
   if (files.length === 0) return
   report.heading(`${title}: ${files.length} files`)
   const counts = path.join(logs, `node-tests-${process.pid}.json`)
   const options = [
     '--test',
-    `--test-concurrency=${concurrency}`,
+    `--test-concurrency=${AT_ONCE}`,
     `--test-timeout=${FILE_MINUTES_MAX * 60_000}`,
     '--test-reporter=spec',
     '--test-reporter-destination=stdout',
@@ -46,13 +48,9 @@ async function runFiles(title, files, concurrency, report) {
 
 export async function runNodeTests(wanted, report) {
   const files = testFiles(wanted)
-  await runFiles(
-    'TypeScript tests',
-    files.filter((name) => !alone(name)),
-    2,
-    report,
-  )
-  await runFiles('TypeScript tests with real parts', files.filter(alone), 1, report)
+  const [plain, real] = [files.filter((name) => !hasRealParts(name)), files.filter(hasRealParts)]
+  await runFiles('TypeScript tests', plain, report)
+  await runFiles('TypeScript tests with real parts', real, report)
   if (files.length === 0)
     report.fail(`no test file matches ${wanted.join(' ') || 'test/**/*.test.ts'}`)
 }

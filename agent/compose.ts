@@ -35,7 +35,7 @@ import { VERSION } from './version.ts'
 
 export const AGENT_SOCKET = 'agent.sock'
 const LOOPBACK = '127.0.0.1'
-/** For launches under way when the agent ends; half of what `casemate up` waits for its end. */
+/** For launches under way when the agent ends; `casemate up` waits for both that and the stop of pods. */
 const PATIENCE_MS = 10_000
 
 /** A running agent. */

@@ -89,15 +89,16 @@ async function fail(
   await ports.files.remove(request.pod)
 }
 
+/** Of answers that say what passes: no room now, no log, no KVM, a registry that is away, a full disk. */
+const PASSING: ReadonlySet<number> = new Set([429, 500, 502, 503, 507])
+
 /**
  * Whether the same request, sent again, should be tried anew rather than get this answer: what is
- * against it passes (no room now, no log, no KVM, a registry that is away), and nothing of it runs.
+ * against it passes, and nothing of it runs.
  * What spawn did with a launch that it did not refuse is not known, so that answer is kept.
  */
 export function isPassing(stage: Progress['stage'], error: unknown, shown: PublicError): boolean {
-  const status = STATUSES[shown.code]
-  const passes = status === 429 || status === 500 || status === 502 || status === 503
-  return passes && (stage !== 'start' || isRefusedBySpawn(error))
+  return PASSING.has(STATUSES[shown.code]) && (stage !== 'start' || isRefusedBySpawn(error))
 }
 
 async function writeDown(

@@ -26,7 +26,7 @@ export interface Child {
   readonly said: string
   /** Resolves when it has ended, with how. */
   readonly ended: Promise<string>
-  /** The signal, TERM if none is named, and KILL after 30 s. */
+  /** The signal, TERM if none is named, and KILL after END_MS. */
   end(signal?: NodeJS.Signals): Promise<void>
 }
 

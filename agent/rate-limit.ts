@@ -53,6 +53,9 @@ export class KnownTokens {
   }
 }
 
+/** All of 127.0.0.0/8 is this host: who may choose among its addresses must not be many strangers. */
+const addressOf = (ip: string): string => (/^(?:::ffff:)?127\./u.test(ip) ? '127.0.0.0/8' : ip)
+
 interface Counted {
   readonly key: string
   readonly stranger: boolean
@@ -68,7 +71,7 @@ function countedAs(
   const subject = header === undefined || isOpen(request) ? null : tokens.subjectOf(header)
   if (subject !== null) return { key: `subject:${subject}`, stranger: false }
   // Other headers do not count: they lie.
-  if (transport === 'https') return { key: `ip:${request.ip}`, stranger: true }
+  if (transport === 'https') return { key: `ip:${addressOf(request.ip)}`, stranger: true }
   const { uid } = peerOf(request.raw.socket)
   return { key: `${header === undefined ? 'uid' : 'peer'}:${uid}`, stranger: header !== undefined }
 }

@@ -149,7 +149,8 @@ export function createImages(ports: ImagesPorts): Images {
     release()
     const isLast = sessions.end(tenant)
     await client.close()
-    if (isLast) await caches.trim(tenant)
+    // What a launch has come to stays so; the next session trims again.
+    if (isLast) await caches.trim(tenant).catch(nothing)
   }
   return {
     resolve: async (text, { tenant, credentials, access }) => {

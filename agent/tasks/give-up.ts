@@ -64,7 +64,9 @@ async function refuse(
   const problem = { code: shown.code, message: shown.message }
   await ports.tenants.movePod(scope, request.pod, 'refused', { problem })
   // Of a flood only the count is kept, here as in the log.
-  if (!alone) await ports.tenants.deletePod(scope, request.pod)
+  if (alone) return
+  await ports.tenants.releaseRequest(scope, request.pod)
+  await ports.tenants.deletePod(scope, request.pod)
 }
 
 async function fail(

@@ -166,19 +166,23 @@ export class Watch {
   async finish(scope: TenantScope, pod: PodId, exit: PodExit): Promise<void> {
     const before = await this.#ports.tenants.getPod(scope, pod)
     if (isFinal(before.state)) return
-    const recorded = await this.note({
-      type: 'launch.exited',
-      launch_id: pod,
-      tenant: scope.tenant,
-      exit,
-      reason: reasonOf(exit, this.#stopping.has(pod)),
-      duration_us: before.startedMs === null ? null : (Date.now() - before.startedMs) * 1000,
-    })
+    // The store may have refused last time: the record is there then.
+    const known = this.#recorded.has(pod)
+    const recorded =
+      known ||
+      (await this.note({
+        type: 'launch.exited',
+        launch_id: pod,
+        tenant: scope.tenant,
+        exit,
+        reason: reasonOf(exit, this.#stopping.has(pod)),
+        duration_us: before.startedMs === null ? null : (Date.now() - before.startedMs) * 1000,
+      }))
+    if (recorded) this.#recorded.add(pod)
     await this.#ports.tenants.movePod(scope, pod, 'exited', { exit: { ...exit } })
     this.#followed.get(pod)?.ended.abort()
     this.#followed.delete(pod)
     this.#stopping.delete(pod)
-    if (recorded) this.#recorded.add(pod)
     if (recorded && exit.cause !== LOST.cause) await this.#forget(pod)
   }
 

@@ -45,18 +45,33 @@ export class SignerStateError extends Error {
   readonly code = 'SIGNER_STATE'
 }
 
-/** Synchronous on purpose: nothing else may happen between the check and the rename. */
+/** Nothing of it is in place: what was there before still is, and the signer can go on. */
+export class StateNotWritten extends Error {
+  constructor(file: string, cause: unknown) {
+    super(`${file} could not be written: ${String(cause)}`, { cause })
+    this.name = 'StateNotWritten'
+  }
+}
+
+/**
+ * Synchronous on purpose: nothing else may happen between the check and the rename.
+ * @throws StateNotWritten before the rename, as on a full disk; after it, what the system says
+ */
 function writeDurableSync(file: string, bytes: string | Uint8Array, mode: number): void {
   const directory = openSync(path.dirname(file), constants.O_RDONLY | constants.O_DIRECTORY)
   const temporary = `${file}.new`
   try {
-    rmSync(temporary, { force: true })
-    const handle = openSync(temporary, 'wx', mode)
     try {
-      writeFileSync(handle, bytes)
-      fsyncSync(handle)
-    } finally {
-      closeSync(handle)
+      rmSync(temporary, { force: true })
+      const handle = openSync(temporary, 'wx', mode)
+      try {
+        writeFileSync(handle, bytes)
+        fsyncSync(handle)
+      } finally {
+        closeSync(handle)
+      }
+    } catch (error) {
+      throw new StateNotWritten(file, error)
     }
     renameSync(temporary, file)
     fsyncSync(directory)

@@ -5,7 +5,7 @@
 import { chmodSync, chownSync, rmSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Canonical } from '../../policy/canonical.ts'
-import type { Keeper } from './keeper.ts'
+import { type Keeper, StateNotWritten } from './keeper.ts'
 import { BadFrame, FrameReader, readRequest, writeAnswer } from './protocol.ts'
 
 const CONNECTIONS_MAX = 8
@@ -50,10 +50,12 @@ function serve(socket: Socket, keeper: Keeper): void {
     try {
       step()
     } catch (error) {
-      // A state that could not be written is not answered: the next start reads what is on disk.
       if (!(error instanceof BadFrame)) {
         socket.destroy()
-        throw error
+        // What may be half in place is read anew by the next start; a full disk ends nobody.
+        if (!(error instanceof StateNotWritten)) throw error
+        process.stderr.write(`casemate-signer: ${error.message}\n`)
+        return
       }
       waiting.length = 0
       socket.removeAllListeners('data').resume().setTimeout(UNREAD_MS_MAX)

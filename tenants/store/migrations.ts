@@ -69,7 +69,10 @@ CREATE TABLE tokens (
 CREATE INDEX tokens_expires ON tokens (expires_ms);
 `
 
-const MIGRATIONS: readonly string[] = [FIRST]
+/** Answers are written and given up by pod; without it each would look at all keys of the tenant. */
+const SECOND = `CREATE INDEX idempotency_pod ON idempotency (tenant, pod);`
+
+const MIGRATIONS: readonly string[] = [FIRST, SECOND]
 
 /** What `user_version` is when all steps are applied. */
 export const SCHEMA_VERSION: number = MIGRATIONS.length

@@ -96,6 +96,26 @@ suite('agent/floods', () => {
     assert.equal(member(JSON.parse(lines[0] ?? ''), 'who'), 'acme/ci')
   })
 
+  test('a flood of refusals leaves neither pods nor answers behind, only its first', async (t) => {
+    const agent = await startAgent(t)
+    const token = await agent.onboard('acme')
+    const launch = (key: string, image: string): Promise<Reply> =>
+      agent.tenant(token, {
+        method: 'POST',
+        path: '/v1/tenants/acme/pods',
+        body: { image },
+        headers: { 'idempotency-key': key },
+      })
+    const codeOf = ({ json }: Reply): unknown => member(json, 'code')
+    for (const key of ['first', 'second', 'third']) {
+      assert.equal(codeOf(await launch(key, '!!')), 'IMAGE_REFERENCE_INVALID')
+    }
+    assert.equal(codeOf(await launch('first', '??')), 'IDEMPOTENCY_KEY_REUSED')
+    assert.equal(codeOf(await launch('third', '??')), 'IMAGE_REFERENCE_INVALID')
+    const pods = await agent.tenant(token, { path: '/v1/tenants/acme/pods' })
+    assert.equal(Object(member(pods.json, 'pods')).length, 1)
+  })
+
   test('connections are counted, and one listener’s leave the other alone', async (t) => {
     const agent = await startAgent(t)
     const token = await agent.onboard('acme')

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, cpSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { chmodSync, cpSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import path from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
@@ -180,6 +180,22 @@ async function start(t: TestContext, directory: string, uid?: number): Promise<R
 }
 
 suite('audit/signer/main', () => {
+  test('answers nothing that it could not write down, and goes on when it can again', async (t) => {
+    const directory = scratch(t)
+    const { child } = await start(t, directory)
+    const client = new SignerClient(path.join(directory, 's'))
+    // As on a full disk nothing can be written; unlike there, only of this file.
+    const inTheWay = path.join(directory, 'keys/signed.new')
+    mkdirSync(path.join(inTheWay, 'x'), { recursive: true })
+    await assert.rejects(client.ask({ op: 'sign', old_size: 0, leaves: leavesOf('a') }))
+    assert.equal((await client.ask({ op: 'state' })).size, 0)
+    rmSync(inTheWay, { recursive: true })
+    const signed = await client.ask({ op: 'sign', old_size: 0, leaves: leavesOf('b', 'c') })
+    assert.equal(signed.size, 2)
+    assert.equal(child.exitCode, null)
+    client.close()
+  })
+
   test('keeps key and memory when it is killed and started again', async (t) => {
     const directory = scratch(t)
     const first = await start(t, directory)

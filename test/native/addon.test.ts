@@ -63,7 +63,8 @@ suite('native/addon exchange', () => {
     const before = openDescriptors()
     const asked = exchange(peer.path, frameOf({ op: 'x' }), [], { ...limits, fdsMax: 1 })
     await assert.rejects(asked, { code: 'EOVERFLOW' })
-    assert.equal(openDescriptors(), before)
+    // Three came; what an earlier test has open may go meanwhile.
+    assert.ok(openDescriptors() <= before)
   })
 
   test('says what went wrong by the errno’s name', async (t) => {

@@ -1,11 +1,12 @@
 /** The unix socket and its local users: everybody may open it, and who they are is the kernel's word. */
 import assert from 'node:assert/strict'
 import { chmodSync, statSync } from 'node:fs'
-import { connect, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import path from 'node:path'
 import { text } from 'node:stream/consumers'
 import { suite, type TestContext, test } from 'node:test'
 import { AGENT_SOCKET } from '../../agent/compose.ts'
+import { connectAs } from '../audit/harness.ts'
 import { startAgent, type TestAgent } from './harness.ts'
 
 const OPERATOR = 64_011
@@ -24,17 +25,6 @@ async function open(t: TestContext): Promise<Opened> {
   const agent = await startAgent(t, { operators: [OPERATOR] })
   chmodSync(agent.directory, 0o755)
   return { agent, socket: path.join(agent.directory, 'run', AGENT_SOCKET) }
-}
-
-/** A connection that another user makes: the kernel notes who it is while it connects. */
-function connectAs(uid: number, place: string): Socket {
-  assert.ok(process.seteuid !== undefined)
-  process.seteuid(uid)
-  try {
-    return connect(place)
-  } finally {
-    process.seteuid(0)
-  }
 }
 
 /** The whole answer to a request on this connection, which closes with it. */

@@ -1,6 +1,7 @@
 /** A log with its signer in a directory of its own, for tests. */
+import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
-import type { Server } from 'node:net'
+import { connect, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import type { TestContext } from 'node:test'
@@ -93,3 +94,14 @@ export const note = (n: number, padding = 0): RecordBody => ({
   pid: n,
   reason: 'x'.repeat(padding),
 })
+
+/** A connection that another user makes: the kernel notes who it is while it connects. */
+export function connectAs(uid: number, place: string): Socket {
+  assert.ok(process.seteuid !== undefined)
+  process.seteuid(uid)
+  try {
+    return connect(place)
+  } finally {
+    process.seteuid(0)
+  }
+}

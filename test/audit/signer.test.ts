@@ -10,7 +10,7 @@ import { openCheckpoint, parseVkey } from '../../audit/note.ts'
 import { Keeper } from '../../audit/signer/keeper.ts'
 import { encodeFrame, FrameReader, readAnswer, writeRequest } from '../../audit/signer/protocol.ts'
 import { SignerClient } from '../../audit/signer-client.ts'
-import { afterwards, ORIGIN, prepare, scratch } from './harness.ts'
+import { afterwards, connectAs, ORIGIN, prepare, scratch } from './harness.ts'
 
 const leavesOf = (...names: readonly string[]): Buffer[] =>
   names.map((name) => leafHash(Buffer.from(name)))
@@ -247,17 +247,6 @@ suite('audit/signer/main', () => {
 const OWN = 64_001
 const STRANGER = 64_002
 const privileged = process.geteuid?.() === 0 ? false : 'not root: there is no other user to be'
-
-/** A connection that another user makes: the kernel notes who it is while it connects. */
-function connectAs(uid: number, place: string): Socket {
-  assert.ok(process.seteuid !== undefined)
-  process.seteuid(uid)
-  try {
-    return connect(place)
-  } finally {
-    process.seteuid(0)
-  }
-}
 
 /** Unlike events.once: an error before it is no failure. */
 const closed = (socket: Socket): Promise<unknown> =>

@@ -89,6 +89,21 @@ export type RefusalFacts = {
 /** Repetitions of one thing in one record; `count` 1 is the thing itself. */
 export type Folded = { readonly count: number; readonly first: string; readonly last: string }
 
+/** Of what a template is made, and what it became. */
+type TemplateFacts = {
+  readonly vcpus: number
+  readonly memory_mib: number
+  readonly kernel: Digest
+  readonly cmdline: Digest
+  readonly vmm: Digest
+  readonly init_root: string
+  readonly kvm: KvmClass
+  readonly memory: Digest
+  readonly memory_size: number
+  readonly state: Digest
+  readonly state_size: number
+}
+
 type LaunchId = { readonly launch_id: string; readonly tenant: string }
 
 /** The content of each type, beside the head that every record has. */
@@ -170,19 +185,9 @@ export type RecordBodies = {
     readonly actor: Actor
     readonly timeout_ms: number
   }
-  'template.built': {
-    readonly vcpus: number
-    readonly memory_mib: number
-    readonly kernel: Digest
-    readonly cmdline: Digest
-    readonly vmm: Digest
-    readonly init_root: string
-    readonly kvm: KvmClass
-    readonly memory: Digest
-    readonly memory_size: number
-    readonly state: Digest
-    readonly state_size: number
-  }
+  'template.built': TemplateFacts
+  /** Built before this agent started, in the same boot of the host, of just this. */
+  'template.kept': TemplateFacts
   'tenant.created': {
     readonly tenant: string
     readonly trust: 'untrusted' | 'verified' | 'trusted'
@@ -269,6 +274,7 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'launch.orphaned': 0,
     'launch.stop_requested': 0,
     'template.built': 0,
+    'template.kept': 0,
     'tenant.created': 0,
     'tenant.changed': 0,
     'token.issued': 0,

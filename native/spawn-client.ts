@@ -8,7 +8,7 @@
 import { closeSync } from 'node:fs'
 import { type Canonical, canonicalBytes, parseCanonical } from '../policy/canonical.ts'
 import { type ExchangeResult, exchange } from './addon.ts'
-import { BadShape, integer, list, type Members, members } from './shape.ts'
+import { BadShape, boolean, integer, list, type Members, members } from './shape.ts'
 import {
   type HostDescription,
   type PodStatus,
@@ -49,6 +49,11 @@ export interface LaunchCall {
   readonly log: number
 }
 
+export interface TemplateAnswer {
+  readonly template: Template
+  readonly kept: boolean
+}
+
 /** A running pod: the VMM's pid and the descriptor of its pod stream, which the caller owns. */
 export interface RunningPod {
   readonly pid: number
@@ -58,7 +63,8 @@ export interface RunningPod {
 export interface SpawnClient {
   describe(): Promise<HostDescription>
   launch(call: LaunchCall): Promise<RunningPod>
-  template(vcpus: number, memoryMib: number): Promise<Template>
+  /** Resolves when it is built; `kept`: it was there already, or on disk. */
+  template(vcpus: number, memoryMib: number): Promise<TemplateAnswer>
   kill(pod: string): Promise<void>
   /** Asks the guest to end and kills it after `timeoutMs`; resolves when spawn took the request. */
   stop(pod: string, timeoutMs: number): Promise<void>
@@ -193,9 +199,10 @@ export function spawnClient(path: string): SpawnClient {
     },
     template: async (vcpus, memoryMib) => {
       const request = { op: 'template', vcpus, memory_mib: memoryMib }
-      return parse(await ask(path, { request, timeoutMs: TEMPLATE_MS }), (answer) =>
-        readTemplate(members(answer, 'answer', ['ok', 'template'])['template'], 'template'),
-      )
+      return parse(await ask(path, { request, timeoutMs: TEMPLATE_MS }), (answer) => {
+        const { kept, template } = members(answer, 'answer', ['kept', 'ok', 'template'])
+        return { kept: boolean(kept, 'kept'), template: readTemplate(template, 'template') }
+      })
     },
     kill: (pod) => done({ op: 'kill', pod }),
     stop: (pod, timeoutMs) => done({ op: 'stop', pod, timeout_ms: timeoutMs }),

@@ -1,7 +1,8 @@
 /**
- * Templates: each shape of the catalogue is built once, by spawn, when it is first wanted, and what
- * was built goes on record. A launch of that shape waits for it: a cold boot beside the build would
- * take the same CPU for longer.
+ * Templates: each shape of the catalogue is built once, by spawn, when it is first wanted. One that
+ * spawn has already, from before this agent or on its disk, is taken as it is. Either way it goes on
+ * record before the first launch from it. A launch of that shape waits for the build: a cold boot
+ * beside it would take the same CPU for longer.
  */
 import type { HostDescription, Template } from '../../native/spawn-answers.ts'
 import type { Ports } from './ports.ts'
@@ -22,9 +23,8 @@ const [DEFAULT_SHAPE] = CATALOGUE
 /** A build that failed is not tried again with every launch. */
 const RETRY_MS = 600_000
 
-const record = (template: Template, host: HostDescription, kvm: 'software' | 'hardware') =>
+const factsOf = (template: Template, host: HostDescription, kvm: 'software' | 'hardware') =>
   ({
-    type: 'template.built',
     vcpus: template.vcpus,
     memory_mib: template.memory_mib,
     kernel: host.kernel.digest,
@@ -50,6 +50,8 @@ export class Templates {
   readonly #building = new Map<string, Promise<Template | null>>()
   /** Shapes that spawn is asked for just now, and those of which the last build failed. */
   readonly #pending = new Map<string, 'building' | 'failed'>()
+  /** State digests of the templates this agent has put on record. */
+  readonly #onRecord = new Set<string>()
 
   constructor(ports: Pick<Ports, 'spawn' | 'audit' | 'log'>) {
     this.#ports = ports
@@ -71,37 +73,49 @@ export class Templates {
       (one) => one.vcpus === shape.vcpus && one.memoryMib === shape.memoryMib,
     )
     if (!inCatalogue) return null
-    const key = `${shape.vcpus}x${shape.memoryMib}`
-    const building = this.#building.get(key)
+    const name = shapeName(shape.vcpus, shape.memoryMib)
+    const building = this.#building.get(name)
     if (building !== undefined) return await building
-    const fresh = this.#build(shape)
-    this.#building.set(key, fresh)
+    const fresh = this.#build(shape, name)
+    this.#building.set(name, fresh)
     const found = await fresh
     // Spawn keeps what it built, and is asked again: it may have been started anew meanwhile.
-    if (found !== null) this.#building.delete(key)
-    else setTimeout(() => this.#building.delete(key), RETRY_MS).unref()
+    if (this.#pending.get(name) !== 'failed') this.#building.delete(name)
+    else setTimeout(() => this.#building.delete(name), RETRY_MS).unref()
     return found
   }
 
-  async #build(shape: Shape): Promise<Template | null> {
-    const { spawn, audit, log } = this.#ports
-    const name = shapeName(shape.vcpus, shape.memoryMib)
+  async #build(shape: Shape, name: string): Promise<Template | null> {
+    const { spawn, log } = this.#ports
     try {
       const host = await spawn.describe()
-      const known = find(host, shape)
       const { kvm } = host
-      const usable = kvm === 'hardware' || (kvm === 'software' && host.allow_software_kvm)
-      if (known !== null || !usable) return known
+      if (kvm === null || (kvm === 'software' && !host.allow_software_kvm)) return null
+      const found = find(host, shape)
+      if (found !== null) return await this.#recorded('template.kept', found, host, kvm)
       this.#pending.set(name, 'building')
-      const template = await spawn.template(shape.vcpus, shape.memoryMib)
+      const { template, kept } = await spawn.template(shape.vcpus, shape.memoryMib)
       this.#pending.delete(name)
-      await audit.append(record(template, host, kvm))
-      log.info(shape, 'template built')
-      return template
+      const type = kept ? 'template.kept' : 'template.built'
+      return await this.#recorded(type, template, host, kvm)
     } catch (error) {
       if (this.#pending.has(name)) this.#pending.set(name, 'failed')
       log.warn({ err: error, ...shape }, 'no template: this shape boots cold')
       return null
     }
+  }
+
+  /** Puts it on record, once for as long as this agent runs. */
+  async #recorded(
+    type: 'template.built' | 'template.kept',
+    template: Template,
+    host: HostDescription,
+    kvm: 'software' | 'hardware',
+  ): Promise<Template> {
+    if (this.#onRecord.has(template.state)) return template
+    await this.#ports.audit.append({ type, ...factsOf(template, host, kvm) })
+    this.#onRecord.add(template.state)
+    this.#ports.log.info({ state: template.state }, type)
+    return template
   }
 }

@@ -12,6 +12,8 @@ export interface Artifacts {
   readonly initVerity: Verity
   /** The empty file system of every scratch disk, as spawn's configuration names it. */
   readonly scratch: { readonly blocks: string; readonly path: string; readonly size: number }
+  /** Where spawns of this machine keep templates: outside the checkout, for root alone. */
+  readonly templates: string
 }
 
 export const ARTIFACTS = '.tools/artifacts'
@@ -45,6 +47,7 @@ export function readArtifacts(checkout: string, code: string): Artifacts {
   const kernel = hasVirtualisation() ? 'hardware' : 'software'
   const scratch = member(manifest, 'artifacts', 'scratch')
   const init = member(manifest, 'artifacts', 'init')
+  const templates = member(manifest, 'artifacts', 'templates')
   integer(member(init, 'init', 'size'), 'init.size', 4096)
   return {
     spawn: place(member(manifest, 'artifacts', 'spawn'), 'spawn'),
@@ -57,5 +60,6 @@ export function readArtifacts(checkout: string, code: string): Artifacts {
       path: place(scratch, 'scratch'),
       size: integer(member(scratch, 'scratch', 'size'), 'scratch.size', 4096),
     },
+    templates: text(member(templates, 'templates', 'path'), 'templates.path', 4096),
   }
 }

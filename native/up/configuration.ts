@@ -122,6 +122,7 @@ function spawnDocument(parts: ConfigurationParts): CanonicalObject {
     worker_gid: accounts.worker.gid,
     run_dir: layout.spawnRun,
     state_dir: layout.spawnState,
+    template_dir: artifacts.templates,
     vmm: artifacts.vmm,
     kernel: artifacts.kernel,
     init: artifacts.init,

@@ -1,7 +1,7 @@
 /** Puts everything that was built into one folder and writes down what it is. */
 import path from 'node:path'
 import { describeFile, replaceFile, replaceText } from './files.mjs'
-import { artifacts } from './paths.mjs'
+import { artifacts, cache } from './paths.mjs'
 
 const place = (name) => path.join(artifacts, name)
 
@@ -29,6 +29,7 @@ export function writeManifest({ init, scratch, addon, registry }) {
     spawn: describeFile(place('casemate-spawn')),
     addon: addon === null ? null : { path: addon },
     registry: { path: registry },
+    templates: { path: path.join(cache, 'templates') },
   }
   replaceText(place('artifacts.json'), `${JSON.stringify(manifest, null, 2)}\n`)
   return manifest

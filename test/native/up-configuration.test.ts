@@ -33,6 +33,7 @@ function hostOf(t: TestContext): Host {
       init: '/init',
       initVerity: { data_blocks: 1, root: '00', salt: '00' },
       scratch: { blocks: 'sha256:0', path: '/scratch', size: 4096 },
+      templates: '/templates',
     },
     node: 'host-1',
     vkey: 'key',

@@ -97,6 +97,7 @@ const configuration = ({ directory, artifacts, keys, uids }: Configured): object
   vm_uid_count: VM_UIDS / 2,
   run_dir: path.join(directory, 'run'),
   state_dir: path.join(directory, 'state'),
+  template_dir: artifacts.templates,
   vmm: artifacts.vmm,
   kernel: artifacts.kernel,
   init: artifacts.init,
@@ -165,7 +166,7 @@ async function openParts(
     node,
   })
   compile('probe', place('probe'))
-  const template = main.spawn.template(1, 128)
+  const template = main.spawn.template(1, 128).then((answer) => answer.template)
   template.catch(() => undefined) // whoever waits for it hears of it
   const image = await buildDisk(place('image'), busyboxTar(BUSYBOX, probeEntry(place('probe'))))
   let others = 0
@@ -184,7 +185,13 @@ async function openParts(
       others += 1
       const uids = uidBase() + VM_UIDS / 2 + others * 10
       const parts = { ...common, directory: place(name), uids }
-      const found = await openSpawn(parts, { vm_uid_count: 10, ...change })
+      // Apart from those of the host's own guest: none of these may ever be started elsewhere.
+      const templates = `${artifacts.templates}-of-tests`
+      const found = await openSpawn(parts, {
+        vm_uid_count: 10,
+        template_dir: templates,
+        ...change,
+      })
       programs.push(found.program)
       return found
     },

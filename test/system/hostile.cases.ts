@@ -55,7 +55,7 @@ export function hostileCases(machine: Machine): void {
 
     first(async () => {
       on = await another(machine, 'hostile')
-      template = await on.spawn.template(1, 128)
+      template = (await on.spawn.template(1, 128)).template
     })
     after(() => on.program.end())
 

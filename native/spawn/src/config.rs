@@ -27,7 +27,7 @@ const VM_UID_COUNT_MAX: u32 = 65_536;
 const SCRATCH_BYTES_MAX: u64 = 1 << 40;
 
 /// The file's members, all required.
-const MEMBERS: [&str; 19] = [
+const MEMBERS: [&str; 20] = [
     "agent_gid",
     "agent_uid",
     "allow_software_kvm",
@@ -40,6 +40,7 @@ const MEMBERS: [&str; 19] = [
     "run_dir",
     "scratch",
     "state_dir",
+    "template_dir",
     "v",
     "vm_uid_base",
     "vm_uid_count",
@@ -83,6 +84,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// What stays: the workers' log.
     pub state_dir: PathBuf,
+    /// Templates that outlive this spawn; spawns of one host may share it.
+    pub template_dir: PathBuf,
     /// The VMM.
     pub vmm: PathBuf,
     /// The guest kernel.
@@ -158,6 +161,7 @@ fn read(value: &Value) -> std::result::Result<Config, ShapeError> {
         vm_uid_count: integer32(of("vm_uid_count"), "vm_uid_count", 1..=VM_UID_COUNT_MAX)?,
         run_dir: path("run_dir")?,
         state_dir: path("state_dir")?,
+        template_dir: path("template_dir")?,
         vmm: path("vmm")?,
         kernel: path("kernel")?,
         init: path("init")?,

@@ -9,7 +9,7 @@ fn good() -> String {
             r#""init_verity":{{"data_blocks":3,"root":"{root}","salt":""}},"kernel":"/opt/vmlinux","#,
             r#""levels":{{"acme":["container"]}},"log_keys":["{key}"],"node":"host-1","#,
             r#""run_dir":"/run/casemate","scratch":{{"blocks":"{digest}","path":"/opt/scratch.img","size":8192}},"#,
-            r#""state_dir":"/var/lib/casemate/spawn","#,
+            r#""state_dir":"/var/lib/casemate/spawn","template_dir":"/var/cache/casemate/templates","#,
             r#""v":"casemate.spawn/1","vm_uid_base":2000000,"vm_uid_count":1000,"vmm":"/opt/vmm","#,
             r#""worker_gid":501,"worker_uid":501,"workers":{{"rootfs":["/usr/bin/node","/w.ts"]}}}}"#
         ),

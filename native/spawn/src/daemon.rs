@@ -26,6 +26,7 @@ use crate::poller::{Interest, Poller, Watched};
 use crate::refusal::{Refusal, Result};
 use crate::spent::Spent;
 use crate::sys_unsafe::termination_signals;
+use crate::template_store::TemplateStore;
 use crate::templates::Templates;
 use crate::uids::Uids;
 use crate::workers::Worker;
@@ -77,6 +78,7 @@ pub struct Daemon {
     pub(crate) exited: VecDeque<Exited>,
     pub(crate) workers: BTreeMap<u64, Worker>,
     pub(crate) templates: Templates,
+    pub(crate) template_store: TemplateStore,
     pub(crate) uids: Uids,
     pub(crate) cgroups: Cgroups,
     pub(crate) spent: Spent,
@@ -114,6 +116,9 @@ impl Daemon {
         }
         let spent =
             Spent::open(&config.run_dir).map_err(start("the directory of spent tickets"))?;
+        let boot_id = host::boot_id().map_err(start("boot id"))?;
+        let template_store =
+            TemplateStore::open(&config.template_dir, &boot_id).map_err(start("template_dir"))?;
         let poller = Poller::new().map_err(start("epoll"))?;
         let signals = termination_signals()
             .and_then(|fd| poller.watch(fd, Interest::IN, Source::Signals))
@@ -123,7 +128,7 @@ impl Daemon {
             .map_err(start("spawn.sock"))?;
         let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
         Ok(Self {
-            boot_id: host::boot_id().map_err(start("boot id"))?,
+            boot_id,
             kvm_class: host::kvm_class(),
             uids: Uids::new(config.vm_uid_base, config.vm_uid_count),
             kmsg: Kmsg::open(),
@@ -134,6 +139,7 @@ impl Daemon {
             exited: VecDeque::new(),
             workers: BTreeMap::new(),
             templates: Templates::default(),
+            template_store,
             stopping: None,
             garbage: Vec::new(),
             next_sweep: Some(Instant::now()),

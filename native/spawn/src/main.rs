@@ -31,6 +31,8 @@ mod request;
 mod sparse;
 mod spent;
 mod syscalls;
+mod template;
+mod template_store;
 mod templates;
 mod uids;
 mod worker_filter;

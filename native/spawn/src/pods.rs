@@ -17,7 +17,7 @@ use crate::packets::{self, Packet};
 use crate::pod::{Exited, Facts, Identity, Killed, Said, Status, Verdict, conclude};
 use crate::poller::Watched;
 use crate::refusal::{Refusal, Result};
-use crate::templates::Taken;
+use crate::template::Taken;
 
 /// Exited pods whose status is kept.
 const EXITED_MAX: usize = 1024;

@@ -69,7 +69,10 @@ pub fn unnamed_copy(directory: &Path, file: BorrowedFd<'_>, size: u64) -> io::Re
 }
 
 /// Copies the data extents, leaves holes, and says how many bytes of data there were.
-fn copy_data(file: BorrowedFd<'_>, size: u64, copy: BorrowedFd<'_>) -> io::Result<u64> {
+///
+/// # Errors
+/// No space, or what reading says.
+pub fn copy_data(file: BorrowedFd<'_>, size: u64, copy: BorrowedFd<'_>) -> io::Result<u64> {
     rustix::fs::ftruncate(copy, size)?;
     let mut data: u64 = 0;
     each_extent(file, size, |offset, bytes| {

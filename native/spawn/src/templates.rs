@@ -1,4 +1,4 @@
-//! Templates: booted once by spawn itself, kept in sealed memfds, copied for each tenant.
+//! Templates: booted once by spawn itself, kept in sealed memfds and on disk, copied for each tenant.
 //!
 //! A template is built from spawn's own files and command line, by a VMM in the same jail as any
 //! other, without a ticket because nothing of a tenant is in it. Its digests are computed here, from
@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use casemate_ticket::document::{LaunchDocument, Mode};
 use casemate_ticket::json::{self, Value};
-use casemate_ticket::spec::{File, Limits, Template as Wanted};
+use casemate_ticket::spec::{KvmClass, Limits, Template as Wanted};
 
 use crate::answers::{self, number, object, string};
 use crate::clients::Answer;
@@ -19,43 +19,14 @@ use crate::launch::{Plan, no_resources};
 use crate::machine::{CATALOGUE, cmdline};
 use crate::pod::PodExit;
 use crate::refusal::{Refusal, Result};
-use crate::sparse::{self, SEALED};
+use crate::sparse;
+use crate::template::{STATE_BYTES_MAX, Shape, Template, memory_bytes};
 
-/// Virtual CPUs and MiB of memory.
-type Shape = (u32, u32);
-
-/// Most bytes of state.
-const STATE_BYTES_MAX: u64 = 16 << 20;
 /// Most bytes of data in tenants' copies, together. The least recently used go first; a VM that was
 /// started from one keeps it for as long as it runs.
 const COPIES_BYTES_MAX: u64 = 1 << 30;
 /// A boot under software KVM takes tens of seconds, on a busy host minutes.
 const BUILD_MS: u32 = 600_000;
-
-/// What a builder sent.
-#[derive(Debug)]
-pub struct Taken {
-    state: OwnedFd,
-    memory: OwnedFd,
-    state_size: u64,
-    memory_size: u64,
-}
-
-impl Taken {
-    /// Of the two descriptors of a TEMPLATE message.
-    pub fn new(descriptors: Vec<OwnedFd>, state_size: u64, memory_size: u64) -> Option<Self> {
-        let [state, memory] = <[OwnedFd; 2]>::try_from(descriptors).ok()?;
-        Some(Self { state, memory, state_size, memory_size })
-    }
-}
-
-/// A template.
-#[derive(Debug)]
-struct Template {
-    state: OwnedFd,
-    memory: OwnedFd,
-    digests: Wanted,
-}
 
 /// A tenant's own copy of a template's memory.
 #[derive(Debug)]
@@ -74,9 +45,11 @@ pub struct Templates {
     copies: Vec<Copy>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Build {
     clients: Vec<u64>,
+    /// What it is built of, as the store wants it.
+    source: Value,
     /// Why what the VMM sent was not taken.
     refused: Option<String>,
 }
@@ -89,7 +62,7 @@ impl Templates {
 
     /// `templates` of `describe`.
     pub fn describe(&self) -> Vec<Value> {
-        self.ready.iter().map(|(shape, template)| describe(*shape, template)).collect()
+        self.ready.iter().map(|(shape, template)| template.describe(*shape)).collect()
     }
 
     /// Descriptors of state and memory for one launch. The memory is a copy that this tenant shares
@@ -130,27 +103,16 @@ impl Templates {
     }
 }
 
-fn describe((vcpus, memory_mib): Shape, template: &Template) -> Value {
-    let Wanted { memory, state } = &template.digests;
-    object(vec![
-        ("vcpus", number(vcpus)),
-        ("memory_mib", number(memory_mib)),
-        ("memory", string(&memory.digest)),
-        ("memory_size", number(memory.size)),
-        ("state", string(&state.digest)),
-        ("state_size", number(state.size)),
-    ])
-}
-
-fn found(shape: Shape, template: &Template) -> Answer {
-    Answer::new(vec![("template", describe(shape, template))])
+/// `kept`: it was there before anybody asked this time.
+fn found(template: Value, kept: bool) -> Answer {
+    Answer::new(vec![("kept", Value::Bool(kept)), ("template", template)])
 }
 
 impl Daemon {
     /// `template`: found, or answered when it is built. Several who ask for one shape share one build.
     pub(crate) fn template(&mut self, client: u64, shape: Shape) -> Result<Option<Answer>> {
         if let Some(template) = self.templates.ready.get(&shape) {
-            return Ok(Some(found(shape, template)));
+            return Ok(Some(found(template.describe(shape), true)));
         }
         if !CATALOGUE.contains(&shape) {
             let message = "templates are built for 1 CPU and 128 MiB, or 2 CPUs and 256 MiB; other machines boot cold";
@@ -160,46 +122,19 @@ impl Daemon {
             build.clients.push(client);
             return Ok(None);
         }
-        let plan = self.plan_build(shape)?;
-        self.start_vm(plan, None)?;
-        self.templates.builds.insert(shape, Build { clients: vec![client], refused: None });
-        Ok(None)
-    }
-
-    fn plan_build(&mut self, shape: Shape) -> Result<Plan> {
-        self.check_room()?;
-        let (class, kvm) =
-            self.open_kvm().map_err(|reason| Refusal::new("KVM_UNAVAILABLE", reason))?;
-        if class == casemate_ticket::spec::KvmClass::Software && !self.config.allow_software_kvm {
-            let message = "software KVM is no security boundary and allow_software_kvm is not set";
-            return Err(Refusal::new("SOFTWARE_KVM_NOT_ALLOWED", message));
+        let (class, kvm) = self.kvm_for_templates()?;
+        let limits = build_limits(shape);
+        let spec = self.template_spec(shape, class, &limits);
+        let source = object(vec![
+            ("boot_id", string(&self.boot_id)),
+            ("kvm", string(class.as_str())),
+            ("spec", spec.clone()),
+        ]);
+        if let Some(template) = self.load_template(shape, &source) {
+            let answer = found(template.describe(shape), true);
+            self.templates.ready.insert(shape, template);
+            return Ok(Some(answer));
         }
-        let (vcpus, memory_mib) = shape;
-        // The template's memory is written beside the guest's, and belongs to this cgroup.
-        let overhead = memory_mib.saturating_add(64);
-        let limits = Limits {
-            boot_ms: BUILD_MS,
-            boot_log_bytes: 65_536,
-            cpu_quota_percent: vcpus.saturating_mul(100).saturating_add(100),
-            pids: 64,
-            stop_ms: 0,
-            vmm_overhead_mib: overhead,
-        };
-        let machine = object(vec![
-            ("vcpus", number(vcpus)),
-            ("memory_mib", number(memory_mib)),
-            ("cmdline", string(&cmdline(class))),
-        ]);
-        let mut init = answers::init(&self.config);
-        init.extend([("role", string("init")), ("access", string("read"))]);
-        let spec = object(vec![
-            ("v", string("casemate.template-spec/1")),
-            ("machine", machine),
-            ("vmm", answers::vmm(&self.assets.vmm_digests)),
-            ("kernel", answers::kernel(&self.assets.kernel_file)),
-            ("descriptors", Value::Array(vec![object(init)])),
-            ("limits", limits_value(&limits)),
-        ]);
         let document = LaunchDocument {
             context: self.context(Some(class)),
             mode: Mode::Template,
@@ -209,16 +144,64 @@ impl Daemon {
         };
         let kernel = self.assets.kernel().map_err(no_resources)?;
         let init = self.assets.init().map_err(no_resources)?;
-        Ok(Plan {
+        let plan = Plan {
             identity: None,
             shape,
             vmm: self.assets.vmm_digests.clone(),
             limits,
             file_bytes_max: memory_bytes(shape).max(STATE_BYTES_MAX),
-            name: format!("template-{vcpus}-{memory_mib}"),
+            name: format!("template-{}-{}", shape.0, shape.1),
             document: document.write(),
             descriptors: vec![Some(kvm), Some(kernel), Some(init), None, None, None, None, None],
-        })
+        };
+        self.start_vm(plan, None)?;
+        let build = Build { clients: vec![client], source, refused: None };
+        self.templates.builds.insert(shape, build);
+        Ok(None)
+    }
+
+    fn kvm_for_templates(&mut self) -> Result<(KvmClass, OwnedFd)> {
+        self.check_room()?;
+        let (class, kvm) =
+            self.open_kvm().map_err(|reason| Refusal::new("KVM_UNAVAILABLE", reason))?;
+        if class == KvmClass::Software && !self.config.allow_software_kvm {
+            let message = "software KVM is no security boundary and allow_software_kvm is not set";
+            return Err(Refusal::new("SOFTWARE_KVM_NOT_ALLOWED", message));
+        }
+        Ok((class, kvm))
+    }
+
+    /// What the VMM is told to boot: spawn's own files and command line, nothing of a tenant.
+    fn template_spec(&self, (vcpus, memory_mib): Shape, class: KvmClass, limits: &Limits) -> Value {
+        let machine = object(vec![
+            ("vcpus", number(vcpus)),
+            ("memory_mib", number(memory_mib)),
+            ("cmdline", string(&cmdline(class))),
+        ]);
+        let mut init = answers::init(&self.config);
+        init.extend([("role", string("init")), ("access", string("read"))]);
+        object(vec![
+            ("v", string("casemate.template-spec/1")),
+            ("machine", machine),
+            ("vmm", answers::vmm(&self.assets.vmm_digests)),
+            ("kernel", answers::kernel(&self.assets.kernel_file)),
+            ("descriptors", Value::Array(vec![object(init)])),
+            ("limits", limits_value(limits)),
+        ])
+    }
+
+    /// What an earlier spawn kept. What is there and cannot be used is removed, and built again.
+    fn load_template(&self, shape: Shape, source: &Value) -> Option<Template> {
+        let store = &self.template_store;
+        match store.load(source, shape) {
+            Ok(template) => Some(template),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                log(&format!("a template that was kept is built again: {error}"));
+                store.remove(source);
+                None
+            }
+        }
     }
 
     /// Takes the memfds a builder sent: judged while it still lives, so that a wrong one ends it.
@@ -226,7 +209,7 @@ impl Daemon {
         let Some(pod) = self.pods.get_mut(&pod) else { return };
         let Some(taken) = pod.template.take() else { return };
         let shape = pod.shape;
-        let result = judge(taken, shape);
+        let result = Template::judge(taken, shape);
         let Some(build) = self.templates.builds.get_mut(&shape) else { return };
         match result {
             Ok(template) => {
@@ -249,20 +232,31 @@ impl Daemon {
             log(&format!("template {}x{} MiB was not built: {reason}", shape.0, shape.1));
             Refusal::new("TEMPLATE_FAILED", format!("the template could not be built: {reason}"))
         };
-        let refusal = if self.templates.ready.contains_key(&shape) { None } else { Some(failed()) };
+        let template = match self.templates.ready.get(&shape) {
+            Some(template) => {
+                if let Err(error) = self.template_store.keep(&build.source, shape, template) {
+                    log(&format!("a template could not be kept for the next start: {error}"));
+                }
+                Ok(template.describe(shape))
+            }
+            None => Err(failed()),
+        };
         for client in build.clients {
-            let answer = match (&refusal, self.templates.ready.get(&shape)) {
-                (None, Some(template)) => Ok(found(shape, template)),
-                (Some(refusal), _) => Err(refusal.clone()),
-                (None, None) => continue,
-            };
-            self.answer(client, answer);
+            self.answer(client, template.clone().map(|template| found(template, false)));
         }
     }
 }
 
-fn memory_bytes((_, memory_mib): Shape) -> u64 {
-    u64::from(memory_mib).saturating_mul(1 << 20)
+/// For a machine that boots kernel and init, and then writes its memory beside the guest's, in its own cgroup.
+fn build_limits((vcpus, memory_mib): Shape) -> Limits {
+    Limits {
+        boot_ms: BUILD_MS,
+        boot_log_bytes: 65_536,
+        cpu_quota_percent: vcpus.saturating_mul(100).saturating_add(100),
+        pids: 64,
+        stop_ms: 0,
+        vmm_overhead_mib: memory_mib.saturating_add(64),
+    }
 }
 
 fn limits_value(limits: &Limits) -> Value {
@@ -276,41 +270,6 @@ fn limits_value(limits: &Limits) -> Value {
     ])
 }
 
-fn judge(taken: Taken, shape: Shape) -> std::result::Result<Template, String> {
-    let Taken { state, memory, state_size, memory_size } = taken;
-    if memory_size != memory_bytes(shape) || state_size == 0 || state_size > STATE_BYTES_MAX {
-        return Err(format!(
-            "the VMM sent {state_size} bytes of state and {memory_size} of memory"
-        ));
-    }
-    check_sealed("state", state.as_fd(), state_size)?;
-    check_sealed("memory", memory.as_fd(), memory_size)?;
-    let unreadable = |error: io::Error| format!("the template cannot be read: {error}");
-    let digests = Wanted {
-        state: File {
-            digest: sparse::digest(state.as_fd(), state_size).map_err(unreadable)?,
-            size: state_size,
-        },
-        memory: File {
-            digest: sparse::block_digest(memory.as_fd(), memory_size).map_err(unreadable)?,
-            size: memory_size,
-        },
-    };
-    Ok(Template { state, memory, digests })
-}
-
-/// Only a memfd has seals; sealed, its bytes stay what their digest says.
-fn check_sealed(role: &str, file: BorrowedFd<'_>, size: u64) -> std::result::Result<(), String> {
-    let seals = rustix::fs::fcntl_get_seals(file);
-    if !seals.is_ok_and(|seals| seals.contains(SEALED)) {
-        return Err(format!("the VMM's {role} is no sealed memfd"));
-    }
-    match rustix::fs::fstat(file) {
-        Ok(facts) if u64::try_from(facts.st_size) == Ok(size) => Ok(()),
-        _ => Err(format!("the VMM's {role} has another size than it said")),
-    }
-}
-
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -320,38 +279,11 @@ fn check_sealed(role: &str, file: BorrowedFd<'_>, size: u64) -> std::result::Res
 mod tests {
     use super::*;
 
-    fn taken(state: &[u8], memory: OwnedFd, memory_size: u64) -> Taken {
-        let size = u64::try_from(state.len()).unwrap();
-        let state = sparse::sealed_memfd("state", state).unwrap();
-        Taken { state, memory, state_size: size, memory_size }
-    }
-
-    fn memory(size: u64) -> OwnedFd {
-        let one = sparse::sealed_memfd("seed", &[1; 4096]).unwrap();
-        // Copying with a larger size than the data keeps the rest a hole.
-        sparse::copy("memory", one.as_fd(), size).unwrap().0
-    }
-
-    #[test]
-    fn takes_a_sealed_template_of_its_shape_and_nothing_else() {
-        let size = 128 << 20;
-        let good = judge(taken(b"state", memory(size), size), (1, 128)).unwrap();
-        assert_eq!(good.digests.state.digest, casemate_ticket::bytes::Digest::of(b"state"));
-        assert!(judge(taken(b"state", memory(size), size), (2, 256)).is_err());
-        assert!(judge(taken(b"", memory(size), size), (1, 128)).is_err());
-        assert!(
-            judge(taken(b"state", memory(4096), size), (1, 128)).is_err(),
-            "shorter than it says"
-        );
-        let file = std::fs::File::open("/proc/self/exe").unwrap();
-        assert!(judge(taken(b"state", file.into(), size), (1, 128)).is_err(), "no memfd");
-    }
-
     #[test]
     fn gives_each_tenant_one_copy_of_its_own() {
         use std::os::unix::fs::MetadataExt;
         let size = 128 << 20;
-        let template = judge(taken(b"state", memory(size), size), (1, 128)).unwrap();
+        let template = crate::template::samples::template(b"state");
         let wanted = template.digests;
         let mut templates = Templates::default();
         templates.ready.insert((1, 128), template);

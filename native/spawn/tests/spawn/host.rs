@@ -49,11 +49,6 @@ fn kernel_mark() -> Result<&'static str, String> {
     .clone()
 }
 
-/// The kernel that set-up builds for this host's class of KVM.
-pub fn kernel_file() -> &'static str {
-    if kernel_mark() == Ok("casemate-softkvm") { "vmlinux-softkvm" } else { "vmlinux" }
-}
-
 /// Starts a host, or says why not and returns `None`.
 pub fn host() -> Option<Host> {
     host_with("", |_| {})
@@ -288,6 +283,7 @@ fn config(directory: &Path, uid_base: u32) -> Value {
         ("vm_uid_count", id(16)),
         ("run_dir", path("run")),
         ("state_dir", path("state")),
+        ("template_dir", path("templates")),
         ("vmm", text(probe().to_str().unwrap())),
         ("kernel", path("vmlinux")),
         ("init", path("init.img")),

@@ -20,7 +20,6 @@ mod host;
 
 mod jail;
 mod life;
-mod real;
 mod requests;
 mod templates;
 mod tickets;

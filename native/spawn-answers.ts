@@ -142,6 +142,33 @@ export function readDescription(answer: Members): HostDescription {
   }
 }
 
+/** The VMM's counters: of the machine, and of each device, by the names of docs/formats.md. */
+export interface VmmMetrics {
+  readonly machine: Readonly<Record<string, number>>
+  readonly devices: Readonly<Record<string, Readonly<Record<string, number>>>>
+}
+
+/** At most so many names in one object of counters. */
+const COUNTERS_MAX = 64
+
+/** @param read reads one member; names are of a program of ours, and nothing is decided by them */
+function byName<T>(value: unknown, at: string, read: (value: unknown, at: string) => T) {
+  if (typeof value !== 'object' || value === null) throw new BadShape(at, 'must be an object')
+  const entries = Object.entries(value)
+  if (entries.length > COUNTERS_MAX) throw new BadShape(at, `has over ${COUNTERS_MAX} members`)
+  return Object.fromEntries(entries.map(([name, one]) => [name, read(one, `${at}.${name}`)]))
+}
+
+export function readMetrics(answer: Members): VmmMetrics {
+  const found = members(answer, 'answer', ['ok', 'machine', 'devices'])
+  const counters = (value: unknown, at: string) =>
+    byName(value, at, (one, place) => integer(one, place, 0))
+  return {
+    machine: counters(found['machine'], 'machine'),
+    devices: byName(found['devices'], 'devices', counters),
+  }
+}
+
 export function readExit(value: unknown, at: string): PodExit {
   const found = members(value, at, ['how', 'value', 'guest_reported', 'cause', 'text'])
   return {

@@ -13,9 +13,11 @@ import {
   type HostDescription,
   type PodStatus,
   readDescription,
+  readMetrics,
   readPodStatus,
   readTemplate,
   type Template,
+  type VmmMetrics,
 } from './spawn-answers.ts'
 import { runWorker, type WorkerRequest } from './worker-run.ts'
 
@@ -70,6 +72,8 @@ export interface SpawnClient {
   stop(pod: string, timeoutMs: number): Promise<void>
   list(): Promise<readonly PodStatus[]>
   adopt(pod: string): Promise<RunningPod>
+  /** What the VMM of a running pod has counted so far. */
+  metrics(pod: string): Promise<VmmMetrics>
   forget(pod: string): Promise<void>
   /** Runs a one-shot worker and resolves with its answer's bytes. @throws WorkerError */
   worker(request: WorkerRequest): Promise<Buffer>
@@ -212,6 +216,8 @@ export function spawnClient(path: string): SpawnClient {
       ),
     adopt: async (pod) =>
       readRunning(await ask(path, { request: { op: 'adopt', pod }, fdsMax: 1 })),
+    metrics: async (pod) =>
+      parse(await ask(path, { request: { op: 'metrics', pod } }), readMetrics),
     forget: (pod) => done({ op: 'forget', pod }),
     worker: (work) =>
       runWorker(work, async ({ kind, fileBytes }, fds) => {

@@ -30,3 +30,25 @@ pub struct Counters {
     /// Console control messages of a wrong length, kind, port or order.
     pub bad_control: u64,
 }
+
+impl Counters {
+    /// In the order in which they are reported (`casemate_wire::metrics::DEVICE_COUNTERS`).
+    #[must_use]
+    pub const fn in_order(&self) -> [u64; 13] {
+        [
+            self.chains,
+            self.interrupts,
+            self.bytes_in,
+            self.bytes_out,
+            self.io_errors,
+            self.verity_failures,
+            self.unsupported,
+            self.faults,
+            self.ignored_notify,
+            self.bad_access,
+            self.frozen_write,
+            self.bad_status,
+            self.bad_control,
+        ]
+    }
+}

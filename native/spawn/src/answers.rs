@@ -4,6 +4,7 @@ use casemate_ticket::bytes::encode_hex;
 use casemate_ticket::document::Context;
 use casemate_ticket::json::Value;
 use casemate_ticket::spec::{File, Vmm};
+use casemate_wire::metrics::{DEVICE_COUNTERS, DEVICES, MACHINE_COUNTERS, Metrics};
 
 use crate::clients::Answer;
 use crate::config::Config;
@@ -72,6 +73,19 @@ pub fn describe(daemon: &Daemon) -> Answer {
         ("scratch", object(scratch)),
         ("templates", Value::Array(daemon.templates.describe())),
         ("levels", levels),
+    ])
+}
+
+/// `{"op":"metrics"}`: the counters of the machine and of each device, by name.
+pub fn metrics(metrics: &Metrics) -> Answer {
+    let named = |names: &[&'static str], numbers: &[u64]| {
+        let numbers = numbers.iter().map(|value| number(*value));
+        object(names.iter().copied().zip(numbers).collect())
+    };
+    let devices = metrics.devices.iter().map(|numbers| named(&DEVICE_COUNTERS, numbers));
+    Answer::new(vec![
+        ("machine", named(&MACHINE_COUNTERS, &metrics.machine)),
+        ("devices", object(DEVICES.into_iter().zip(devices).collect())),
     ])
 }
 

@@ -168,6 +168,7 @@ impl Daemon {
             Request::Kill(pod) => self.kill_pod(&pod).map(Some),
             Request::Stop { pod, timeout_ms } => self.stop_pod(&pod, timeout_ms).map(Some),
             Request::Adopt(pod) => self.adopt_pod(&pod).map(Some),
+            Request::Metrics(pod) => self.ask_metrics(id, &pod).map(|()| None),
             Request::Forget(pod) => self.forget_pod(&pod).map(Some),
             Request::Worker { kind, file_bytes } => {
                 self.worker(id, &kind, file_bytes, &fds).map(|()| None)

@@ -270,6 +270,7 @@ impl Daemon {
             stream: entered.stream,
             said: Said::default(),
             template: None,
+            metrics_clients: Vec::new(),
             jail_failure: None,
             killed: None,
             boot_until: Instant::now().checked_add(boot),

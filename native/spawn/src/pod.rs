@@ -9,6 +9,7 @@ use casemate_ticket::bytes::Digest;
 use casemate_ticket::json::Value;
 use casemate_ticket::spec::Vmm;
 use casemate_wire::control::{FromVmm, Reason};
+use casemate_wire::metrics::Metrics;
 use casemate_wire::payload::Exit;
 
 use crate::kmsg;
@@ -42,12 +43,26 @@ pub enum Status {
     Signal(i32),
 }
 
+/// What spawn asked, and the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Question {
+    /// Nothing is asked.
+    #[default]
+    None,
+    /// An answer is due.
+    Asked,
+    /// It came.
+    Answered(Box<Metrics>),
+}
+
 /// What the VMM has said.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
     started: bool,
     ready: bool,
     template: bool,
+    /// The counters.
+    pub metrics: Question,
     exit: Option<Exit>,
     failure: Option<(Reason, String)>,
 }
@@ -122,6 +137,11 @@ impl Said {
             FromVmm::Exit(exit) if self.started && !over && !template => {
                 self.exit = Some(exit);
                 Verdict::Ending
+            }
+            // While it ends, too: the question may have crossed its last word.
+            FromVmm::Metrics(metrics) if self.started && self.metrics == Question::Asked => {
+                self.metrics = Question::Answered(Box::new(metrics));
+                Verdict::Fine
             }
             // A builder runs under its start filter alone and announces no others.
             FromVmm::Template { state_size, memory_size } if !over && template => {

@@ -14,7 +14,7 @@ fn started() -> Vec<u8> {
     FromVmm::Started { control: SAME, io: SAME, vcpu: SAME }.encode().as_bytes().to_vec()
 }
 
-fn encode(message: FromVmm<'_>) -> Vec<u8> {
+fn encode(message: &FromVmm<'_>) -> Vec<u8> {
     message.encode().as_bytes().to_vec()
 }
 
@@ -32,8 +32,8 @@ fn hear(template: bool, packets: &[Vec<u8>]) -> (Said, Verdict) {
 
 #[test]
 fn takes_the_messages_of_a_launch_in_their_order() {
-    let ready = encode(FromVmm::Ready { restored: true });
-    let exit = encode(FromVmm::Exit(Exit::Code(3)));
+    let ready = encode(&FromVmm::Ready { restored: true });
+    let exit = encode(&FromVmm::Exit(Exit::Code(3)));
     assert_eq!(hear(false, &[started()]).1, Verdict::Fine);
     assert_eq!(hear(false, &[started(), ready.clone()]).1, Verdict::Ready);
     assert_eq!(hear(false, &[started(), ready.clone(), exit.clone()]).1, Verdict::Ending);
@@ -44,7 +44,7 @@ fn takes_the_messages_of_a_launch_in_their_order() {
         vec![started(), started()],
         vec![started(), ready.clone(), ready],
         vec![started(), exit.clone(), exit],
-        vec![started(), encode(FromVmm::Template { state_size: 1, memory_size: 1 })],
+        vec![started(), encode(&FromVmm::Template { state_size: 1, memory_size: 1 })],
         vec![vec![]],
         vec![vec![99]],
         vec![[started(), vec![0]].concat()],
@@ -54,26 +54,40 @@ fn takes_the_messages_of_a_launch_in_their_order() {
 }
 
 #[test]
+fn takes_counters_once_for_each_time_they_are_asked_for() {
+    let metrics = encode(&FromVmm::Metrics(Metrics::NONE));
+    let kill = Verdict::Kill(Killed::Protocol);
+    assert_eq!(hear(false, &[started(), metrics.clone()]).1, kill, "nobody asked");
+    let (mut said, _) = hear(false, &[started()]);
+    said.metrics = Question::Asked;
+    assert_eq!(said.hear(&metrics, &filters(), false), Verdict::Fine);
+    assert_eq!(said.metrics, Question::Answered(Box::new(Metrics::NONE)));
+    assert_eq!(said.hear(&metrics, &filters(), false), kill, "asked once");
+    let mut said = Said { metrics: Question::Asked, ..Said::default() };
+    assert_eq!(said.hear(&metrics, &filters(), false), kill, "before it has started");
+}
+
+#[test]
 fn takes_one_template_of_a_builder_and_no_pod_messages() {
-    let template = encode(FromVmm::Template { state_size: 5, memory_size: 6 });
+    let template = encode(&FromVmm::Template { state_size: 5, memory_size: 6 });
     assert_eq!(
         hear(true, std::slice::from_ref(&template)).1,
         Verdict::Template { state_size: 5, memory_size: 6 }
     );
     let kill = Verdict::Kill(Killed::Protocol);
-    let failure = encode(FromVmm::Failure { reason: Reason::BootTimeout, text: "late" });
+    let failure = encode(&FromVmm::Failure { reason: Reason::BootTimeout, text: "late" });
     assert_eq!(hear(true, std::slice::from_ref(&failure)).1, Verdict::Ending);
     assert_eq!(hear(true, &[template.clone(), template.clone()]).1, kill);
     assert_eq!(hear(true, &[failure, template]).1, kill);
-    assert_eq!(hear(true, &[started(), encode(FromVmm::Exit(Exit::Code(0)))]).1, kill);
-    assert_eq!(hear(true, &[started(), encode(FromVmm::Ready { restored: false })]).1, kill);
+    assert_eq!(hear(true, &[started(), encode(&FromVmm::Exit(Exit::Code(0)))]).1, kill);
+    assert_eq!(hear(true, &[started(), encode(&FromVmm::Ready { restored: false })]).1, kill);
 }
 
 #[test]
 fn kills_a_vmm_whose_filters_differ_in_any_of_the_three() {
     for (control, io, vcpu) in [([1; 32], SAME, SAME), (SAME, [1; 32], SAME), (SAME, SAME, [1; 32])]
     {
-        let packet = encode(FromVmm::Started { control, io, vcpu });
+        let packet = encode(&FromVmm::Started { control, io, vcpu });
         assert_eq!(hear(false, &[packet]).1, Verdict::Kill(Killed::Filters));
     }
 }
@@ -86,9 +100,9 @@ fn end(packets: &[Vec<u8>], killed: Option<Killed>, status: Status) -> (String, 
 
 #[test]
 fn believes_the_kernel_before_the_vmm_and_the_vmm_before_the_guest() {
-    let exit = encode(FromVmm::Exit(Exit::Code(3)));
-    let oom = encode(FromVmm::Exit(Exit::Oom(9)));
-    let failure = encode(FromVmm::Failure { reason: Reason::Verity, text: "block 7" });
+    let exit = encode(&FromVmm::Exit(Exit::Code(3)));
+    let oom = encode(&FromVmm::Exit(Exit::Oom(9)));
+    let failure = encode(&FromVmm::Failure { reason: Reason::Verity, text: "block 7" });
     let nine = Status::Signal(9);
     let line = |text: &str, guest: bool| (text.to_owned(), guest);
     let said_exit = [started(), exit.clone()];

@@ -9,12 +9,13 @@ use casemate_wire::control::{FromSpawn, FromVmm, VMM_MESSAGE_MAX};
 use rustix::net::SocketType;
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
+use crate::answers;
 use crate::cgroup::Cgroup;
 use crate::clients::Answer;
 use crate::daemon::{Daemon, Source, log};
 use crate::jail::{self, pair};
 use crate::packets::{self, Packet};
-use crate::pod::{Exited, Facts, Identity, Killed, Said, Status, Verdict, conclude};
+use crate::pod::{Exited, Facts, Identity, Killed, Question, Said, Status, Verdict, conclude};
 use crate::poller::Watched;
 use crate::refusal::{Refusal, Result};
 use crate::template::Taken;
@@ -56,6 +57,8 @@ pub struct Pod {
     pub stream: Option<OwnedFd>,
     /// What the VMM said.
     pub said: Said,
+    /// Connections that wait for its counters.
+    pub metrics_clients: Vec<u64>,
     /// Template memfds that the VMM sent.
     pub template: Option<Taken>,
     /// The step of the jail that failed.
@@ -164,6 +167,17 @@ impl Daemon {
         let Some(pod) = self.pods.get_mut(&id) else { return };
         pod.drain_control();
         self.take_template(id);
+        self.answer_metrics(id);
+    }
+
+    fn answer_metrics(&mut self, id: u64) {
+        let Some(pod) = self.pods.get_mut(&id) else { return };
+        let Question::Answered(metrics) = &pod.said.metrics else { return };
+        let metrics = metrics.clone();
+        pod.said.metrics = Question::None;
+        for client in std::mem::take(&mut pod.metrics_clients) {
+            self.answer(client, Ok(answers::metrics(&metrics)));
+        }
     }
 
     /// The VMM has ended.
@@ -225,7 +239,10 @@ impl Daemon {
     /// Forgets the living and remembers the dead.
     fn conclude_pod(&mut self, id: u64, status: Status) {
         self.answer_launch_that_ended(id);
-        let Some(pod) = self.pods.remove(&id) else { return };
+        let Some(mut pod) = self.pods.remove(&id) else { return };
+        for client in std::mem::take(&mut pod.metrics_clients) {
+            self.answer(client, Err(not_running()));
+        }
         let oom = pod.cgroup.was_oom_killed();
         let syscall = pod.stopped_call;
         let facts = Facts { said: &pod.said, killed: pod.killed, status, oom, syscall };
@@ -318,10 +335,9 @@ impl Daemon {
 
     fn running(&mut self, pod: &str) -> Result<&mut Pod> {
         let id = self.find_pod(pod);
-        let gone = || Refusal::new("POD_NOT_RUNNING", "no pod of this launch id runs");
         id.and_then(|id| self.pods.get_mut(&id))
             .filter(|pod| pod.autopsy.is_none())
-            .ok_or_else(gone)
+            .ok_or_else(not_running)
     }
 
     /// `kill`.
@@ -342,12 +358,22 @@ impl Daemon {
         Ok(Answer::new(vec![]))
     }
 
+    /// `metrics`: answered when the VMM has. Several who ask meanwhile share one answer.
+    pub(crate) fn ask_metrics(&mut self, client: u64, pod: &str) -> Result<()> {
+        let pod = self.running(pod)?;
+        if pod.said.metrics == Question::None {
+            let control = pod.control.as_ref().ok_or_else(not_running)?;
+            packets::send(control.as_fd(), FromSpawn::Metrics, None).map_err(|_| busy())?;
+            pod.said.metrics = Question::Asked;
+        }
+        pod.metrics_clients.push(client);
+        Ok(())
+    }
+
     /// `adopt`: a fresh pod stream, one end to the VMM, one to the agent.
     pub(crate) fn adopt_pod(&mut self, pod: &str) -> Result<Answer> {
         let pod = self.running(pod)?;
         let (ours, theirs) = pair(SocketType::STREAM).map_err(crate::launch::no_resources)?;
-        let busy =
-            || Refusal::new("POD_BUSY", "the VMM does not take a fresh stream now; ask again");
         let control = pod.control.as_ref().ok_or_else(busy)?;
         packets::send(control.as_fd(), FromSpawn::Stream, Some(theirs)).map_err(|_| busy())?;
         Ok(Answer::new(vec![("pid", Value::Integer(pod.pid.into()))]).with(ours))
@@ -368,6 +394,14 @@ impl Daemon {
         }
         Ok(Answer::new(vec![]))
     }
+}
+
+fn not_running() -> Refusal {
+    Refusal::new("POD_NOT_RUNNING", "no pod of this launch id runs")
+}
+
+fn busy() -> Refusal {
+    Refusal::new("POD_BUSY", "the VMM takes no message now; ask again")
 }
 
 /// The kernel's word on how a process ended.

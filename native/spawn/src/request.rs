@@ -38,6 +38,8 @@ pub enum Request {
     List,
     /// A fresh pod stream.
     Adopt(String),
+    /// The counters of a running pod.
+    Metrics(String),
     /// Drop the status of an exited pod.
     Forget(String),
     /// Start a worker.
@@ -106,6 +108,7 @@ fn read(value: &Value) -> Result<Request, ShapeError> {
             })
         }
         "adopt" => pod().map(Request::Adopt),
+        "metrics" => pod().map(Request::Metrics),
         "forget" => pod().map(Request::Forget),
         "worker" => {
             let [file_bytes, kind, _] = fields(value, op, ["file_bytes", "kind", "op"])?;
@@ -116,7 +119,7 @@ fn read(value: &Value) -> Result<Request, ShapeError> {
         }
         _ => Err(wrong(
             "op",
-            "must be describe, launch, template, kill, stop, list, adopt, forget or worker",
+            "must be describe, launch, template, kill, stop, list, adopt, metrics, forget or worker",
         )),
     }
 }

@@ -1,9 +1,10 @@
 //! What is on the guest's bus: five virtio windows, a serial port that only talks, and a reset line.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use casemate_devices::{I8042, MmioTransport, PortAction, Serial, Wake, window_of};
+use casemate_wire::metrics::Metrics;
 use vmm_sys_util::eventfd::EventFd;
 
 /// Why the machine went off.
@@ -47,8 +48,25 @@ pub struct Board {
     off: AtomicU8,
     /// Doorbells that no ioeventfd caught: bit `8 * slot + queue`.
     rung: AtomicU64,
-    /// Accesses to addresses and ports that nothing owns: all ones read, writes dropped, counted.
+    counts: Counts,
+    /// The number of the last MSR that was refused.
+    last_refused_msr: AtomicU32,
+}
+
+/// Why the guest left KVM, how often.
+#[derive(Debug, Default)]
+struct Counts {
+    mmio: AtomicU64,
+    port: AtomicU64,
+    other: AtomicU64,
+    /// MSRs that the guest may not have.
+    refused_msrs: AtomicU64,
+    /// Addresses and ports that nothing owns: all ones read, writes dropped.
     stray: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Board {
@@ -61,7 +79,8 @@ impl Board {
             wake,
             off: AtomicU8::new(0),
             rung: AtomicU64::new(0),
-            stray: AtomicU64::new(0),
+            counts: Counts::default(),
+            last_refused_msr: AtomicU32::new(0),
         }
     }
 
@@ -104,23 +123,58 @@ impl Board {
     /// Accesses to addresses and ports that nothing owns, so far.
     #[must_use]
     pub fn stray_accesses(&self) -> u64 {
-        self.stray.load(Ordering::Relaxed)
+        self.counts.stray.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the guest tried an MSR which it may not have.
+    pub fn refuse_msr(&self, index: u32) {
+        count(&self.counts.refused_msrs);
+        self.last_refused_msr.store(index, Ordering::Relaxed);
+    }
+
+    /// Accesses to MSRs that were refused so far, and the number of the last one.
+    #[must_use]
+    pub fn refused_msrs(&self) -> (u64, u32) {
+        let refused = self.counts.refused_msrs.load(Ordering::Relaxed);
+        (refused, self.last_refused_msr.load(Ordering::Relaxed))
+    }
+
+    /// Notes an exit that is no access.
+    pub fn count_other_exit(&self) {
+        count(&self.counts.other);
+    }
+
+    /// All counters, of the devices as well.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        let Counts { mmio, port, other, refused_msrs, stray } = &self.counts;
+        let machine = [mmio, port, other, refused_msrs, stray];
+        let mut metrics = Metrics {
+            machine: machine.map(|counter| counter.load(Ordering::Relaxed)),
+            devices: Metrics::NONE.devices,
+        };
+        for (numbers, device) in metrics.devices.iter_mut().zip(self.slots()) {
+            *numbers = device.counters().in_order();
+        }
+        metrics
     }
 
     /// A register read.
     pub fn mmio_read(&self, address: u64, data: &mut [u8]) {
+        count(&self.counts.mmio);
         if let Some((slot, offset)) = window_of(address)
             && let Some(mut device) = self.slot(slot)
         {
             device.read(offset, data);
             return;
         }
-        self.stray.fetch_add(1, Ordering::Relaxed);
+        count(&self.counts.stray);
         data.fill(0xff);
     }
 
     /// A register write.
     pub fn mmio_write(&self, address: u64, data: &[u8]) {
+        count(&self.counts.mmio);
         if let Some((slot, offset)) = window_of(address)
             && let Some(mut device) = self.slot(slot)
         {
@@ -131,7 +185,7 @@ impl Board {
             }
             return;
         }
-        self.stray.fetch_add(1, Ordering::Relaxed);
+        count(&self.counts.stray);
     }
 
     fn ring(&self, slot: u32, queue: u16) {
@@ -157,12 +211,13 @@ impl Board {
 
     /// A port read, byte by byte as the ISA bus does wider ones.
     pub fn port_read(&self, port: u16, data: &mut [u8]) {
+        count(&self.counts.port);
         for (port, byte) in (port..=u16::MAX).zip(data) {
             *byte = match (Serial::register(port), I8042::read(port)) {
                 (Some(register), _) => self.serial().read(register),
                 (None, Some(value)) => value,
                 (None, None) => {
-                    self.stray.fetch_add(1, Ordering::Relaxed);
+                    count(&self.counts.stray);
                     0xff
                 }
             };
@@ -172,6 +227,7 @@ impl Board {
     /// A port write; true when the guest asked for a reset.
     #[must_use]
     pub fn port_write(&self, port: u16, data: &[u8]) -> bool {
+        count(&self.counts.port);
         (port..=u16::MAX).zip(data).any(|(port, byte)| self.port_write_byte(port, *byte))
     }
 
@@ -182,7 +238,7 @@ impl Board {
         }
         let reset = I8042::write(port, value) == PortAction::Reset;
         if !reset && I8042::read(port).is_none() {
-            self.stray.fetch_add(1, Ordering::Relaxed);
+            count(&self.counts.stray);
         }
         reset
     }

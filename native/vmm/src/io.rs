@@ -38,12 +38,18 @@ pub struct Mailbox(Mutex<Mail>);
 struct Mail {
     stop: Option<u32>,
     stream: Option<OwnedFd>,
+    metrics: bool,
 }
 
 impl Mailbox {
     /// Asks for the app to be stopped.
     pub fn put_stop(&self, timeout_ms: u32) {
         self.lock().stop = Some(timeout_ms);
+    }
+
+    /// Asks for the counters; asked again before they are sent, they are sent once.
+    pub fn put_metrics_request(&self) {
+        self.lock().metrics = true;
     }
 
     /// Hands over a fresh pod stream.
@@ -165,13 +171,16 @@ impl Io {
     /// Everything that can be done without waiting. True when a template may be taken.
     fn settle(&mut self) -> Result<bool, Failure> {
         loop {
-            let Mail { stop, stream } = std::mem::take(&mut *self.mailbox.lock());
+            let Mail { stop, stream, metrics } = std::mem::take(&mut *self.mailbox.lock());
             if let Some(stream) = stream {
                 self.guest.agent_changed()?;
                 self.agent.replace(&self.epoll, stream).map_err(|error| io_failure(&error))?;
             }
             if let Some(timeout_ms) = stop {
                 self.stop(timeout_ms)?;
+            }
+            if metrics {
+                self.report.send(&FromVmm::Metrics(self.board.metrics()));
             }
             for (slot, queue) in self.board.rung() {
                 self.notify(slot, queue)?;
@@ -390,6 +399,13 @@ impl Io {
         if stray != 0 {
             let text =
                 format!("the guest made {stray} accesses to addresses or ports of no device");
+            let _ = self.guest.note(Source::VmmNote, text.as_bytes());
+        }
+        let (refused, last) = self.board.refused_msrs();
+        if refused != 0 {
+            let text = format!(
+                "the guest tried model-specific registers that it may not have {refused} times, last {last:#x}"
+            );
             let _ = self.guest.note(Source::VmmNote, text.as_bytes());
         }
     }

@@ -25,6 +25,7 @@ mod memory;
 #[expect(unsafe_code, reason = "maps guest memory and registers it with KVM")]
 mod memory_unsafe;
 mod mptable;
+mod msr;
 mod pvh;
 mod report;
 pub mod run;

@@ -17,7 +17,7 @@ use crate::board::Board;
 use crate::failure::{Failure, failure};
 use crate::launch::{Parts, Pod, Start};
 use crate::state::MachineState;
-use crate::{cpuid, memory, memory_unsafe, mptable, pvh, vcpu_state};
+use crate::{cpuid, memory, memory_unsafe, mptable, msr, pvh, vcpu_state};
 
 /// Above guest memory, where KVM on VMX without unrestricted guest keeps three pages of its own.
 const TSS_ADDRESS: usize = 0xfffb_d000;
@@ -94,6 +94,7 @@ pub fn build(kvm: Kvm, parts: Parts) -> Result<(Machine, Option<Pod>), Failure> 
     vm.set_identity_map_address(IDENTITY_MAP_ADDRESS)
         .map_err(|error| refuse("identity map", error))?;
     vm.create_irq_chip().map_err(|error| refuse("interrupt chip", error))?;
+    msr::deny_by_default(&vm)?;
     memory_unsafe::register(&vm, &memory)?;
     let vcpus = (0..u64::from(shape.vcpus))
         .map(|id| vm.create_vcpu(id).map_err(|error| refuse("KVM_CREATE_VCPU", error)))

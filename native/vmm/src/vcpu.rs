@@ -32,14 +32,24 @@ pub fn run(vcpu: &mut VcpuFd, board: &Arc<Board>, pause: &AtomicBool) -> Ended {
                     return Ended::Off(PowerOff::Reset);
                 }
             }
+            // Refused by the filter: a general protection fault in the guest.
+            Ok(VcpuExit::X86Rdmsr(access)) => {
+                *access.error = 1;
+                board.refuse_msr(access.index);
+            }
+            Ok(VcpuExit::X86Wrmsr(access)) => {
+                *access.error = 1;
+                board.refuse_msr(access.index);
+            }
             // `reboot=t`: the kernel resets by a triple fault when there is no keyboard controller to ask.
             Ok(VcpuExit::Shutdown) => return Ended::Off(PowerOff::TripleFault),
-            Ok(VcpuExit::Hlt | VcpuExit::Intr) => {}
+            Ok(VcpuExit::Hlt | VcpuExit::Intr) => board.count_other_exit(),
             Ok(VcpuExit::InternalError | VcpuExit::FailEntry(..)) => {
                 return Ended::Off(PowerOff::Stuck);
             }
             Ok(_) => return Ended::Off(PowerOff::Unexpected),
             Err(error) if error.errno() == libc::EINTR => {
+                board.count_other_exit();
                 if pause.load(Ordering::Acquire) {
                     return Ended::Paused;
                 }

@@ -5,12 +5,13 @@
 use std::fmt;
 
 use crate::bytes::{Cursor, Packet};
+use crate::metrics::{METRICS_BYTES, Metrics};
 use crate::payload::{Exit, codes};
 
 /// Longest text of a FAILURE, in bytes.
 pub const FAILURE_TEXT_MAX: usize = 256;
-/// Bytes of the longest message of a VMM. Spawn's buffer is one byte longer, to notice more.
-pub const VMM_MESSAGE_MAX: usize = 5 + FAILURE_TEXT_MAX;
+/// Bytes of the longest message of a VMM, METRICS. Spawn's buffer is one byte longer, to notice more.
+pub const VMM_MESSAGE_MAX: usize = 1 + METRICS_BYTES;
 /// Bytes of the longest message of spawn.
 pub const SPAWN_MESSAGE_MAX: usize = 5;
 
@@ -58,6 +59,7 @@ codes! {
 
 /// A message of the VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack: boxes are allocations")]
 pub enum FromVmm<'a> {
     /// Filters are installed, the guest is about to run: their digests, as installed.
     Started {
@@ -89,6 +91,8 @@ pub enum FromVmm<'a> {
         /// Bytes of memory.
         memory_size: u64,
     },
+    /// The counters, as asked for.
+    Metrics(Metrics),
 }
 
 /// A message of spawn.
@@ -101,6 +105,8 @@ pub enum FromSpawn {
     },
     /// A fresh pod stream rides along; it takes the place of the old one at a frame boundary.
     Stream,
+    /// Asks for the counters.
+    Metrics,
 }
 
 /// A packet that is no message. Whoever sent it is broken or was taken over.
@@ -138,6 +144,7 @@ impl<'a> FromVmm<'a> {
             Self::Template { state_size, memory_size } => {
                 packet.with(&[5]).with(&state_size.to_le_bytes()).with(&memory_size.to_le_bytes())
             }
+            Self::Metrics(metrics) => metrics.put(packet.with(&[6])),
         }
     }
 
@@ -179,6 +186,10 @@ impl<'a> FromVmm<'a> {
                 let (state_size, memory_size) = (cursor.u64()?, cursor.u64()?);
                 cursor.end(Self::Template { state_size, memory_size })
             }
+            6 => {
+                let metrics = Metrics::take(&mut cursor)?;
+                cursor.end(Self::Metrics(metrics))
+            }
             _ => None,
         }
     }
@@ -200,6 +211,7 @@ impl FromSpawn {
         match self {
             Self::Stop { timeout_ms } => Packet::new().with(&[16]).with(&timeout_ms.to_le_bytes()),
             Self::Stream => Packet::new().with(&[17]),
+            Self::Metrics => Packet::new().with(&[18]),
         }
     }
 
@@ -212,6 +224,7 @@ impl FromSpawn {
         let message = match cursor.u8() {
             Some(16) => cursor.u32().map(|timeout_ms| Self::Stop { timeout_ms }),
             Some(17) => Some(Self::Stream),
+            Some(18) => Some(Self::Metrics),
             _ => None,
         };
         message.and_then(|message| cursor.end(message)).ok_or(NotAMessage)
@@ -221,7 +234,7 @@ impl FromSpawn {
     #[must_use]
     pub const fn descriptors(&self) -> usize {
         match self {
-            Self::Stop { .. } => 0,
+            Self::Stop { .. } | Self::Metrics => 0,
             Self::Stream => 1,
         }
     }

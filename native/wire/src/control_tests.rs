@@ -8,6 +8,19 @@
 
 use super::*;
 
+/// Every number another one.
+fn metrics() -> Metrics {
+    let mut next = 0;
+    let mut number = || {
+        next += 1;
+        next
+    };
+    Metrics {
+        machine: std::array::from_fn(|_| number()),
+        devices: std::array::from_fn(|_| std::array::from_fn(|_| number())),
+    }
+}
+
 fn every_message() -> Vec<FromVmm<'static>> {
     let mut all = vec![
         FromVmm::Started { control: [1; 32], io: [2; 32], vcpu: [3; 32] },
@@ -17,6 +30,7 @@ fn every_message() -> Vec<FromVmm<'static>> {
         FromVmm::Exit(Exit::Oom(9)),
         FromVmm::Failure { reason: Reason::Io, text: "" },
         FromVmm::Template { state_size: 16_384, memory_size: 134_217_728 },
+        FromVmm::Metrics(metrics()),
     ];
     all.extend(Reason::ALL.iter().map(|reason| FromVmm::Failure { reason: *reason, text: "why" }));
     all
@@ -28,7 +42,7 @@ fn reads_back_every_message() {
         let packet = message.encode();
         assert_eq!(FromVmm::parse(packet.as_bytes()), Ok(message));
     }
-    for message in [FromSpawn::Stop { timeout_ms: 70_000 }, FromSpawn::Stream] {
+    for message in [FromSpawn::Stop { timeout_ms: 70_000 }, FromSpawn::Stream, FromSpawn::Metrics] {
         assert_eq!(FromSpawn::parse(message.encode().as_bytes()), Ok(message));
     }
 }
@@ -43,7 +57,7 @@ fn refuses_every_message_that_is_shorter_or_longer() {
         }
         assert_eq!(FromVmm::parse(&[bytes, b"x"].concat()), Err(NotAMessage), "{message:?}");
     }
-    for message in [FromSpawn::Stop { timeout_ms: 1 }, FromSpawn::Stream] {
+    for message in [FromSpawn::Stop { timeout_ms: 1 }, FromSpawn::Stream, FromSpawn::Metrics] {
         let packet = message.encode();
         let bytes = packet.as_bytes();
         assert_eq!(FromSpawn::parse(&bytes[..bytes.len() - 1]), Err(NotAMessage));
@@ -53,6 +67,9 @@ fn refuses_every_message_that_is_shorter_or_longer() {
 
 #[test]
 fn lays_messages_out_as_documented() {
+    let packet = FromVmm::Metrics(metrics()).encode();
+    assert_eq!(packet.as_bytes().len(), 561);
+    assert_eq!(packet.as_bytes()[..17], [6, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
     let packet = FromVmm::Failure { reason: Reason::Verity, text: "no" }.encode();
     assert_eq!(packet.as_bytes(), [4, 9, 0, 2, 0, b'n', b'o']);
     let packet = FromVmm::Template { state_size: 1, memory_size: 256 }.encode();
@@ -76,7 +93,7 @@ fn sends_and_takes_printable_ascii_only() {
 fn cuts_a_failure_text_and_refuses_a_longer_one() {
     let long = "x".repeat(1000);
     let packet = FromVmm::Failure { reason: Reason::Io, text: &long }.encode();
-    assert_eq!(packet.as_bytes().len(), VMM_MESSAGE_MAX);
+    assert_eq!(packet.as_bytes().len(), 5 + FAILURE_TEXT_MAX);
     let read = FromVmm::parse(packet.as_bytes()).unwrap();
     assert_eq!(read, FromVmm::Failure { reason: Reason::Io, text: &long[..256] });
     let forged = [[4, 13, 0, 1, 1].as_slice(), &[b'x'; 257]].concat();

@@ -11,6 +11,7 @@ pub mod control;
 pub mod credit;
 pub mod frame;
 pub mod log_ring;
+pub mod metrics;
 pub mod order;
 pub mod payload;
 

@@ -20,6 +20,7 @@ use casemate_ticket::bytes::Digest;
 use casemate_ticket::document::{LaunchDocument, Mode};
 use casemate_ticket::spec::{Spec, TemplateSpec, Vmm};
 use casemate_wire::control::{FromSpawn, FromVmm, Reason};
+use casemate_wire::metrics::Metrics;
 use casemate_wire::payload::Exit;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{
@@ -69,9 +70,10 @@ fn run() -> Option<ExitCode> {
         "segv" => probe_unsafe::die_by_signal(libc::SIGSEGV),
         "garbage" => say_bytes(&control, &[250, 1, 2, 3]),
         "twice" => start(&control, &spec.vmm),
-        "early" => say(&control, FromVmm::Template { state_size: 1, memory_size: 1 }),
+        "counts" => say(&control, &FromVmm::Metrics(Metrics::NONE)),
+        "early" => say(&control, &FromVmm::Template { state_size: 1, memory_size: 1 }),
         "failure" => {
-            say(&control, FromVmm::Failure { reason: Reason::Verity, text: "block 7 differs" });
+            say(&control, &FromVmm::Failure { reason: Reason::Verity, text: "block 7 differs" });
             return Some(ExitCode::FAILURE);
         }
         "silent" => return Some(ExitCode::from(7)),
@@ -81,7 +83,7 @@ fn run() -> Option<ExitCode> {
             sleep_for_ever()
         }
         "deaf" => {
-            say(&control, FromVmm::Ready { restored: false });
+            say(&control, &FromVmm::Ready { restored: false });
             sleep_for_ever()
         }
         "serve" => return serve(&control),
@@ -97,7 +99,7 @@ fn misbehave_before_start(word: &str, control: &OwnedFd) {
         }
         "other-filters" => {
             let other = Digest::of(b"other").0;
-            say(control, FromVmm::Started { control: other, io: other, vcpu: other });
+            say(control, &FromVmm::Started { control: other, io: other, vcpu: other });
             sleep_for_ever()
         }
         _ => {}
@@ -106,16 +108,16 @@ fn misbehave_before_start(word: &str, control: &OwnedFd) {
 
 fn start(control: &OwnedFd, vmm: &Vmm) {
     let (c, i, v) = (vmm.filter_control.0, vmm.filter_io.0, vmm.filter_vcpu.0);
-    say(control, FromVmm::Started { control: c, io: i, vcpu: v });
+    say(control, &FromVmm::Started { control: c, io: i, vcpu: v });
 }
 
 fn ready_and_exit(control: &OwnedFd, exit: Exit) -> ExitCode {
-    say(control, FromVmm::Ready { restored: false });
-    say(control, FromVmm::Exit(exit));
+    say(control, &FromVmm::Ready { restored: false });
+    say(control, &FromVmm::Exit(exit));
     ExitCode::SUCCESS
 }
 
-fn say(control: &OwnedFd, message: FromVmm<'_>) {
+fn say(control: &OwnedFd, message: &FromVmm<'_>) {
     say_bytes(control, message.encode().as_bytes());
 }
 
@@ -129,9 +131,19 @@ fn sleep_for_ever() -> ! {
     }
 }
 
+/// Counters by which each can be told from the others.
+fn counted() -> Metrics {
+    let mut metrics = Metrics::NONE;
+    let all = metrics.machine.iter_mut().chain(metrics.devices.iter_mut().flatten());
+    for (value, counter) in (1..).zip(all) {
+        *counter = value;
+    }
+    metrics
+}
+
 /// Says hello on the pod stream and on every fresh one, and stops when it is asked to.
 fn serve(control: &OwnedFd) -> Option<ExitCode> {
-    say(control, FromVmm::Ready { restored: false });
+    say(control, &FromVmm::Ready { restored: false });
     let mut stream = take(STREAM)?;
     loop {
         rustix::io::write(&stream, b"hello").ok()?;
@@ -143,9 +155,10 @@ fn serve(control: &OwnedFd) -> Option<ExitCode> {
         let message = rustix::net::recvmsg(control, &mut into, &mut ancillary, flags).ok()?;
         match FromSpawn::parse(buffer.get(..message.bytes)?).ok()? {
             FromSpawn::Stop { .. } => {
-                say(control, FromVmm::Exit(Exit::Signal(15)));
+                say(control, &FromVmm::Exit(Exit::Signal(15)));
                 return Some(ExitCode::SUCCESS);
             }
+            FromSpawn::Metrics => say(control, &FromVmm::Metrics(counted())),
             FromSpawn::Stream => {
                 let fresh = ancillary.drain().find_map(|part| match part {
                     RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
@@ -163,7 +176,7 @@ fn build_template(control: &OwnedFd, spec: &TemplateSpec) -> Option<ExitCode> {
     let says = |word: &str| kernel.windows(word.len()).any(|part| part == word.as_bytes());
     if says("template-fails") {
         let text = "the guest did not say HELLO";
-        say(control, FromVmm::Failure { reason: Reason::BootTimeout, text });
+        say(control, &FromVmm::Failure { reason: Reason::BootTimeout, text });
         return Some(ExitCode::FAILURE);
     }
     let size = u64::from(spec.machine.memory_mib).checked_mul(1 << 20)?;

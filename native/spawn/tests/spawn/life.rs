@@ -32,6 +32,7 @@ fn tells_how_a_vmm_failed() {
         ("other-filters", "vmm 9 VMM_FILTERS", "other seccomp filters"),
         ("garbage", "vmm 9 VMM_PROTOCOL", "may not send"),
         ("twice", "vmm 9 VMM_PROTOCOL", "may not send"),
+        ("counts", "vmm 9 VMM_PROTOCOL", "may not send"),
         ("early", "vmm 9 VMM_PROTOCOL", "may not send"),
         ("unannounced", "vmm 9 VMM_PROTOCOL", "may not send"),
         ("oom", "vmm 9 VMM_OOM", "out of memory"),
@@ -41,6 +42,28 @@ fn tells_how_a_vmm_failed() {
         assert_eq!(told, exit, "{word}: {why}");
         assert!(why.contains(sentence), "{word}: {why}");
     }
+}
+
+#[test]
+fn hands_on_what_a_vmm_counts() {
+    let Some(host) = host() else { return };
+    let (pod, _, _stream) = host.start(&["serve"]);
+    let answer = host.ask_pod("metrics", &pod);
+    assert_eq!(answer.code(), "ok", "{}", answer.text());
+    let machine = answer.value.get("machine").unwrap();
+    let device = |name: &str| answer.value.get("devices").unwrap().get(name).unwrap();
+    assert_eq!(machine.get("exits_mmio"), Some(&Value::Integer(1)));
+    assert_eq!(machine.get("stray_accesses"), Some(&Value::Integer(5)));
+    assert_eq!(device("init").get("requests"), Some(&Value::Integer(6)));
+    assert_eq!(device("rng").get("bad_control_messages"), Some(&Value::Integer(70)));
+    assert_eq!(host.ask_pod("metrics", &pod).text(), answer.text(), "as often as it is asked");
+    let (deaf, _, _stream) = host.start(&["deaf"]);
+    let mut waiting = host.client();
+    let request = format!(r#"{{"op":"metrics","pod":"{deaf}"}}"#);
+    waiting.send(&crate::client::framed(&request), &[]).unwrap();
+    assert_eq!(host.ask_pod("kill", &deaf).code(), "ok");
+    assert_eq!(waiting.receive().unwrap().code(), "POD_NOT_RUNNING", "it never answered");
+    assert_eq!(host.ask_pod("metrics", &deaf).code(), "POD_NOT_RUNNING");
 }
 
 #[test]

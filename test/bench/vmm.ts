@@ -5,6 +5,7 @@ import { buildDisk, type DiskFile } from '../system/images.ts'
 import { prepare, start } from '../system/launch.ts'
 import { busyboxTar, IDLE } from './busybox.ts'
 import { type Figure, figure } from './figures.ts'
+import { measureMounts } from './mounts.ts'
 import type { Opened } from './opened.ts'
 import { nowUs } from './timing.ts'
 import { buildRunner, type Watched, watchVmm } from './vmm/run.ts'
@@ -118,6 +119,7 @@ async function measure(bench: Bench): Promise<readonly Figure[]> {
     ...(await byHand(bench, 'cold')),
     ...(await byHand(bench, 'restored')),
     ...(await throughSpawn(bench)),
+    ...(await measureMounts(bench.machine)),
   ]
 }
 

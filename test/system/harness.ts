@@ -70,8 +70,15 @@ export interface Machine extends SpawnHost {
   readonly template: Promise<Template>
   /** A path for a file of a test. */
   place(name: string): string
-  /** Another spawn on this host that trusts the same logs; `change` lays members over spawn.json. */
-  another(name: string, change: Readonly<Record<string, unknown>>): Promise<SpawnHost>
+  /**
+   * Another spawn on this host that trusts the same logs.
+   * @param change lays members over spawn.json @param by is a command that executes it
+   */
+  another(
+    name: string,
+    change: Readonly<Record<string, unknown>>,
+    by?: readonly string[],
+  ): Promise<SpawnHost>
   close(): Promise<void>
 }
 
@@ -109,13 +116,14 @@ const configuration = ({ directory, artifacts, keys, uids }: Configured): object
 async function openSpawn(
   parts: Configured,
   change: Readonly<Record<string, unknown>> = {},
+  by: readonly string[] = [],
 ): Promise<SpawnHost> {
   const { directory, artifacts } = parts
   mkdirSync(directory)
   const config = path.join(directory, 'spawn.json')
   const members = { ...configuration(parts), ...change } as Parameters<typeof canonicalJson>[0]
   writeFileSync(config, canonicalJson(members), { mode: 0o600 })
-  const program = await startSpawn(artifacts.spawn, config)
+  const program = await startSpawn(artifacts.spawn, config, by)
   const spawn = spawnClient(path.join(directory, 'run/spawn.sock'))
   const host = await spawn.describe()
   if (host.kvm === null) {
@@ -181,17 +189,14 @@ async function openParts(
       worker: ({ kind, request, fds }) => runWorker(kind, request, fds),
     }),
     place,
-    another: async (name, change) => {
+    another: async (name, change, by) => {
       others += 1
       const uids = uidBase() + VM_UIDS / 2 + others * 10
       const parts = { ...common, directory: place(name), uids }
       // Apart from those of the host's own guest: none of these may ever be started elsewhere.
       const templates = `${artifacts.templates}-of-tests`
-      const found = await openSpawn(parts, {
-        vm_uid_count: 10,
-        template_dir: templates,
-        ...change,
-      })
+      const members = { vm_uid_count: 10, template_dir: templates, ...change }
+      const found = await openSpawn(parts, members, by)
       programs.push(found.program)
       return found
     },

@@ -85,6 +85,9 @@ export function startSigner(directory: string, origin: string): Promise<Program>
   )
 }
 
-/** casemate-spawn with the configuration at `config`. */
-export const startSpawn = (program: string, config: string): Promise<Program> =>
-  startProgram([program, '--config', config], 'casemate-spawn: ready')
+/** casemate-spawn with the configuration at `config`. @param by a command that executes it */
+export const startSpawn = (
+  program: string,
+  config: string,
+  by: readonly string[] = [],
+): Promise<Program> => startProgram([...by, program, '--config', config], 'casemate-spawn: ready')

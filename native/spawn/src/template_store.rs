@@ -65,8 +65,8 @@ impl TemplateStore {
         if state_size > STATE_BYTES_MAX || memory.metadata()?.len() != memory_size {
             return Err(damaged("its files have other sizes"));
         }
-        let (state, _) = sparse::copy("template-state", state.as_fd(), state_size)?;
-        let (memory, _) = sparse::copy("template-memory", memory.as_fd(), memory_size)?;
+        let (state, _) = sparse::copy("casemate-state", state.as_fd(), state_size)?;
+        let (memory, _) = sparse::copy("casemate-memory", memory.as_fd(), memory_size)?;
         let taken = Taken::new(vec![state, memory], state_size, memory_size);
         let template = taken.ok_or("two descriptors").map_err(damaged)?;
         let template = Template::judge(template, shape).map_err(damaged)?;

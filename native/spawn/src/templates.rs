@@ -84,7 +84,7 @@ impl Templates {
             self.copies.remove(position)
         } else {
             let (size, file) = (template.digests.memory.size, template.memory.as_fd());
-            let (memory, data_bytes) = sparse::copy("template-memory", file, size)?;
+            let (memory, data_bytes) = sparse::copy("casemate-memory", file, size)?;
             Copy { tenant: tenant.to_owned(), shape, memory, data_bytes }
         };
         let memory = sparse::reopen_read_only(copy.memory.as_fd());

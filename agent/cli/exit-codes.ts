@@ -37,6 +37,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   IMAGE_MANIFEST_INVALID: EXIT.verification,
   IMAGE_NOT_PERMITTED: EXIT.denied,
   IMAGE_PLATFORM_MISSING: EXIT.error,
+  IMAGE_QUOTA_EXCEEDED: EXIT.capacity,
   IMAGE_REFERENCE_INVALID: EXIT.usage,
   IMAGE_SIGNATURE_MISMATCH: EXIT.verification,
   IMAGE_SIGNER_NOT_ACCEPTED: EXIT.verification,

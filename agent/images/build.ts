@@ -28,7 +28,7 @@ import {
   UNPACKED_BYTES_MAX,
 } from './limits.ts'
 import type { ImageLayer } from './resolve.ts'
-import { orStorageFull, type Room } from './room.ts'
+import { orStorageFull, type Reservation, type Room } from './room.ts'
 import type { Rootfs, RootfsDraft, RootfsStore } from './rootfs-store.ts'
 import { runTask } from './run.ts'
 
@@ -227,24 +227,32 @@ export class Builder {
     key: string,
     { tenant, devices }: BuildOptions,
   ): Promise<Rootfs> {
-    const reservation = await this.#ports.room.take(tenant, bytes)
+    const { rootfs, room } = this.#ports
+    let draft: RootfsDraft | null = null
+    let reservation: Reservation | null = null
     try {
-      return await this.#attempt(requestOf(layers, devices, bytes), layers, key, tenant)
+      const begun = await rootfs.begin(tenant, key)
+      draft = begun
+      // The worker does not say how far it is; its file does. The record beside it is to come.
+      const written = async () => ({ bytes: await begun.allocated(), files: 0 })
+      reservation = await room.take(tenant, { bytes, files: 1 }, written)
+      return await this.#attempt(requestOf(layers, devices, bytes), layers, begun, tenant)
     } catch (error) {
       throw orStorageFull(error, bytes)
     } finally {
-      reservation.end()
+      // First: it asks the file how much is written.
+      reservation?.end()
+      await draft?.end()
     }
   }
 
   async #attempt(
     request: RootfsRequest,
     layers: readonly ImageLayer[],
-    key: string,
+    draft: RootfsDraft,
     tenant: TenantId,
   ): Promise<Rootfs> {
-    const { blobs, rootfs } = this.#ports
-    const draft = await rootfs.begin(tenant, key)
+    const { blobs } = this.#ports
     const opened = await Promise.allSettled(layers.map(({ digest }) => blobs.open(tenant, digest)))
     const handles = opened.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
     try {
@@ -259,7 +267,6 @@ export class Builder {
       throw error
     } finally {
       await Promise.all(handles.map((handle) => handle.close()))
-      await draft.end()
     }
   }
 }

@@ -1,26 +1,42 @@
 /**
- * What is on disk for all tenants: blobs and root images, who is using which, and what goes when
- * there is no room: what was used longest ago, whosever it is, and never what is in use.
+ * What is on disk for all tenants: blobs and root images, who is using which, how much that is for
+ * each, and what goes when there is no room: what was used longest ago, and never what is in use.
+ * A tenant that has its most gives way by itself; where the disk is full, all tenants do.
  */
 import path from 'node:path'
 
 import type { TenantId } from '../../policy/index.ts'
+import { type Amount, isNothing, plus, totalOf, without } from './amount.ts'
 import { BlobStore } from './blob-store.ts'
-import { BLOBS_CACHED_BYTES_MAX, ROOTFS_CACHED_BYTES_MAX } from './limits.ts'
+import { IMAGES_BYTES_MAX, IMAGES_FILES_MAX } from './limits.ts'
 import { Room } from './room.ts'
 import { RootfsStore } from './rootfs-store.ts'
-import { evictOldest, trimDirectory } from './trim.ts'
+import { type CachedFile, evictOldest, filesIn, type InUse, namesIn } from './trim.ts'
 
-/** Root images that pods have open: deleting one would free nothing until its pod ends. */
-export type OpenRootImages = () => Promise<
-  readonly { readonly tenant: TenantId; readonly key: string }[]
->
+/** A root image that a pod has open: it takes its bytes until the pod ends, even when it is deleted. */
+export interface OpenRootImage {
+  readonly tenant: TenantId
+  readonly key: string
+  readonly bytes: number
+}
+
+/** Of the pods of all tenants; an image of several pods may come several times. */
+export type OpenRootImages = () => Promise<readonly OpenRootImage[]>
+
+interface Uses {
+  readonly isUsed: InUse
+  /** What pods have open, by where it was built. */
+  readonly open: ReadonlyMap<string, OpenRootImage>
+}
+
+const MOST: Amount = { bytes: IMAGES_BYTES_MAX, files: IMAGES_FILES_MAX }
 
 export class Caches {
   readonly blobs: BlobStore
   readonly rootfs: RootfsStore
   readonly room: Room
   readonly #directories: readonly string[]
+  readonly #openRootImages: OpenRootImages
   /** How many sessions use a file, by its path. */
   readonly #uses = new Map<string, number>()
 
@@ -30,26 +46,20 @@ export class Caches {
     const [blobs = '', rootfs = ''] = this.#directories
     this.blobs = new BlobStore(blobs)
     this.rootfs = new RootfsStore(rootfs)
-    this.room = new Room(directory, async (bytes) => {
-      const open = await openRootImages()
-      const places = new Set(open.map(({ tenant, key }) => this.rootfs.placeOf(tenant, key)))
-      return evictOldest(this.#directories, bytes, (place) => this.#isUsed(place, places))
+    this.#openRootImages = openRootImages
+    this.room = new Room(directory, {
+      fit: (tenant, coming) => this.#fit(tenant, coming),
+      giveWay: (bytes) => this.#giveWay(bytes),
     })
-  }
-
-  /** A root image has its record beside it, and they stay together. */
-  #isUsed(place: string, open: ReadonlySet<string>): boolean {
-    const file = place.replace(/\.json$/u, '.erofs')
-    return this.#uses.has(file) || open.has(file)
   }
 
   /**
    * Keeps these files, which may not be there yet, until the returned function is called. Resolves
    * when nothing that began before can delete them any more: look for them after that.
    */
-  async use(places: readonly string[]): Promise<() => void> {
+  async use(tenant: TenantId, places: readonly string[]): Promise<() => void> {
     for (const place of places) this.#uses.set(place, (this.#uses.get(place) ?? 0) + 1)
-    await this.room.alone(() => Promise.resolve())
+    await this.room.settled(tenant)
     return () => {
       for (const place of places) {
         const uses = (this.#uses.get(place) ?? 0) - 1
@@ -59,13 +69,43 @@ export class Caches {
     }
   }
 
-  /** Brings the tenant's caches back to their size. */
-  trim(tenant: TenantId): Promise<void> {
-    const inUse = (place: string): boolean => this.#isUsed(place, new Set())
-    const [blobs = '', rootfs = ''] = this.#directories
-    return this.room.alone(async () => {
-      await trimDirectory(path.join(blobs, tenant), BLOBS_CACHED_BYTES_MAX, inUse)
-      await trimDirectory(path.join(rootfs, tenant), ROOTFS_CACHED_BYTES_MAX, inUse)
-    })
+  async #usesNow(): Promise<Uses> {
+    // Before the pods: a session that ends meanwhile may have left its image to one.
+    const before = new Set(this.#uses.keys())
+    const images = await this.#openRootImages()
+    const open = new Map(images.map((one) => [this.rootfs.placeOf(one.tenant, one.key), one]))
+    const isUsed = (place: string): boolean => {
+      // A root image has its record beside it, and they stay together.
+      const file = place.replace(/\.json$/u, '.erofs')
+      return before.has(file) || this.#uses.has(file) || open.has(file)
+    }
+    return { isUsed, open }
+  }
+
+  async #filesOf(tenant: string): Promise<readonly CachedFile[]> {
+    const folders = this.#directories.map((directory) => path.join(directory, tenant))
+    return (await Promise.all(folders.map(filesIn))).flat()
+  }
+
+  /** @returns whether `coming` fits beside what the tenant has, where need be without its oldest */
+  async #fit(tenant: TenantId, coming: Amount): Promise<boolean> {
+    const { isUsed, open } = await this.#usesNow()
+    const files = await this.#filesOf(tenant)
+    const places = new Set(files.map(({ place }) => place))
+    const deleted = [...open]
+      .filter(([place, image]) => image.tenant === tenant && !places.has(place))
+      .map(([, { bytes }]) => ({ bytes, files: 1 }))
+    const held = totalOf([...files.map(({ frees }) => frees), ...deleted])
+    const surplus = without(plus(held, coming), MOST)
+    return isNothing(surplus) || evictOldest(files, surplus, isUsed)
+  }
+
+  async #giveWay(bytes: number): Promise<boolean> {
+    const { isUsed } = await this.#usesNow()
+    const tenants = new Set((await Promise.all(this.#directories.map(namesIn))).flat())
+    const files: (readonly CachedFile[])[] = []
+    // oxlint-disable-next-line no-await-in-loop -- a few files at a time, however many tenants
+    for (const tenant of tenants) files.push(await this.#filesOf(tenant))
+    return evictOldest(files.flat(), { bytes, files: 0 }, isUsed)
   }
 }

@@ -16,6 +16,8 @@ export const IMAGE_ERROR_CODES = [
   'IMAGE_LAYER_INVALID',
   /** The host's disk has no room for the image above what is kept free. */
   'IMAGE_STORAGE_FULL',
+  /** With what is in use of the tenant's images, more than one tenant may have on the disk. */
+  'IMAGE_QUOTA_EXCEEDED',
   /** The root image could not be built, for a reason that is not the image's. */
   'IMAGE_BUILD_FAILED',
   /** The registry does not answer, or answers with its own failure. */

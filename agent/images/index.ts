@@ -21,7 +21,7 @@ import { collectSignatures } from './signatures/collect.ts'
 import type { BrokenSignature, CheckedSignature, TrustedKey } from './signatures/found.ts'
 
 export type { RunWorker } from './build.ts'
-export type { OpenRootImages } from './caches.ts'
+export type { OpenRootImage, OpenRootImages } from './caches.ts'
 export type { ProcessFacts } from './config.ts'
 export { IMAGE_ERROR_CODES, ImageError, type ImageErrorCode } from './errors.ts'
 export { generateSigningKey, readSigningKey, type SigningKey, type SigningKeyPair } from './keys.ts'
@@ -40,7 +40,7 @@ export interface ImagesPorts {
   /** Registries that the provider vouches for. */
   readonly allowances: readonly RegistryAllowance[]
   readonly runWorker: RunWorker
-  /** Asked before root images are deleted for want of room; without it none is open. */
+  /** Asked when room is given out: what pods have open is not deleted, and counts. Without it none is. */
   readonly openRootImages?: OpenRootImages
 }
 
@@ -117,12 +117,10 @@ class Sessions {
     this.#open.set(tenant, open + 1)
   }
 
-  /** @returns whether it was the tenant's last */
-  end(tenant: TenantId): boolean {
+  end(tenant: TenantId): void {
     const open = (this.#open.get(tenant) ?? 0) - 1
     if (open > 0) this.#open.set(tenant, open)
     else this.#open.delete(tenant)
-    return open <= 0
   }
 }
 
@@ -140,17 +138,14 @@ export function createImages(ports: ImagesPorts): Images {
   const { blobs, rootfs, room } = caches
   const builder = new Builder({ blobs, rootfs, room, runWorker })
   const sessions = new Sessions()
-  /** Ends a session. Caches are trimmed when no other of the tenant is about to use them. */
   const end = async (
     tenant: TenantId,
     client: RegistryClient,
     release: () => void,
   ): Promise<void> => {
     release()
-    const isLast = sessions.end(tenant)
+    sessions.end(tenant)
     await client.close()
-    // What a launch has come to stays so; the next session trims again.
-    if (isLast) await caches.trim(tenant).catch(nothing)
   }
   return {
     resolve: async (text, { tenant, credentials, access }) => {
@@ -164,7 +159,7 @@ export function createImages(ports: ImagesPorts): Images {
       const close = (): Promise<void> => (ended ??= end(tenant, client, release))
       try {
         const image = await resolveImage(client, reference)
-        release = await caches.use(placesOf(caches, tenant, image))
+        release = await caches.use(tenant, placesOf(caches, tenant, image))
         return {
           image,
           collectEvidence: (keys) => collectEvidence(client, image, keys),

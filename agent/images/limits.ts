@@ -50,6 +50,10 @@ export const FREE_SHARE_MIN = 0.05
 /** Room that one tenant may have reserved: a slow registry holds it for as long as a pull may take. */
 export const RESERVED_BYTES_MAX: number = 16_384 * MIB
 
-/** What a tenant's caches may hold between two launches. */
-export const BLOBS_CACHED_BYTES_MAX: number = 4096 * MIB
-export const ROOTFS_CACHED_BYTES_MAX: number = 16_384 * MIB
+/**
+ * What one tenant's images may take on the disk at any time: its caches, what its pods have open, and
+ * what is reserved. Twice the largest image, packed and unpacked.
+ */
+export const IMAGES_BYTES_MAX: number = 32_768 * MIB
+/** The same in files. Each takes an inode, and all are looked at before something is pulled or built. */
+export const IMAGES_FILES_MAX = 4096

@@ -4,7 +4,7 @@ import type { TenantId } from '../../policy/index.ts'
 import type { BlobStore } from './blob-store.ts'
 import type { RegistryClient } from './registry/client.ts'
 import type { ImageLayer } from './resolve.ts'
-import { orStorageFull, type Reservation, type Room } from './room.ts'
+import { orStorageFull, type Room } from './room.ts'
 
 const LANES = 3
 
@@ -14,18 +14,25 @@ export interface PullPorts {
   readonly room: Room
 }
 
+/** What of a pull is on disk. */
+interface Written {
+  bytes: number
+  files: number
+}
+
 async function pullLayer(
   { client, blobs }: PullPorts,
   tenant: TenantId,
   layer: ImageLayer,
-  reservation: Reservation,
+  written: Written,
 ): Promise<void> {
   const writer = await blobs.write(tenant, layer.digest)
+  written.files += 1
   try {
     // Throws when the bytes turn out to be others, and then nothing is committed.
     await client.blob(layer, async (chunk) => {
       await writer.write(chunk)
-      reservation.written(chunk.length)
+      written.bytes += chunk.length
     })
     await writer.commit()
   } finally {
@@ -47,7 +54,7 @@ async function missingLayers(
 /**
  * Layers that the tenant pulled before are not fetched again. Room for the others, by the sizes that
  * the manifest declares, is reserved before the first byte comes; no blob may be longer than that.
- * @throws ImageError IMAGE_DIGEST_MISMATCH, IMAGE_STORAGE_FULL, IMAGE_BUSY, REGISTRY_*
+ * @throws ImageError IMAGE_DIGEST_MISMATCH, IMAGE_QUOTA_EXCEEDED, IMAGE_STORAGE_FULL, IMAGE_BUSY, REGISTRY_*
  */
 export async function pullLayers(
   ports: PullPorts,
@@ -56,10 +63,12 @@ export async function pullLayers(
 ): Promise<void> {
   const waiting = await missingLayers(ports.blobs, tenant, layers)
   const bytes = waiting.reduce((sum, { size }) => sum + size, 0)
-  const reservation = await ports.room.take(tenant, bytes)
+  const written: Written = { bytes: 0, files: 0 }
+  const need = { bytes, files: waiting.length }
+  const reservation = await ports.room.take(tenant, need, () => written)
   const lane = async (): Promise<void> => {
     for (let layer = waiting.shift(); layer !== undefined; layer = waiting.shift()) {
-      await pullLayer(ports, tenant, layer, reservation)
+      await pullLayer(ports, tenant, layer, written)
     }
   }
   const lanes = Array.from({ length: LANES }, lane)

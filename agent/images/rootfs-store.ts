@@ -24,7 +24,7 @@ import {
 } from '../../policy/canonical.ts'
 import type { TenantId } from '../../policy/index.ts'
 import { syncDirectory } from './blob-store.ts'
-import { missingIsNull, touch } from './trim.ts'
+import { allocatedOf, missingIsNull, touch } from './trim.ts'
 
 /** A root image on disk: EROFS and its Merkle tree behind it (docs/formats.md section 2). */
 export interface Rootfs {
@@ -110,6 +110,7 @@ export class RootfsStore {
     const handle = await open(temporary, 'wx+', 0o600)
     return {
       handle,
+      allocated: async () => allocatedOf(await handle.stat()),
       keep: async (built) => {
         const rootfs: Rootfs = { ...built, rootfsKey: key, path: `${place}.erofs` }
         await handle.sync()
@@ -132,6 +133,8 @@ export class RootfsStore {
 
 export interface RootfsDraft {
   readonly handle: FileHandle
+  /** Bytes that it has on the disk by now. */
+  allocated(): Promise<number>
   /** Durable and under its name. */
   keep(built: Pick<Rootfs, 'size' | 'verity' | 'entries'>): Promise<Rootfs>
   /** Closes it, and deletes it unless it was kept. */

@@ -1,9 +1,9 @@
 /** What `inspect` shows of a launch: the decision and the parts, in a form for people. */
 import type { HostDescription, Template } from '../../native/spawn-answers.ts'
 import type { Canonical } from '../../policy/canonical.ts'
-import type { Plan, TenantId } from '../../policy/index.ts'
+import type { Plan } from '../../policy/index.ts'
 import type { Pod, TenantScope } from '../../tenants/index.ts'
-import type { Rootfs } from '../images/index.ts'
+import type { OpenRootImage, Rootfs } from '../images/index.ts'
 
 export const launchFacts = (
   plan: Plan,
@@ -15,6 +15,7 @@ export const launchFacts = (
   kernel: host.kernel.digest,
   vmm: host.vmm.digest,
   root_image: rootfs.rootfsKey,
+  root_image_bytes: rootfs.size,
   boot: template === null ? 'cold' : 'template',
   vcpus: plan.vcpus,
   memory_mib: plan.memoryMib,
@@ -31,14 +32,15 @@ export const launchFacts = (
 /** The root image that a pod has open, as its facts say; null before there were any. */
 export function rootImageOf({
   scope,
-  pod,
+  pod: { facts },
 }: {
   readonly scope: TenantScope
   readonly pod: Pod
-}): { readonly tenant: TenantId; readonly key: string } | null {
-  const key: unknown =
-    typeof pod.facts === 'object' && pod.facts !== null
-      ? Reflect.get(pod.facts, 'root_image')
-      : undefined
-  return typeof key === 'string' ? { tenant: scope.tenant, key } : null
+}): OpenRootImage | null {
+  if (typeof facts !== 'object' || facts === null) return null
+  const key: unknown = Reflect.get(facts, 'root_image')
+  const bytes: unknown = Reflect.get(facts, 'root_image_bytes')
+  if (typeof key !== 'string') return null
+  // Pods of earlier agents have no size in their facts; while the cache has their image, that counts.
+  return { tenant: scope.tenant, key, bytes: typeof bytes === 'number' ? bytes : 0 }
 }

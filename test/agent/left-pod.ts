@@ -26,8 +26,12 @@ export const status = (state: 'running' | 'exited', pod: string = POD): Canonica
   exit: state === 'exited' ? exit : null,
 })
 
-/** Leaves a pod in `state`, as an agent that was killed there would have. */
-export async function leave(agent: TestAgent, state: PodState): Promise<void> {
+/** Leaves a pod in `state`, as an agent that was killed there would have. @param facts of its launch */
+export async function leave(
+  agent: TestAgent,
+  state: PodState,
+  facts: Canonical = {},
+): Promise<void> {
   await agent.end()
   const tenants: Tenants = openTenants({
     stateDir: agent.stateDir,
@@ -44,6 +48,7 @@ export async function leave(agent: TestAgent, state: PodState): Promise<void> {
     await tenants.reserve(ACME, POD, { vcpus: 1, memoryMib: 128, pods: 1 })
     await tenants.movePod(ACME, POD, 'launching')
   }
+  await tenants.notePod(ACME, POD, { facts })
   if (state === 'running' || state === 'exited') await tenants.movePod(ACME, POD, 'running')
   if (state === 'exited') await tenants.movePod(ACME, POD, 'exited', { exit: { ...exit } })
   await tenants.close()

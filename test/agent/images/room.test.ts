@@ -6,7 +6,15 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync, mkdtempSync, readdirSync, rmdirSync, statfsSync } from 'node:fs'
+import {
+  existsSync,
+  ftruncateSync,
+  mkdtempSync,
+  readdirSync,
+  rmdirSync,
+  statfsSync,
+  writeSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
@@ -60,7 +68,11 @@ async function stage(t: TestContext, options: StageOptions): Promise<Stage | nul
     runWorker: options.runWorker ?? runWorkerInChild,
     openRootImages: () =>
       Promise.resolve(
-        (options.openKeys?.() ?? []).map((key) => ({ tenant: parseTenantId('other'), key })),
+        (options.openKeys?.() ?? []).map((key) => ({
+          tenant: parseTenantId('other'),
+          key,
+          bytes: 1,
+        })),
       ),
   })
   const blobs = (tenant: string): readonly string[] => {
@@ -146,18 +158,25 @@ suite('agent/images/room for pulls', () => {
   test('reserves no more for one tenant than a registry without haste may hold', async (t) => {
     const place = await stage(t, { mib: 100 * 1024 })
     if (place === null) return
-    const room = new Room(place.directory, () => Promise.resolve(false))
-    const [slow, other] = [parseTenantId('slow'), parseTenantId('other')]
-    const first = await room.take(slow, 10 * GIB)
-    await assert.rejects(room.take(slow, 7 * GIB), { code: 'IMAGE_BUSY' })
-    await room.take(other, 10 * GIB)
-    first.written(2 * GIB)
-    const second = await room.take(slow, 7 * GIB)
+    const room = new Room(place.directory, {
+      fit: () => Promise.resolve(true),
+      giveWay: () => Promise.resolve(false),
+    })
+    const take = (tenant: string, bytes: number, written = () => 0) =>
+      room.take(parseTenantId(tenant), { bytes, files: 1 }, () => ({ bytes: written(), files: 0 }))
+    let written = 0
+    const first = await take('slow', 10 * GIB, () => written)
+    await assert.rejects(take('slow', 7 * GIB), { code: 'IMAGE_BUSY' })
+    await take('other', 10 * GIB)
+    written = 4 * GIB
+    const second = await take('slow', 10 * GIB)
+    written = 0
+    await assert.rejects(take('slow', 1), { code: 'IMAGE_BUSY' })
     first.end()
     second.end()
     second.end()
-    await room.take(slow, 16 * GIB)
-    await assert.rejects(room.take(slow, 1), { code: 'IMAGE_BUSY' })
+    await take('slow', 16 * GIB)
+    await assert.rejects(take('slow', 1), { code: 'IMAGE_BUSY' })
   })
 
   test('takes from all tenants what was used longest ago, and no more than is needed', async (t) => {
@@ -261,6 +280,41 @@ suite('agent/images/room for root images', () => {
     await session.pullLayers()
     await assert.rejects(session.buildRootfs(true), /SIGXFSZ/u)
     assert.ok(place.free() >= FREE_BYTES_MIN, 'and its output is gone')
+  })
+
+  test('counts once what a build has written, and again what it has taken back', async (t) => {
+    let duringBuild = (_output: number, _bytes: number): Promise<void> => assert.fail()
+    const place = await stage(t, {
+      mib: 48,
+      runWorker: async (work) => {
+        await duringBuild(work.fds[0] ?? -1, work.fileBytes)
+        return runWorkerInChild(work)
+      },
+    })
+    if (place === null) return
+    const { images, registry } = place
+    const session = await open(t, registry, { images, reference: put(place, 'x', 1) })
+    await session.pullLayers()
+    const other = await open(t, registry, {
+      images,
+      tenant: 'other',
+      reference: put(place, 'other', 20),
+    })
+    duringBuild = async (output, bytes) => {
+      // Beside the layer, 47 MiB are free. The build has 20 of them: all on disk, then none.
+      assert.ok(bytes > 20 * MIB && bytes < 21 * MIB)
+      writeSync(output, Buffer.alloc(bytes, 1))
+      await other.pullLayers()
+      ftruncateSync(output)
+      const third = await open(t, registry, {
+        images,
+        tenant: 'third',
+        reference: put(place, 'third', 10),
+      })
+      await assert.rejects(third.pullLayers(), { code: 'IMAGE_STORAGE_FULL' })
+    }
+    await session.buildRootfs(true)
+    assert.ok(place.free() >= FREE_BYTES_MIN)
   })
 
   test('keeps the root images that pods have open', async (t) => {

@@ -3,7 +3,7 @@
  * is not what the spec says ends the launch with the name of its role, at spawn or at the VMM.
  */
 import assert from 'node:assert/strict'
-import { closeSync, copyFileSync, openSync, readSync, truncateSync, writeSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, readSync, truncateSync, writeSync } from 'node:fs'
 import { suite, test } from 'node:test'
 import { memfdSealed } from '../../native/addon.ts'
 import type { Template } from '../../native/spawn-answers.ts'
@@ -326,15 +326,21 @@ export function descriptorCases(machine: Machine): void {
     test('the VMM refuses another kernel for a cold boot', async () => {
       const prepared = await prepare(machine, { args: probe(), template: null })
       const scene = { prepared, given: await papers(machine, prepared) }
-      const place = machine.place('kernel')
-      copyFileSync(machine.artifacts.kernel, place)
-      alter(place, 1 << 20)
-      const kernel = openSync(place, 'r')
+      const bytes = readFileSync(machine.artifacts.kernel)
+      bytes[1 << 20] = (bytes[1 << 20] ?? 0) ^ 1
+      const altered = memfdSealed('kernel', bytes)
+      const kernels = [
+        [openSync(`/proc/self/fd/${altered}`, 'r'), 'is not the file the spec names'],
+        [altered, 'is not opened for Read'],
+        [openSync(machine.artifacts.kernel, 'r'), 'is not sealed'],
+      ] as const
       try {
-        const said = await byHand(scene, { kernel, state: null, memory: null })
-        assert.deepEqual(said, ['FAILURE DESCRIPTOR: kernel: is not the file the spec names'])
+        for (const [kernel, why] of kernels) {
+          const said = await byHand(scene, { kernel, state: null, memory: null })
+          assert.deepEqual(said, [`FAILURE DESCRIPTOR: kernel: ${why}`])
+        }
       } finally {
-        closeSync(kernel)
+        for (const [kernel] of kernels) closeSync(kernel)
       }
     })
   })

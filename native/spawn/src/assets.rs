@@ -40,6 +40,7 @@ pub struct Assets {
     pub kernel_file: HashedFile,
     /// The class of KVM the kernel was built for.
     pub kernel_class: KvmClass,
+    /// Sealed: what was hashed is what every VM boots.
     kernel: OwnedFd,
     init: OwnedFd,
     /// Size and block digest of the empty file system that every scratch disk starts as.
@@ -69,6 +70,8 @@ impl Assets {
         }
         let bytes = read_whole(&kernel, size).map_err(|error| asset(&config.kernel, error))?;
         let kernel_file = HashedFile { digest: Digest::of(&bytes), size };
+        let kernel = sparse::sealed_memfd("casemate-kernel", &bytes)
+            .map_err(|error| asset(&config.kernel, error))?;
         let (init, init_size) = open(&config.init)?;
         if init_size != config.init_size() {
             let expected = config.init_size();

@@ -4,6 +4,7 @@
 //! the ticket's spec says, so that one file swapped for another ends the launch with the role's name.
 
 use std::fs::File;
+use std::io::Seek;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
@@ -103,6 +104,21 @@ pub fn read_verified(
         return Err(refuse(role, format_args!("is not the file the spec names")));
     }
     Ok(bytes)
+}
+
+/// Checks that a sealed file is the one that the spec names, without holding it: what was checked stays what it is.
+///
+/// # Errors
+/// `DESCRIPTOR` when it cannot be read or is another file.
+pub fn check_digest(mut file: &File, role: &str, digest: Digest) -> Result<(), Failure> {
+    let found = file
+        .rewind()
+        .and_then(|()| Digest::of_reader(file))
+        .map_err(|error| refuse(role, format_args!("cannot be read: {error}")))?;
+    if found == digest {
+        return Ok(());
+    }
+    Err(refuse(role, format_args!("is not the file the spec names")))
 }
 
 /// Checks that nobody can change `file` any more.

@@ -16,18 +16,18 @@ use rustix::fs::fstat;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::descriptors::{
-    Access, DOCUMENT, IMAGE, INIT, KERNEL, LOG, MEMORY, SCRATCH, STATE, STREAM, check_blocks, file,
-    present, read_verified, sealed,
+    Access, DOCUMENT, IMAGE, INIT, KERNEL, LOG, MEMORY, SCRATCH, STATE, STREAM, check_blocks,
+    check_digest, file, present, read_verified, sealed,
 };
 use crate::failure::{Failure, failure};
 
 /// Where the machine starts from.
 #[derive(Debug)]
 pub enum Start {
-    /// A kernel image, verified.
+    /// A kernel image, sealed and verified.
     Cold {
         /// The ELF file.
-        kernel: Vec<u8>,
+        kernel: File,
     },
     /// A template: state verified, memory sealed.
     Restore {
@@ -155,7 +155,9 @@ fn gather_template(document: &LaunchDocument) -> Result<Parts, Failure> {
 
 fn cold_from(size: u64, digest: casemate_ticket::bytes::Digest) -> Result<Start, Failure> {
     let image = file(KERNEL, "kernel", size, Access::Read)?;
-    Ok(Start::Cold { kernel: read_verified(&image, "kernel", size, digest)? })
+    sealed(&image, "kernel")?;
+    check_digest(&image, "kernel", digest)?;
+    Ok(Start::Cold { kernel: image })
 }
 
 /// The memory is not hashed again for each launch: spawn hashed it when it was sealed, and a sealed memfd cannot

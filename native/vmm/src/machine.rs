@@ -1,5 +1,6 @@
 //! Making the virtual machine: KVM's side of it, memory, processors and the bus; booted or restored.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use casemate_devices::{
@@ -126,7 +127,7 @@ pub fn build(kvm: Kvm, parts: Parts) -> Result<(Machine, Option<Pod>), Failure> 
     let board = Arc::new(Board::new(slots, serial, board_wake));
     let machine = Machine { kvm, vm, memory, vcpus, board, doorbells, wake, restored };
     match start {
-        Start::Cold { kernel } => machine.boot(&shape, &kernel)?,
+        Start::Cold { mut kernel } => machine.boot(&shape, &mut kernel)?,
         Start::Restore { state, memory } => machine.restore(&shape, &state, &memory)?,
     }
     if let Some([image, scratch]) = later {
@@ -166,7 +167,7 @@ fn add_doorbells(
 }
 
 impl Machine {
-    fn boot(&self, shape: &Shape, kernel: &[u8]) -> Result<(), Failure> {
+    fn boot(&self, shape: &Shape, kernel: &mut File) -> Result<(), Failure> {
         let vcpus = u8::try_from(shape.vcpus).unwrap_or(u8::MAX);
         let words = PROBE_ORDER.into_iter().map(cmdline_entry);
         let cmdline =
@@ -184,12 +185,7 @@ impl Machine {
         Ok(())
     }
 
-    fn restore(
-        &self,
-        shape: &Shape,
-        state: &[u8],
-        template: &std::fs::File,
-    ) -> Result<(), Failure> {
+    fn restore(&self, shape: &Shape, state: &[u8], template: &File) -> Result<(), Failure> {
         let refuse = |text: std::fmt::Arguments<'_>| failure(Reason::TemplateState, text);
         let state = MachineState::decode(state).map_err(|error| refuse(format_args!("{error}")))?;
         if state.memory_mib != shape.memory_mib || state.vcpus.len() != self.vcpus.len() {

@@ -1,7 +1,7 @@
 //! Booting an ELF `vmlinux` through its PVH entry (Xen `docs/misc/pvh`): 32-bit protected mode, paging off, EBX
 //! pointing at the start-info structure. No real mode, no decompression, no firmware.
 
-use std::io::Cursor;
+use std::io::{Read, Seek};
 
 use casemate_wire::control::Reason;
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment};
@@ -9,7 +9,7 @@ use kvm_ioctls::VcpuFd;
 use linux_loader::loader::KernelLoader;
 use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info};
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, ReadVolatile};
 
 use crate::failure::{Failure, failure};
 use crate::mptable::MPTABLE_ADDRESS;
@@ -30,14 +30,13 @@ const CMDLINE_LENGTH_MAX: usize = 2_047;
 /// `KERNEL_LOAD` when the image is no ELF with a PVH note, does not fit, or the command line is too long.
 pub fn load(
     memory: &GuestMemoryMmap,
-    kernel: &[u8],
+    kernel: &mut (impl Read + ReadVolatile + Seek),
     cmdline: &str,
     memory_bytes: u64,
 ) -> Result<u64, Failure> {
     let refuse = |text: std::fmt::Arguments<'_>| failure(Reason::KernelLoad, text);
-    let loaded =
-        Elf::load(memory, None, &mut Cursor::new(kernel), Some(GuestAddress(HIGH_MEMORY_ADDRESS)))
-            .map_err(|error| refuse(format_args!("kernel image: {error}")))?;
+    let loaded = Elf::load(memory, None, kernel, Some(GuestAddress(HIGH_MEMORY_ADDRESS)))
+        .map_err(|error| refuse(format_args!("kernel image: {error}")))?;
     let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
         return Err(refuse(format_args!("the kernel has no PVH entry (CONFIG_PVH)")));
     };

@@ -37,17 +37,14 @@ export function buildRunner(folder: string): string {
   return program
 }
 
-/** The template's two memfds as spawn holds them, opened anew for reading. */
-function templateFds(machine: Machine): { state: number; memory: number } {
+/** A memfd as spawn holds it, opened anew for reading. */
+function memfdOf(machine: Machine, name: string): number {
   const folder = `/proc/${machine.program.pid}/fd`
-  const find = (name: string): number => {
-    const found = readdirSync(folder).find((fd) =>
-      readlinkSync(path.join(folder, fd)).startsWith(`/memfd:${name} `),
-    )
-    if (found === undefined) throw new Error(`spawn holds no memfd ${name}`)
-    return openSync(path.join(folder, found), 'r')
-  }
-  return { state: find('casemate-state'), memory: find('casemate-memory') }
+  const found = readdirSync(folder).find((fd) =>
+    readlinkSync(path.join(folder, fd)).startsWith(`/memfd:${name} `),
+  )
+  if (found === undefined) throw new Error(`spawn holds no memfd ${name}`)
+  return openSync(path.join(folder, found), 'r')
 }
 
 /** The launch document of spawn for these papers, sealed. */
@@ -60,11 +57,10 @@ type Place = number | 'ignore'
 
 /** Descriptors 6 to 13; what this launch has no use for is closed. */
 function openRoles(machine: Machine, isRestored: boolean): readonly Place[] {
-  const { kernel, init } = machine.artifacts
-  const kvm = openSync('/dev/kvm', 'r+')
-  if (!isRestored) return [kvm, openSync(kernel, 'r'), openSync(init, 'r'), 'ignore', 'ignore']
-  const { state, memory } = templateFds(machine)
-  return [kvm, 'ignore', openSync(init, 'r'), state, memory]
+  const [kvm, init] = [openSync('/dev/kvm', 'r+'), openSync(machine.artifacts.init, 'r')]
+  return isRestored
+    ? [kvm, 'ignore', init, memfdOf(machine, 'casemate-state'), memfdOf(machine, 'casemate-memory')]
+    : [kvm, memfdOf(machine, 'casemate-kernel'), init, 'ignore', 'ignore']
 }
 
 interface Watching {

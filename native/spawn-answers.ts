@@ -121,18 +121,19 @@ function readVmm(value: unknown, at: string): HostDescription['vmm'] {
   }
 }
 
+const version = (value: unknown, at: string): number | null =>
+  nullable(value, (number) => integer(number, at, 0, 65_535))
+
 function readRootFacts(value: unknown): RootFacts {
   const names = ['core_scheduling', 'kvm_api', 'kvm_missing', 'landlock', 'swap_limit']
   const found = members(value, 'host', names)
-  const count = (number: unknown, at: string) =>
-    nullable(number, (one) => integer(one, at, 0, 65_535))
   return {
     core_scheduling: boolean(found['core_scheduling'], 'host.core_scheduling'),
-    kvm_api: count(found['kvm_api'], 'host.kvm_api'),
+    kvm_api: version(found['kvm_api'], 'host.kvm_api'),
     kvm_missing: list(found['kvm_missing'], 'host.kvm_missing', 64, (name, at) =>
       text(name, at, 64),
     ),
-    landlock: count(found['landlock'], 'host.landlock'),
+    landlock: version(found['landlock'], 'host.landlock'),
     swap_limit: boolean(found['swap_limit'], 'host.swap_limit'),
   }
 }

@@ -66,31 +66,34 @@ async function isSafe(root: HostRoot, file: string, type: string): Promise<boole
   return await isCrypt(root, await deviceOf(root, file))
 }
 
+/** Areas from which swapped memory could be read later, by name. */
+async function plainAreas(root: HostRoot, swaps: string): Promise<readonly string[]> {
+  const plain: string[] = []
+  // The first line names the columns.
+  for (const line of swaps.split('\n').slice(1)) {
+    const [name = '', type = ''] = line.split(/\s+/u)
+    const file = unescape(name)
+    if (!(await isSafe(root, file, type))) plain.push(file)
+  }
+  return plain.toSorted()
+}
+
 /** Swap outlives who wrote it: a disk that is read later gives away memory of tenants long gone. */
 export async function swap(root: HostRoot, { host }: HostDescription): Promise<HostCheck> {
   const id = 'swap'
-  const text = await root.text('proc/swaps', LONG_TEXT_BYTES)
-  if (text === null) {
+  const swaps = await root.text('proc/swaps', LONG_TEXT_BYTES)
+  if (swaps === null) {
     const seen = (await root.text('proc/meminfo')) !== null
     return seen ? ok(id, 'not in this kernel') : unknown(id, 'Where memory is swapped to')
   }
-  const lines = text.split('\n').slice(1)
-  const plain: string[] = []
-  for (const line of lines) {
-    const [name = '', type = ''] = line.split(/\s+/u)
-    const file = unescape(name)
-    if (name !== '' && !(await isSafe(root, file, type))) plain.push(file)
-  }
-  if (plain.length === 0) return ok(id, lines.length === 0 ? 'none' : 'encrypted, or in memory')
+  const plain = await plainAreas(root, swaps)
+  if (plain.length === 0) return ok(id, swaps.includes('\n') ? 'encrypted, or in memory' : 'none')
   const named = plain.slice(0, NAMED_MAX).map((file) => file.slice(0, NAME_CHARACTERS_MAX))
   const more = plain.length > NAMED_MAX ? ` and ${plain.length - NAMED_MAX} more` : ''
   const where = `Swap on ${named.join(', ')}${more} is not encrypted`
   const fix = `swapoff ${named.join(' ')}${more}, or put it on dm-crypt with a random key (crypttab: swap).`
-  return host.swap_limit
-    ? warning(
-        id,
-        `${where}: VMs are kept out of it, but not the signer’s key and what the agent holds.`,
-        fix,
-      )
-    : severe(id, `${where}, and this kernel cannot keep VMs out of it.`, fix)
+  if (!host.swap_limit)
+    return severe(id, `${where}, and this kernel cannot keep VMs out of it.`, fix)
+  const left = 'VMs are kept out of it, but not the signer’s key and what the agent holds'
+  return warning(id, `${where}: ${left}.`, fix)
 }

@@ -5,7 +5,7 @@ import { callerOf } from '../identity.ts'
 import { type ExaminePorts, examine } from '../tasks/examine.ts'
 import { VERSION } from '../version.ts'
 import { DOCTOR, HEALTH, PROBLEMS, VERSIONS } from './schemas.ts'
-import { exceptionView } from './views.ts'
+import { checkView } from './views.ts'
 
 const tags = ['host']
 
@@ -33,12 +33,7 @@ export const healthRoutes: (ports: ExaminePorts) => FastifyPluginCallbackTypebox
       async (request) => {
         ports.tenants.operator(callerOf(request))
         const { checks, findings } = await examine(ports)
-        const views = checks.map(({ exception, ...check }) => ({
-          ...check,
-          // Those of an examination are in force.
-          exception: exception === null ? null : exceptionView(exception, 0),
-        }))
-        return { checks: views, findings }
+        return { checks: checks.map(checkView), findings }
       },
     )
     done()

@@ -1,6 +1,7 @@
 /** What is stored, as it goes over the wire. */
 import type { Canonical } from '../../policy/canonical.ts'
 import type { Pod, StoredException, Tenant } from '../../tenants/index.ts'
+import type { Examined } from '../tasks/examine.ts'
 
 const instant = (ms: number | null): string | null =>
   ms === null ? null : new Date(ms).toISOString()
@@ -64,4 +65,14 @@ export const exceptionView = (exception: StoredException, nowMs: number): object
   by: exception.identity,
   record: exception.record,
   state: exception.untilMs > nowMs ? 'active' : 'expired',
+})
+
+/** An examination's exceptions are those in force. */
+export const checkView = ({ id, status, severity, detail, fix, exception }: Examined): object => ({
+  id,
+  status,
+  severity,
+  detail,
+  fix,
+  exception: exception === null ? null : exceptionView(exception, exception.createdMs),
 })

@@ -31,7 +31,7 @@ suite('agent/doctor', () => {
       ],
     )
     for (const one of wrong) assert.match(String(member(one, 'fix')), /^\p{Lu}.*\.$/u)
-    for (const one of checks.filter((check) => !wrong.includes(check))) {
+    for (const one of checks.filter((fine) => !wrong.includes(fine))) {
       assert.deepEqual([member(one, 'severity'), member(one, 'fix')], [null, null])
     }
     assert.match(String(member(json, 'findings')), /^sha256:/u)

@@ -42,7 +42,7 @@ function refused(found: Plan | Refusal): Refusal {
 }
 
 function planned(found: Plan | Refusal): Plan {
-  assert.ok(!(found instanceof Refusal), String(found))
+  assert.ok(!(found instanceof Refusal))
   return found
 }
 

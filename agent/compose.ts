@@ -6,15 +6,18 @@ import type { FastifyBaseLogger, FastifyInstance, FastifyPluginCallback } from '
 import { openAuditLog, systemClock } from '../audit/index.ts'
 import { launchers } from '../native/launcher.ts'
 import { seccompCompiler } from '../native/seccomp/compile.ts'
-import { spawnClient } from '../native/spawn-client.ts'
+import { type SpawnClient, spawnClient } from '../native/spawn-client.ts'
 import { activatePolicies, DEFAULT_POLICIES, parseImageRule } from '../policy/index.ts'
 import { openTenants } from '../tenants/index.ts'
 import { AuditGate } from './audit-gate.ts'
 import type { AgentConfig } from './config.ts'
+import { HostRoot } from './host/root.ts'
+import { HostSafety } from './host/safety.ts'
 import { createImages } from './images/index.ts'
 import { PodFiles } from './pod-files.ts'
 import { auditRoutes } from './routes/audit.ts'
 import { healthRoutes } from './routes/health.ts'
+import { hostRoutes } from './routes/host.ts'
 import { podRoutes } from './routes/pods.ts'
 import { tenantRoutes } from './routes/tenants.ts'
 import { tokenRoutes } from './routes/tokens.ts'
@@ -52,6 +55,7 @@ const allRoutes = (ports: LaunchPorts): readonly FastifyPluginCallback[] => [
   tokenRoutes(ports),
   ...auditRoutes(ports),
   healthRoutes(ports),
+  hostRoutes(ports),
 ]
 
 async function openAudit(config: AgentConfig, log: FastifyBaseLogger): Promise<AuditGate> {
@@ -69,13 +73,29 @@ async function openAudit(config: AgentConfig, log: FastifyBaseLogger): Promise<A
   return gate
 }
 
-function makePorts(config: AgentConfig, log: FastifyBaseLogger, audit: AuditGate): Ports {
-  const spawn = spawnClient(config.spawnSocket)
+/** What the agent finds itself in; tests put another host around it. */
+export interface Surroundings {
+  /** Where /proc, /sys and /dev are. */
+  readonly root: string
+  /** ms since 1970. */
+  readonly now: () => number
+  readonly spawn: (socket: string) => SpawnClient
+}
+
+const HERE: Surroundings = { root: '/', now: Date.now, spawn: spawnClient }
+
+function makePorts(
+  config: AgentConfig,
+  log: FastifyBaseLogger,
+  audit: AuditGate,
+  { root, now, spawn: connect }: Surroundings,
+): Ports {
+  const spawn = connect(config.spawnSocket)
   const tenants = openTenants({
     stateDir: config.stateDir,
     issuer: `https://casemate.invalid/${config.node}`,
     audience: `casemate:${config.node}`,
-    now: Date.now,
+    now,
   })
   return {
     tenants,
@@ -88,6 +108,8 @@ function makePorts(config: AgentConfig, log: FastifyBaseLogger, audit: AuditGate
     }),
     audit,
     clock: systemClock(),
+    safety: new HostSafety(new HostRoot(root), audit),
+    now,
     spawn,
     launchers: launchers(spawn),
     seccomp: seccompCompiler(spawn),
@@ -130,10 +152,14 @@ async function listen(
 }
 
 /** Starts the agent. @throws when something it cannot work without is missing or damaged */
-export async function compose(config: AgentConfig, log: FastifyBaseLogger): Promise<Agent> {
+export async function compose(
+  config: AgentConfig,
+  log: FastifyBaseLogger,
+  surroundings: Partial<Surroundings> = {},
+): Promise<Agent> {
   await mkdir(path.join(config.stateDir, 'pods'), { recursive: true, mode: 0o700 })
   const audit = await openAudit(config, log)
-  const base = makePorts(config, log, audit)
+  const base = makePorts(config, log, audit, { ...HERE, ...surroundings })
   const watch = new Watch(base, log)
   const refusals = new Refusals(audit, log)
   const launching = new Launching()

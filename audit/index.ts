@@ -10,6 +10,7 @@ export {
   type Actor,
   type AuditRecord,
   type Folded,
+  type HostFacts,
   type ImageFacts,
   type IsolationFacts,
   type PolicyFacts,

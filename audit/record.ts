@@ -86,6 +86,14 @@ export type RefusalFacts = {
   readonly policies: readonly string[]
 }
 
+/** What was found on the host before a launch, and by whose leave it was launched all the same. */
+export type HostFacts = {
+  /** Digest of a host.examined record; that record comes earlier in the log. */
+  readonly findings: Digest
+  /** Severe findings that this launch needed an exception for, with the index of its record. */
+  readonly exceptions: readonly { readonly finding: string; readonly record: number }[]
+}
+
 /** Repetitions of one thing in one record; `count` 1 is the thing itself. */
 export type Folded = { readonly count: number; readonly first: string; readonly last: string }
 
@@ -127,6 +135,7 @@ export type RecordBodies = {
     }
     readonly policy: PolicyFacts
     readonly isolation: IsolationFacts
+    readonly host: HostFacts
     readonly spec: { readonly digest: Digest; readonly size: number }
     readonly resources: {
       readonly vcpus: number
@@ -223,6 +232,27 @@ export type RecordBodies = {
     readonly actor: Actor
     readonly token: { readonly jti: string }
   }
+  /** Made when findings differ from those on record, at a launch. */
+  'host.examined': {
+    readonly kvm: KvmClass | null
+    /** By id. */
+    readonly findings: readonly {
+      readonly id: string
+      readonly reason: string
+      readonly severity: string
+    }[]
+    /** Of the canonical object of `findings` and `kvm`. */
+    readonly digest: Digest
+  }
+  'host.exception_added': {
+    /** Id of a finding; an earlier exception for it is replaced. */
+    readonly finding: string
+    readonly reason: string
+    /** From then on the finding counts again. */
+    readonly until: string
+    readonly actor: Actor
+  }
+  'host.exception_removed': { readonly finding: string; readonly actor: Actor }
   'agent.start': {
     readonly pid: number
     readonly kvm: KvmClass | null
@@ -279,6 +309,9 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'tenant.changed': 0,
     'token.issued': 0,
     'token.revoked': 0,
+    'host.examined': 0,
+    'host.exception_added': 0,
+    'host.exception_removed': 0,
     'agent.start': 0,
     'agent.stop': 0,
     'log.genesis': 0,

@@ -30,6 +30,20 @@ export interface Template {
   readonly state_size: number
 }
 
+/** What only root can ask this host about its safety; the rest everybody may read. */
+export interface RootFacts {
+  /** Each VM has the threads of a core to itself. */
+  readonly core_scheduling: boolean
+  /** Version of KVM's interface; null without a /dev/kvm that opens. */
+  readonly kvm_api: number | null
+  /** Capabilities that the VMM uses and this KVM lacks, as `IRQFD`. */
+  readonly kvm_missing: readonly string[]
+  /** Landlock's ABI; null without it. */
+  readonly landlock: number | null
+  /** VMs' memory is kept out of swap. */
+  readonly swap_limit: boolean
+}
+
 /** What this host can do, and with which exact parts. */
 export interface HostDescription {
   readonly node: string
@@ -38,6 +52,7 @@ export interface HostDescription {
   /** Why `kvm` is null; a sentence. */
   readonly kvm_reason: string | null
   readonly allow_software_kvm: boolean
+  readonly host: RootFacts
   readonly vmm: {
     readonly digest: string
     readonly filters: { readonly control: string; readonly io: string; readonly vcpu: string }
@@ -106,6 +121,23 @@ function readVmm(value: unknown, at: string): HostDescription['vmm'] {
   }
 }
 
+const version = (value: unknown, at: string): number | null =>
+  nullable(value, (number) => integer(number, at, 0, 65_535))
+
+function readRootFacts(value: unknown): RootFacts {
+  const names = ['core_scheduling', 'kvm_api', 'kvm_missing', 'landlock', 'swap_limit']
+  const found = members(value, 'host', names)
+  return {
+    core_scheduling: boolean(found['core_scheduling'], 'host.core_scheduling'),
+    kvm_api: version(found['kvm_api'], 'host.kvm_api'),
+    kvm_missing: list(found['kvm_missing'], 'host.kvm_missing', 64, (name, at) =>
+      text(name, at, 64),
+    ),
+    landlock: version(found['landlock'], 'host.landlock'),
+    swap_limit: boolean(found['swap_limit'], 'host.swap_limit'),
+  }
+}
+
 function readLevels(value: unknown, at: string): HostDescription['levels'] {
   if (typeof value !== 'object' || value === null) throw new BadShape(at, 'must be an object')
   return Object.fromEntries(
@@ -122,7 +154,8 @@ function readScratch(value: unknown): HostDescription['scratch'] {
 }
 
 export function readDescription(answer: Members): HostDescription {
-  const names = 'node boot_id kvm kvm_reason allow_software_kvm vmm kernel cmdline init scratch'
+  const names =
+    'node boot_id kvm kvm_reason allow_software_kvm host vmm kernel cmdline init scratch'
   const found = members(answer, 'describe', ['ok', ...names.split(' '), 'templates', 'levels'])
   const kernel = members(found['kernel'], 'kernel', ['digest', 'size'])
   const init = members(found['init'], 'init', ['size', 'verity'])
@@ -132,6 +165,7 @@ export function readDescription(answer: Members): HostDescription {
     kvm: nullable(found['kvm'], (kvm) => oneOf(kvm, 'kvm', ['software', 'hardware'])),
     kvm_reason: nullable(found['kvm_reason'], (reason) => text(reason, 'kvm_reason')),
     allow_software_kvm: boolean(found['allow_software_kvm'], 'allow_software_kvm'),
+    host: readRootFacts(found['host']),
     vmm: readVmm(found['vmm'], 'vmm'),
     kernel: { digest: digest(kernel['digest'], 'kernel'), size: integer(kernel['size'], 'kernel') },
     cmdline: text(found['cmdline'], 'cmdline', 2048),

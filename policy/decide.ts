@@ -7,8 +7,10 @@
 import type { ActivePolicies } from './cedar/policies.ts'
 import type { LaunchQuery } from './cedar/query.ts'
 import type { Charge, HostFacts, LaunchQuestion, Quotas, TenantFacts } from './facts.ts'
+import { neededExceptions } from './host-verdict.ts'
 import { type AcceptedSigner, judgeImage } from './image-verdict.ts'
 import { chooseLevel, type LevelChoice } from './level-choice.ts'
+import type { HostException } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import { DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, type MemoryMib, type Vcpus } from './nouns/machine.ts'
 import { defaultHostname } from './nouns/pod.ts'
@@ -45,6 +47,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
   const query = queryOf(question, { signers, capabilities, vcpus, memoryMib })
   const choice = chooseLevel(policies, query, request.isolation)
   const kvm = kvmFor(choice.level, host)
+  const exceptions = neededExceptions(tenant, host)
   const charge: Charge = { vcpus, memoryMib, pods: 1 }
   refuseOverQuota(tenant.quotas, charge)
   return {
@@ -63,7 +66,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
     readOnlyRoot: request.readOnlyRoot,
     limits: limitsFor(vcpus),
     logBytes: LOG_BYTES,
-    decision: decisionOf(question, policies, choice),
+    decision: decisionOf(question, policies, { choice, exceptions }),
   }
 }
 
@@ -167,7 +170,10 @@ const limitsFor = (vcpus: Vcpus): PlannedLimits => ({
 function decisionOf(
   question: LaunchQuestion,
   policies: ActivePolicies,
-  choice: LevelChoice,
+  {
+    choice,
+    exceptions,
+  }: { readonly choice: LevelChoice; readonly exceptions: readonly HostException[] },
 ): Decision {
   const { tenant, request, host } = question
   // judgeImage refused a tenant without a rule; the type does not know.
@@ -180,6 +186,8 @@ function decisionOf(
     cedarVersion: policies.cedarVersion,
     imageRuleDigest: tenant.imageRule.digest,
     imageFloorDigest: host.imageFloor?.digest ?? null,
+    hostFindingsDigest: host.findings.digest,
+    hostExceptions: exceptions,
     permitted: choice.permitted,
     requested: request.isolation,
   }

@@ -7,6 +7,7 @@ import type { Evidence } from './evidence.ts'
 import type { ImageRule } from './image-rule.ts'
 import type { ResolvedImage } from './image-verdict.ts'
 import type { Capability } from './nouns/capability.ts'
+import type { HostException, HostFindings } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import type { MemoryMib, Vcpus } from './nouns/machine.ts'
 import type { Hostname, PodId } from './nouns/pod.ts'
@@ -89,6 +90,10 @@ export interface HostFacts {
   readonly kvmReason: string | null
   /** Root allows software KVM to count as KVM. */
   readonly allowSoftwareKvm: boolean
+  /** What was found wrong with it just now. */
+  readonly findings: HostFindings
+  /** Those that are in force, one for a finding. */
+  readonly exceptions: readonly HostException[]
   /** Levels below vm by tenant, from the root-owned level file, as spawn reports it. */
   readonly levels: Readonly<Record<string, readonly IsolationLevel[]>>
   /** Levels that this version of Casemate has a launcher for. */

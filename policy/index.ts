@@ -51,6 +51,14 @@ export {
 } from './nouns/capability.ts'
 export { type Digest, parseDigest } from './nouns/digest.ts'
 export {
+  type ExceptableId,
+  type HostException,
+  type HostFinding,
+  type HostFindings,
+  parseExceptableId,
+  type Severity,
+} from './nouns/host-finding.ts'
+export {
   ISOLATION_LEVELS,
   type IsolationLevel,
   KVM_CLASSES,

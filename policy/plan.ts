@@ -5,6 +5,7 @@ import type { Charge } from './facts.ts'
 import type { AcceptedSigner, ResolvedImage } from './image-verdict.ts'
 import type { Capability } from './nouns/capability.ts'
 import type { Digest } from './nouns/digest.ts'
+import type { HostException } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import type { MemoryMib, Vcpus } from './nouns/machine.ts'
 import type { Hostname, PodId } from './nouns/pod.ts'
@@ -60,6 +61,10 @@ export interface Decision {
   readonly imageRuleDigest: Digest
   /** null: the provider has no rule of its own. */
   readonly imageFloorDigest: Digest | null
+  /** Of the host's findings at the decision. */
+  readonly hostFindingsDigest: Digest
+  /** Exceptions without which the host would have been refused. */
+  readonly hostExceptions: readonly HostException[]
   /** All levels that were permitted, the strongest first; `level` is one of them. */
   readonly permitted: readonly IsolationLevel[]
   readonly requested: IsolationLevel | null

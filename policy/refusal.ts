@@ -20,6 +20,8 @@ export const REFUSAL_CODES = [
   'ISOLATION_NOT_AVAILABLE',
   /** The host cannot give the level now: no usable KVM. Never answered by a weaker level. */
   'ISOLATION_UNAVAILABLE',
+  /** The host fails a severe check, and no exception is in force. Facts: findings, fixes. */
+  'HOST_UNSAFE',
   /** The policy denies, for another reason than the level. */
   'POLICY_DENIED',
   /** The policy could not be evaluated without error, and so denies. */

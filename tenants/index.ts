@@ -1,5 +1,12 @@
 /** What the tenants folder offers. */
 export { TENANTS_ERROR_CODES, TenantsError, type TenantsErrorCode } from './errors.ts'
+export {
+  EXCEPTION_MS_MAX,
+  type NewException,
+  parseExceptionEnd,
+  parseExceptionReason,
+  type StoredException,
+} from './host-exception.ts'
 export { DATABASE_FILE, openTenants, type TenantsConfig } from './open.ts'
 export { POD_JSON_BYTES_MAX, type Pod, type PodChanges, type PodProblem } from './pod.ts'
 export { isFinal, POD_STATES, type PodState, parsePodState } from './pod-state.ts'

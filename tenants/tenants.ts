@@ -2,8 +2,9 @@
  * The tenants of one host: the only door to the store. It adds the clock and the token key, and
  * takes a scope for everything that belongs to a tenant.
  */
-import type { Charge, PodId, TenantFacts, TenantId } from '../policy/index.ts'
+import type { Charge, ExceptableId, PodId, TenantFacts, TenantId } from '../policy/index.ts'
 import { TenantsError } from './errors.ts'
+import type { NewException, StoredException } from './host-exception.ts'
 import type { Pod, PodChanges } from './pod.ts'
 import type { PodState } from './pod-state.ts'
 import {
@@ -13,6 +14,7 @@ import {
   type TenantScope,
   tenantScope,
 } from './scope.ts'
+import { deleteException, putException, selectExceptions } from './store/host-exceptions.ts'
 import {
   deletePod,
   movePod,
@@ -244,6 +246,39 @@ export class Tenants {
   /** @throws TenantsError POD_NOT_FOUND, POD_STATE_CONFLICT while it has not ended */
   async deletePod(scope: TenantScope, pod: PodId): Promise<void> {
     await deletePod(this.#store, scope, pod)
+  }
+
+  /**
+   * Records an exception for a finding of the host, in place of an earlier one.
+   * @param record puts it on record and gives the index; when it throws nothing is changed
+   * @throws what `record` throws
+   */
+  async addHostException(
+    { identity }: OperatorScope,
+    exception: NewException,
+    record: () => Promise<number>,
+  ): Promise<StoredException> {
+    return await this.#store.transaction().execute(async (transaction) => {
+      const stored = { ...exception, identity, createdMs: this.#now(), record: await record() }
+      await putException(transaction, stored)
+      return stored
+    })
+  }
+
+  /** true when there was one. */
+  async removeHostException(_operator: OperatorScope, finding: ExceptableId): Promise<boolean> {
+    return await deleteException(this.#store, finding)
+  }
+
+  /** All, also those whose time is over. */
+  async hostExceptions(): Promise<readonly StoredException[]> {
+    return await selectExceptions(this.#store)
+  }
+
+  /** Those in force now. */
+  async activeHostExceptions(): Promise<readonly StoredException[]> {
+    const all = await selectExceptions(this.#store)
+    return all.filter(({ untilMs }) => untilMs > this.#now())
   }
 
   async close(): Promise<void> {

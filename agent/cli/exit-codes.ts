@@ -26,6 +26,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   CAPABILITY_NOT_PERMITTED: EXIT.denied,
   FORBIDDEN: EXIT.authentication,
   HOST_FULL: EXIT.capacity,
+  HOST_UNSAFE: EXIT.isolation,
   IDEMPOTENCY_IN_FLIGHT: EXIT.conflict,
   IDEMPOTENCY_KEY_MISSING: EXIT.usage,
   IDEMPOTENCY_KEY_REUSED: EXIT.conflict,

@@ -1,4 +1,4 @@
-/** `casemate agent`, `up`, `doctor`: the host itself. */
+/** `casemate agent`, `up`, `doctor`, `host`: the host itself. */
 import { mkdirSync } from 'node:fs'
 import path from 'node:path'
 import { type Command, InvalidArgumentError } from 'commander'
@@ -8,8 +8,9 @@ import { enterNamespace, up } from '../../native/up/up.ts'
 import { integer } from './arguments.ts'
 import { Unreachable } from './client.ts'
 import { type GlobalOptions, globalsOf, several, show, withClient } from './context.ts'
+import { addExceptions } from './exceptions.ts'
 import { EXIT } from './exit-codes.ts'
-import { field, items, printTable, say } from './output.ts'
+import { field, items, plain, printTable, say } from './output.ts'
 
 interface UpOptions {
   readonly stateDir: string
@@ -86,9 +87,25 @@ async function runUp(options: UpOptions): Promise<void> {
 const row = (check: unknown): readonly string[] => [
   field(check, 'id'),
   field(check, 'status'),
+  field(check, 'severity'),
   field(check, 'detail'),
 ]
-const HEAD = ['CHECK', 'STATUS', 'DETAIL']
+const HEAD = ['CHECK', 'STATUS', 'SEVERITY', 'DETAIL']
+
+/** What to do about each finding, and until when one is set aside. */
+function printFixes(checks: readonly unknown[]): void {
+  for (const check of checks) {
+    const [id, fix, until] = [
+      field(check, 'id'),
+      field(check, 'fix'),
+      field(check, 'exception', 'until'),
+    ]
+    if (fix === '') continue
+    const aside =
+      until === '' ? '' : ` Set aside until ${until}: ${field(check, 'exception', 'reason')}`
+    process.stdout.write(`${plain(`${id}: ${fix}${aside}`)}\n`)
+  }
+}
 
 /** Nobody to ask is a finding like others: exit code 1, and one sentence with what to do. */
 async function runDoctor(options: GlobalOptions): Promise<void> {
@@ -96,13 +113,17 @@ async function runDoctor(options: GlobalOptions): Promise<void> {
     await withClient(options, async (client) => {
       const found = await client.json({ method: 'GET', path: '/v1/doctor' })
       const checks = items(found, 'checks')
-      show(options, found, () => printTable(HEAD, checks.map(row)))
+      show(options, found, () => {
+        printTable(HEAD, checks.map(row))
+        printFixes(checks)
+      })
       if (checks.some((check) => field(check, 'status') === 'failed')) process.exitCode = EXIT.error
     })
   } catch (error) {
     if (!(error instanceof Unreachable)) throw error
     const detail = `${error.message} If it was started, logs/agent.log says why it does not serve.`
-    show(options, { checks: [{ id: 'agent', status: 'failed', detail }] }, () => {
+    const check = { id: 'agent', status: 'failed', severity: 'severe', detail, fix: null }
+    show(options, { checks: [{ ...check, exception: null }], findings: null }, () => {
       say(`casemate: nothing could be examined: ${detail}`)
     })
     process.exitCode = EXIT.error
@@ -132,8 +153,9 @@ export function addHost(program: Command): void {
     })
   program
     .command('doctor')
-    .description('ask the running agent what works on this host and what does not')
+    .description('ask the running agent whether this host is safe and all of it works')
     .action(async (_options, command: Command) => {
       await runDoctor(globalsOf(command))
     })
+  addExceptions(program)
 }

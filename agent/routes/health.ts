@@ -5,6 +5,7 @@ import { callerOf } from '../identity.ts'
 import { type ExaminePorts, examine } from '../tasks/examine.ts'
 import { VERSION } from '../version.ts'
 import { DOCTOR, HEALTH, PROBLEMS, VERSIONS } from './schemas.ts'
+import { checkView } from './views.ts'
 
 const tags = ['host']
 
@@ -31,7 +32,8 @@ export const healthRoutes: (ports: ExaminePorts) => FastifyPluginCallbackTypebox
       },
       async (request) => {
         ports.tenants.operator(callerOf(request))
-        return { checks: await examine(ports) }
+        const { checks, findings } = await examine(ports)
+        return { checks: checks.map(checkView), findings }
       },
     )
     done()

@@ -98,10 +98,42 @@ export const RECORDS: TSchema = Type.Object(
   closed,
 )
 
-const check = Type.Object(
-  { id: Type.String(), status: words(['ok', 'warning', 'failed']), detail: Type.String() },
+export const EXCEPTION: TSchema = Type.Object(
+  {
+    finding: Type.String(),
+    state: words(['active', 'expired']),
+    reason: Type.String(),
+    until: instant,
+    created: instant,
+    by: Type.String({ description: 'Who recorded it' }),
+    record: Type.Integer({ description: 'Index of its record in the log' }),
+  },
   closed,
 )
-export const DOCTOR: TSchema = Type.Object({ checks: Type.Array(check) }, closed)
+export const EXCEPTIONS: TSchema = Type.Object({ exceptions: Type.Array(EXCEPTION) }, closed)
+
+const check = Type.Object(
+  {
+    id: Type.String(),
+    status: Type.Union(
+      ['ok', 'warning', 'failed'].map((value) => Type.Literal(value)),
+      { description: 'failed: severe, and no exception is in force' },
+    ),
+    severity: nullable(words(['severe', 'warning'])),
+    detail: Type.String(),
+    fix: nullable(Type.String({ description: 'What to do' })),
+    exception: nullable(EXCEPTION),
+  },
+  closed,
+)
+export const DOCTOR: TSchema = Type.Object(
+  {
+    checks: Type.Array(check),
+    findings: Type.Union([digest, Type.Null()], {
+      description: 'Of the host’s findings, as launches record it; null when spawn does not answer',
+    }),
+  },
+  closed,
+)
 export const HEALTH: TSchema = Type.Object({ status: Type.Literal('ok') }, closed)
 export const VERSIONS: TSchema = Type.Object({ version: Type.String(), api: Type.String() }, closed)

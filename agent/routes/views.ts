@@ -1,6 +1,7 @@
 /** What is stored, as it goes over the wire. */
 import type { Canonical } from '../../policy/canonical.ts'
-import type { Pod, Tenant } from '../../tenants/index.ts'
+import type { Pod, StoredException, Tenant } from '../../tenants/index.ts'
+import type { Examined } from '../tasks/examine.ts'
 
 const instant = (ms: number | null): string | null =>
   ms === null ? null : new Date(ms).toISOString()
@@ -54,4 +55,24 @@ export const tenantView = (tenant: Tenant): object => ({
     tenant.imageRule === null
       ? null
       : { digest: tenant.imageRule.digest, rule: JSON.parse(tenant.imageRule.text) as unknown },
+})
+
+export const exceptionView = (exception: StoredException, nowMs: number): object => ({
+  finding: exception.finding,
+  reason: exception.reason,
+  until: instant(exception.untilMs),
+  created: instant(exception.createdMs),
+  by: exception.identity,
+  record: exception.record,
+  state: exception.untilMs > nowMs ? 'active' : 'expired',
+})
+
+/** An examination's exceptions are those in force. */
+export const checkView = ({ id, status, severity, detail, fix, exception }: Examined): object => ({
+  id,
+  status,
+  severity,
+  detail,
+  fix,
+  exception: exception === null ? null : exceptionView(exception, exception.createdMs),
 })

@@ -1,7 +1,14 @@
-/** The checks of `casemate doctor`: each says what is, and where something is wrong, what to do. */
-import { stat, statfs } from 'node:fs/promises'
+/**
+ * The checks of `casemate doctor`: the host's safety (agent/host), and whether the agent's own parts
+ * work. Each says what is, and where something is wrong, how much it matters and what to do.
+ */
+import { statfs } from 'node:fs/promises'
 import type { HostDescription } from '../../native/spawn-answers.ts'
+import type { StoredException } from '../../tenants/index.ts'
 import { ApiError } from '../errors.ts'
+import { type HostCheck, isFinding, ok, severe, warning } from '../host/check.ts'
+import { freeMemory } from '../host/memory.ts'
+import { examineDevice } from '../host/report.ts'
 import { floorOf } from '../images/index.ts'
 import { describeHost } from './host.ts'
 import type { Ports } from './ports.ts'
@@ -11,94 +18,98 @@ export interface ExaminePorts extends Ports {
   readonly templates: Pick<Templates, 'pending'>
 }
 
-export interface Check {
+/** A check as people see it: `failed` is a severe finding that no exception sets aside. */
+export interface Examined {
   readonly id: string
   readonly status: 'ok' | 'warning' | 'failed'
+  readonly severity: 'severe' | 'warning' | null
   readonly detail: string
+  readonly fix: string | null
+  readonly exception: StoredException | null
 }
 
-function kvmCheck(host: HostDescription): Check {
-  const id = 'kvm'
-  if (host.kvm === null) {
-    return { id, status: 'failed', detail: host.kvm_reason ?? 'there is no usable KVM' }
-  }
-  if (host.kvm === 'hardware') return { id, status: 'ok', detail: 'hardware' }
-  return host.allow_software_kvm
-    ? {
-        id,
-        status: 'warning',
-        detail: 'software KVM, allowed by root: slow, and for trying out only',
-      }
-    : { id, status: 'failed', detail: 'only software KVM, and allow_software_kvm is not set' }
-}
-
-/** The device that only spawn may open: with it in hand, what was taken over starts VMs off the record. */
-export async function deviceCheck(device = '/dev/kvm'): Promise<readonly Check[]> {
-  const id = 'kvm-device'
-  const found = await stat(device).catch(() => null)
-  // What is missing is in the line about KVM.
-  if (found === null) return []
-  const mode = `0${(found.mode & 0o777).toString(8)}`
-  if ((found.mode & 0o006) === 0)
-    return [{ id, status: 'ok', detail: `${device} has mode ${mode}` }]
-  const rule = `KERNEL=="kvm", MODE="0600" in /etc/udev/rules.d/99-casemate.rules`
-  const detail = `everybody may open ${device} (mode ${mode}), the agent too: chmod 0600 ${device}, and to keep it so ${rule}`
-  return [{ id, status: 'failed', detail }]
+export interface Examination {
+  readonly checks: readonly Examined[]
+  /** Digest of the host's findings, as launches record it; null when spawn does not answer. */
+  readonly findings: string | null
 }
 
 /** What is built, and what is on its way or will not come. */
-function templateCheck(host: HostDescription, ports: ExaminePorts): Check {
+function templateCheck(host: HostDescription, ports: ExaminePorts): HostCheck {
   const id = 'templates'
   const built = host.templates.map((one) => shapeName(one.vcpus, one.memory_mib))
-  const missing = [...ports.templates.pending]
-    .filter(([shape]) => !built.includes(shape))
-    .map(([shape, state]) =>
-      state === 'building'
-        ? `building ${shape}: its launches wait for it`
-        : `${shape} could not be built and boots cold: the agent's log says why`,
-    )
+  const missing = [...ports.templates.pending].filter(([shape]) => !built.includes(shape))
+  const words = missing.map(([shape, state]) =>
+    state === 'building' ? `building ${shape}` : `${shape} could not be built and boots cold`,
+  )
+  const failed = missing.some(([, state]) => state === 'failed')
   if (missing.length > 0) {
-    return { id, status: 'warning', detail: [...built, ...missing].join(', ') }
+    const fix = failed ? 'The agent’s log says why.' : 'Wait: its launches do as well.'
+    return warning(id, [...built, ...words].join(', '), fix)
   }
   return built.length === 0
-    ? { id, status: 'warning', detail: 'none is built: the first launch of a size waits for one' }
-    : { id, status: 'ok', detail: built.join(', ') }
+    ? warning(id, 'none is built', 'Wait: the first launch of a size does as well.')
+    : ok(id, built.join(', '))
 }
 
-async function hostChecks(ports: ExaminePorts): Promise<readonly Check[]> {
-  try {
-    const host = await describeHost(ports.spawn)
-    return [
-      { id: 'spawn', status: 'ok', detail: `node ${host.node}` },
-      kvmCheck(host),
-      ...(await deviceCheck()),
-      templateCheck(host, ports),
-    ]
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error
-    return [{ id: 'spawn', status: 'failed', detail: error.message }, ...(await deviceCheck())]
-  }
-}
-
-function auditCheck(ports: Ports): Check {
+function auditCheck(ports: Ports): HostCheck {
+  const id = 'audit'
   const { unavailable, size } = ports.audit
-  return unavailable === null
-    ? { id: 'audit', status: 'ok', detail: `${size} records` }
-    : { id: 'audit', status: 'failed', detail: unavailable.message }
+  if (unavailable === null) return ok(id, `${size} records`)
+  return severe(id, unavailable.message, 'Free disk space, or start the signer: its log says why.')
 }
 
 const mibOf = (bytes: number): number => Math.floor(bytes / 2 ** 20)
 
-async function diskCheck(ports: Ports): Promise<Check> {
+async function diskCheck(ports: Ports): Promise<HostCheck> {
   const found = await statfs(ports.files.directory)
   const [free, floor] = [mibOf(found.bavail * found.bsize), mibOf(floorOf(found))]
-  if (free >= floor) return { id: 'disk', status: 'ok', detail: `${free} MiB free` }
-  const detail = `${free} MiB free; below ${floor} nothing is pulled or built: free disk space`
-  return { id: 'disk', status: 'warning', detail }
+  if (free >= floor) return ok('disk', `${free} MiB free`)
+  const reason = `${free} MiB free; below ${floor} nothing is pulled or built`
+  return warning('disk', reason, 'Free disk space.')
 }
 
-export async function examine(ports: ExaminePorts): Promise<readonly Check[]> {
-  const [host, disk] = await Promise.all([hostChecks(ports), diskCheck(ports)])
-  const policy: Check = { id: 'policy', status: 'ok', detail: ports.policies.digest }
-  return [...host, auditCheck(ports), policy, disk]
+/** What is wrong with the host, as far as can be told; and the digest of it. */
+async function hostChecks(
+  ports: ExaminePorts,
+): Promise<{ readonly checks: readonly HostCheck[]; readonly findings: string | null }> {
+  const { root } = ports.safety
+  try {
+    const host = await describeHost(ports.spawn)
+    const report = await ports.safety.examine(host)
+    const memory = await freeMemory(root)
+    const own = [ok('spawn', `node ${host.node}`), ...report.checks]
+    return { checks: [...own, memory, templateCheck(host, ports)], findings: report.digest }
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error
+    const spawn = severe('spawn', error.message, 'Look at logs/spawn.log, and start again.')
+    return { checks: [spawn, ...(await examineDevice(root))], findings: null }
+  }
+}
+
+/** @param exceptions those in force */
+function examined(check: HostCheck, exceptions: readonly StoredException[]): Examined {
+  const { id, reason: detail } = check
+  if (!isFinding(check)) {
+    return { id, status: 'ok', severity: null, detail, fix: null, exception: null }
+  }
+  const { severity, fix } = check
+  const own = exceptions.find(({ finding }) => finding === id) ?? null
+  const exception = severity === 'severe' ? own : null
+  const failed = severity === 'severe' && exception === null
+  return { id, status: failed ? 'failed' : 'warning', severity, detail, fix, exception }
+}
+
+export async function examine(ports: ExaminePorts): Promise<Examination> {
+  const [host, disk, exceptions] = await Promise.all([
+    hostChecks(ports),
+    diskCheck(ports),
+    ports.tenants.activeHostExceptions(),
+  ])
+  const policy = ok('policy', ports.policies.digest)
+  const checks = [...host.checks, auditCheck(ports), policy, disk]
+  return {
+    checks: checks.map((check) => examined(check, exceptions)),
+    findings: host.findings,
+  }
 }

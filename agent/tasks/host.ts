@@ -1,8 +1,14 @@
 /** The host as the policy sees it: what spawn describes, and what this version can start. */
 import type { HostDescription } from '../../native/spawn-answers.ts'
 import { type SpawnClient, SpawnError } from '../../native/spawn-client.ts'
-import { type HostFacts, type ImageRule, parseIsolationLevel } from '../../policy/index.ts'
+import {
+  type HostException,
+  type HostFacts,
+  type ImageRule,
+  parseIsolationLevel,
+} from '../../policy/index.ts'
 import { ApiError } from '../errors.ts'
+import type { HostReport } from '../host/report.ts'
 
 /** Without spawn nothing can be started, and the caller should know that it is not its fault. */
 export const spawnUnavailable = (cause: SpawnError): ApiError =>
@@ -22,10 +28,22 @@ export async function describeHost(spawn: SpawnClient): Promise<HostDescription>
   }
 }
 
-export const hostFacts = (host: HostDescription, imageFloor: ImageRule | null): HostFacts => ({
+export interface FoundHost {
+  readonly host: HostDescription
+  readonly report: HostReport
+  /** Those in force. */
+  readonly exceptions: readonly HostException[]
+}
+
+export const hostFacts = (
+  { host, report, exceptions }: FoundHost,
+  imageFloor: ImageRule | null,
+): HostFacts => ({
   kvm: host.kvm,
   kvmReason: host.kvm_reason,
   allowSoftwareKvm: host.allow_software_kvm,
+  findings: report,
+  exceptions,
   levels: Object.fromEntries(
     Object.entries(host.levels).map(([tenant, levels]) => [
       tenant,

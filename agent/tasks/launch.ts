@@ -21,13 +21,14 @@ import type { Caller, Pod, TenantScope } from '../../tenants/index.ts'
 import type { CheckedSignature, Credentials, ImageSession, Rootfs } from '../images/index.ts'
 import type { Failures } from './failures.ts'
 import { giveUp } from './give-up.ts'
-import { describeHost, hostFacts } from './host.ts'
+import { describeHost, type FoundHost, hostFacts } from './host.ts'
 import { launchFacts } from './launch-facts.ts'
 import type { Launching } from './launching.ts'
 import type { Ports } from './ports.ts'
 import {
   actorOf,
   allowed,
+  foundFacts,
   imageFacts,
   isolationFacts,
   type Origin,
@@ -104,9 +105,11 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
 
   progress.stage = 'decide'
   const host = await describeHost(ports.spawn)
-  const plan = await decideOn(ports, call, progress, { session, host })
+  const found = await lookAt(ports, host)
+  const plan = await decideOn(ports, call, progress, { session, found })
 
   progress.stage = 'build'
+  await ports.safety.note(found.report)
   await ports.audit.append(requested(call))
   await ports.tenants.notePod(scope, request.pod, {
     imageDigest: plan.image.digest,
@@ -153,12 +156,18 @@ async function resolve(
   return session
 }
 
+/** The host at this moment: what is wrong with it, and what of that its operators set aside. */
+async function lookAt(ports: LaunchPorts, host: HostDescription): Promise<FoundHost> {
+  const report = await ports.safety.examine(host)
+  return { host, report, exceptions: await ports.tenants.activeHostExceptions() }
+}
+
 /** @throws Refusal */
 async function decideOn(
   ports: LaunchPorts,
   call: LaunchCall,
   progress: Progress,
-  { session, host }: { readonly session: ImageSession; readonly host: HostDescription },
+  { session, found }: { readonly session: ImageSession; readonly found: FoundHost },
 ): Promise<Plan> {
   const tenant = await ports.tenants.facts(call.scope)
   const { resolved, process } = session.image
@@ -166,7 +175,7 @@ async function decideOn(
   const evidence = await session.collectEvidence(keysToTry(rules, resolved))
   progress.evidence = evidence
   const image = { reference: call.image, resolved, config: process, evidence }
-  const question = { tenant, request: call.request, image, host: hostFacts(host, rules.floor) }
+  const question = { tenant, request: call.request, image, host: hostFacts(found, rules.floor) }
   const outcome = decide(question, ports.policies)
   if (outcome instanceof Refusal) throw outcome
   progress.accepted = true
@@ -222,6 +231,7 @@ function intentOf(
     },
     policy: allowed(plan),
     isolation: isolationFacts(plan, host, template),
+    host: foundFacts(plan),
     spec: { digest: spec.digest, size: spec.bytes.length },
     resources: resourceFacts(plan, host.scratch.size),
     deadline: deadlineIn(ports.clock, TICKET_MS),

@@ -7,6 +7,7 @@ import type { SpawnClient } from '../../native/spawn-client.ts'
 import type { ActivePolicies, ImageRule, IsolationLevel } from '../../policy/index.ts'
 import type { Tenants } from '../../tenants/index.ts'
 import type { AuditPort } from '../audit-gate.ts'
+import type { HostSafety } from '../host/safety.ts'
 import type { Images } from '../images/index.ts'
 import type { PodFiles } from '../pod-files.ts'
 
@@ -19,6 +20,9 @@ export interface Ports {
   readonly seccomp: SeccompCompiler
   readonly files: PodFiles
   readonly clock: Clock
+  readonly safety: HostSafety
+  /** ms since 1970. */
+  readonly now: () => number
   readonly policies: ActivePolicies
   /** The provider's rule for all tenants' images; null: none. */
   readonly imageFloor: ImageRule | null

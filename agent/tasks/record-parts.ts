@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import type {
   Actor,
+  HostFacts,
   ImageFacts,
   IsolationFacts,
   PolicyFacts,
@@ -129,6 +130,12 @@ export function isolationFacts(
     template: template === null ? null : { memory: template.memory, state: template.state },
   }
 }
+
+/** What was found wrong with the host, and the exceptions it is launched by. */
+export const foundFacts = ({ decision }: Plan): HostFacts => ({
+  findings: decision.hostFindingsDigest,
+  exceptions: decision.hostExceptions.map(({ finding, record }) => ({ finding, record })),
+})
 
 export const resourceFacts = (
   plan: Plan,

@@ -72,7 +72,19 @@ CREATE INDEX tokens_expires ON tokens (expires_ms);
 /** Answers are written and given up by pod; without it each would look at all keys of the tenant. */
 const SECOND = `CREATE INDEX idempotency_pod ON idempotency (tenant, pod);`
 
-const MIGRATIONS: readonly string[] = [FIRST, SECOND]
+/** What operators set aside of a host's findings; one row a finding, also when its time is over. */
+const THIRD = `
+CREATE TABLE host_exceptions (
+  finding TEXT PRIMARY KEY,
+  reason TEXT NOT NULL,
+  identity TEXT NOT NULL,
+  created_ms INTEGER NOT NULL,
+  until_ms INTEGER NOT NULL,
+  record_index INTEGER NOT NULL CHECK (record_index >= 0)
+) STRICT, WITHOUT ROWID;
+`
+
+const MIGRATIONS: readonly string[] = [FIRST, SECOND, THIRD]
 
 /** What `user_version` is when all steps are applied. */
 export const SCHEMA_VERSION: number = MIGRATIONS.length

@@ -18,7 +18,8 @@ import { parsePodState } from '../pod-state.ts'
 import type { Tenant } from '../tenant.ts'
 import type { PodRow, TenantRow } from './tables.ts'
 
-function read<T>(table: string, id: string, parse: () => T): T {
+/** @throws TenantsError STORE_CORRUPT when `parse` throws */
+export function readRow<T>(table: string, id: string, parse: () => T): T {
   try {
     return parse()
   } catch (cause) {
@@ -42,7 +43,7 @@ export const quotasOf = (row: TenantRow): Quotas => ({
 
 /** @throws TenantsError STORE_CORRUPT */
 export const tenantOf = (row: TenantRow): Tenant =>
-  read('tenants', row.id, () => {
+  readRow('tenants', row.id, () => {
     const imageRule = orNull(row.image_rule, parseImageRule)
     if ((imageRule?.digest ?? null) !== row.image_rule_digest) {
       throw new TypeError('the image rule is not the one of its digest')
@@ -69,7 +70,7 @@ function problemOf(text: string): PodProblem {
 
 /** @throws TenantsError STORE_CORRUPT */
 export const podOf = (row: PodRow): Pod =>
-  read('pods', row.id, () => ({
+  readRow('pods', row.id, () => ({
     id: parsePodId(row.id),
     tenant: parseTenantId(row.tenant),
     state: parsePodState(row.state),

@@ -59,11 +59,21 @@ export interface TokenRow {
   readonly revoked_ms: number | null
 }
 
+export interface HostExceptionRow {
+  readonly finding: string
+  readonly reason: string
+  readonly identity: string
+  readonly created_ms: number
+  readonly until_ms: number
+  readonly record_index: number
+}
+
 export interface Tables {
   readonly tenants: TenantRow
   readonly pods: PodRow
   readonly idempotency: IdempotencyRow
   readonly tokens: TokenRow
+  readonly host_exceptions: HostExceptionRow
 }
 
 export type Store = Kysely<Tables>

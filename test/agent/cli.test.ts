@@ -8,6 +8,7 @@ import { exitCodeOfPod } from '../../agent/cli/run.ts'
 import { AGENT_SOCKET } from '../../agent/compose.ts'
 import { generateSigningKey } from '../../agent/images/index.ts'
 import { member, startAgent, type TestAgent } from './harness.ts'
+import { layOut } from './host/layout.ts'
 import { DESCRIPTION } from './spawn-peer.ts'
 
 const cli = path.resolve(import.meta.dirname, '../../agent/cli/main.ts')
@@ -112,6 +113,32 @@ suite('agent/cli for operators', () => {
     assert.equal(code, 1)
     assert.match(stdout, /kvm +failed/u)
     assert.match(stdout, /audit +ok/u)
+  })
+
+  test('sets a finding aside, and doctor says until when and what to do instead', async (t) => {
+    const root = layOut(t, { 'sys/kernel/mm/ksm/run': '1' })
+    const agent = await startAgent(t, { surroundings: { root } })
+    const hardware = { ...DESCRIPTION, kvm: 'hardware', allow_software_kvm: false } as const
+    agent.spawn.answer('describe', () => hardware)
+    const operator = asOperator(agent)
+    const failed = await casemate(...operator, 'doctor')
+    assert.equal(failed.code, 1)
+    assert.match(failed.stdout, /^ksm +failed +severe +KSM merges/mu)
+    assert.match(failed.stdout, /^ksm: echo 2 > /mu)
+    const until = new Date(Date.now() + 600_000).toISOString()
+    const add = ['host', 'exception', 'add', 'ksm', '--until', until, '--reason', 'Until we move']
+    const added = await casemate(...operator, ...add)
+    assert.equal(added.code, 0, added.stderr)
+    const listed = await casemate(...operator, 'host', 'exception', 'list')
+    assert.match(listed.stdout, /^FINDING +STATE[^\n]*\nksm +active +\S+ +uid:\d+ +\d+ +Until we/u)
+    const doctor = await casemate(...operator, 'doctor')
+    assert.equal(doctor.code, 0, doctor.stdout)
+    assert.match(doctor.stdout, /^ksm +warning +severe/mu)
+    assert.match(doctor.stdout, new RegExp(`Set aside until ${until}: Until we move`, 'u'))
+    assert.equal((await casemate(...operator, 'host', 'exception', 'rm', 'ksm')).code, 0)
+    assert.equal((await casemate(...operator, 'host', 'exception', 'rm', 'ksm')).code, 3)
+    assert.equal((await casemate(...operator, 'doctor')).code, 1)
+    assert.equal((await casemate(...operator, 'host', 'exception', 'add', 'ksm')).code, 2)
   })
 })
 

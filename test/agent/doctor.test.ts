@@ -1,11 +1,11 @@
 /** What `casemate doctor` finds: the agent and its log are real, spawn says what the test has it say. */
 import assert from 'node:assert/strict'
-import { chmodSync, writeFileSync } from 'node:fs'
+import { chmodSync } from 'node:fs'
 import path from 'node:path'
 import { suite, test } from 'node:test'
-import { deviceCheck } from '../../agent/tasks/examine.ts'
-import { afterwards, scratch } from '../audit/harness.ts'
+import { afterwards } from '../audit/harness.ts'
 import { member, startAgent, type TestAgent } from './harness.ts'
+import { layOut } from './host/layout.ts'
 import { DESCRIPTION } from './spawn-peer.ts'
 
 async function check(agent: TestAgent, id: string): Promise<unknown> {
@@ -16,26 +16,40 @@ async function check(agent: TestAgent, id: string): Promise<unknown> {
 }
 
 suite('agent/doctor', () => {
-  for (const [mode, status] of [
-    [0o600, 'ok'],
-    [0o660, 'ok'],
-    [0o666, 'failed'],
-    [0o604, 'failed'],
-    [0o602, 'failed'],
-  ] as const) {
-    test(`says ${status} of a KVM device of mode 0${mode.toString(8)}`, async (t) => {
-      const device = path.join(scratch(t), 'kvm')
-      writeFileSync(device, '')
-      chmodSync(device, mode)
-      const [found] = await deviceCheck(device)
-      assert.equal(found?.status, status)
-      assert.match(found.detail, new RegExp(`mode 0${mode.toString(8)}`, 'u'))
-      if (status === 'failed') assert.match(found.detail, /chmod 0600 .*udev/u)
-    })
-  }
+  test('says of whatever is not ok how much it matters and what to do', async (t) => {
+    const root = layOut(t, { 'proc/meminfo': 'MemAvailable: 1024 kB\n' })
+    const agent = await startAgent(t, { surroundings: { root } })
+    const { json } = await agent.operator({ path: '/v1/doctor' })
+    const checks = Object(member(json, 'checks')) as unknown[]
+    const wrong = checks.filter((one) => member(one, 'status') !== 'ok')
+    assert.deepEqual(
+      wrong.map((one) => [member(one, 'id'), member(one, 'status'), member(one, 'severity')]),
+      [
+        ['kvm', 'warning', 'warning'],
+        ['memory', 'warning', 'warning'],
+        ['templates', 'warning', 'warning'],
+      ],
+    )
+    for (const one of wrong) assert.match(String(member(one, 'fix')), /^\p{Lu}.*\.$/u)
+    for (const one of checks.filter((fine) => !wrong.includes(fine))) {
+      assert.deepEqual([member(one, 'severity'), member(one, 'fix')], [null, null])
+    }
+    assert.match(String(member(json, 'findings')), /^sha256:/u)
+  })
 
-  test('leaves a KVM device that is missing to the line about KVM', async () => {
-    assert.deepEqual(await deviceCheck('/nowhere/kvm'), [])
+  test('says without spawn what it can', async (t) => {
+    const root = layOut(t)
+    chmodSync(path.join(root, 'dev/kvm'), 0o666)
+    const agent = await startAgent(t, { surroundings: { root } })
+    await agent.spawn.close()
+    const { json } = await agent.operator({ path: '/v1/doctor' })
+    const checks = Object(member(json, 'checks')) as unknown[]
+    assert.deepEqual(checks.map((one) => [member(one, 'id'), member(one, 'status')]).slice(0, 3), [
+      ['spawn', 'failed'],
+      ['kvm-device', 'failed'],
+      ['audit', 'ok'],
+    ])
+    assert.equal(member(json, 'findings'), null)
   })
 
   test('says of a template that it is being built, that it failed, that it is there', async (t) => {

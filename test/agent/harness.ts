@@ -5,7 +5,7 @@ import path from 'node:path'
 import type { TestContext } from 'node:test'
 import { type Logger, pino } from 'pino'
 import { Agent as Dispatcher, request } from 'undici'
-import { AGENT_SOCKET, type Agent, compose } from '../../agent/compose.ts'
+import { AGENT_SOCKET, type Agent, compose, type Surroundings } from '../../agent/compose.ts'
 import { parseConfig } from '../../agent/config.ts'
 import { afterwards, prepare, scratch } from '../audit/harness.ts'
 import { type SpawnPeer, spawnPeer } from './spawn-peer.ts'
@@ -55,6 +55,8 @@ export interface HarnessOptions {
   readonly operators?: readonly number[]
   readonly requestsPerMinute?: number
   readonly insecureRegistries?: readonly string[]
+  /** In place of this machine. */
+  readonly surroundings?: Partial<Surroundings>
   /** Takes every line that the agent logs. */
   readonly logTo?: (line: string) => void
 }
@@ -134,7 +136,7 @@ export async function startAgent(t: TestContext, options: HarnessOptions = {}): 
       }),
     ),
   )
-  const begin = (): Promise<Agent> => compose(config, loggerOf(options))
+  const begin = (): Promise<Agent> => compose(config, loggerOf(options), options.surroundings)
   let agent: Agent | null = await begin()
   const end = async (): Promise<void> => {
     await agent?.close('test')

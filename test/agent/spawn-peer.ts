@@ -18,6 +18,13 @@ export const DESCRIPTION: { readonly [name: string]: Canonical } = {
   kvm: 'software',
   kvm_reason: null,
   allow_software_kvm: true,
+  host: {
+    core_scheduling: false,
+    kvm_api: 12,
+    kvm_missing: [],
+    landlock: 6,
+    swap_limit: true,
+  },
   vmm: {
     digest: digest('1'),
     filters: { control: digest('2'), io: digest('3'), vcpu: digest('4') },

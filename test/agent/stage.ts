@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import type { TestContext } from 'node:test'
 import { generateSigningKey, readSigningKey } from '../../agent/images/index.ts'
-import { member, type Reply, startAgent, type TestAgent } from './harness.ts'
+import { type HarnessOptions, member, type Reply, startAgent, type TestAgent } from './harness.ts'
 import { putImage, REPOSITORY } from './images/support/image.ts'
 import { TestRegistry } from './images/support/registry.ts'
 import { imagesFor, open } from './images/support/session.ts'
@@ -14,14 +14,14 @@ export interface Stage {
   readonly layers: readonly string[]
   /** Of tenant acme. */
   readonly token: string
-  /** Makes another tenant that may run the image. */
-  admit(tenant: string): Promise<string>
+  /** Makes another tenant that may run the image, untrusted if nothing else is said. */
+  admit(tenant: string, trust?: string): Promise<string>
   /** Launches the signed image for a tenant, acme if none is named, and without a key under a new one. */
   launch(tenant?: string, key?: string): Promise<Reply>
 }
 
 /** With the untrusted tenant acme, which may run the one image, signed with its key. */
-export async function stage(t: TestContext): Promise<Stage> {
+export async function stage(t: TestContext, options: HarnessOptions = {}): Promise<Stage> {
   const registry = await TestRegistry.start(t)
   const image = putImage(registry)
   const pair = generateSigningKey()
@@ -32,11 +32,11 @@ export async function stage(t: TestContext): Promise<Stage> {
   const anyOf = [{ ...authority, identityMatch: 'exactRepository' }]
   const require = { all: [{ anyOf, threshold: 1 }] }
   const rules = [{ name: 'all', match: [`${registry.host}/**`], require }]
-  const agent = await startAgent(t, { insecureRegistries: [registry.host] })
+  const agent = await startAgent(t, { ...options, insecureRegistries: [registry.host] })
   const tokens = new Map<string, string>()
-  const admit = async (tenant: string): Promise<string> => {
-    const rule = { image_rule: { schemaVersion: 1, default: 'deny', rules } }
-    const token = await agent.onboard(tenant, rule)
+  const admit = async (tenant: string, trust = 'untrusted'): Promise<string> => {
+    const more = { trust, image_rule: { schemaVersion: 1, default: 'deny', rules } }
+    const token = await agent.onboard(tenant, more)
     tokens.set(tenant, token)
     return token
   }

@@ -116,6 +116,8 @@ export const host = (changes: Partial<HostFacts> = {}): HostFacts => ({
   kvm: 'hardware',
   kvmReason: null,
   allowSoftwareKvm: false,
+  findings: { digest: parseDigest(`sha256:${'f'.repeat(64)}`), findings: [] },
+  exceptions: [],
   levels: {},
   launchers: ['vm'],
   imageFloor: null,

@@ -85,6 +85,8 @@ const decision = {
   cedarVersion: '0',
   imageRuleDigest: parseDigest(NOTHING),
   imageFloorDigest: null,
+  hostFindingsDigest: parseDigest(NOTHING),
+  hostExceptions: [],
   permitted: ['vm'],
   requested: null,
 } as const
@@ -205,6 +207,7 @@ export function intent(prepared: Prepared): Parameters<Machine['log']['append']>
     },
     policy: { bundle: NOTHING, decision: 'allow', determining: ['test'], reasons: [] },
     isolation: isolationFacts(plan, on.host, template),
+    host: { findings: NOTHING, exceptions: [] },
     spec: { digest: specDigest, size: spec.length },
     resources: resourceFacts(plan, 0),
     deadline: deadlineIn(clock, DEADLINE_MS),

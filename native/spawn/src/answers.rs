@@ -9,6 +9,7 @@ use casemate_wire::metrics::{DEVICE_COUNTERS, DEVICES, MACHINE_COUNTERS, Metrics
 use crate::clients::Answer;
 use crate::config::Config;
 use crate::daemon::Daemon;
+use crate::host;
 use crate::machine;
 use crate::pod::{Identity, PodExit};
 
@@ -52,6 +53,20 @@ pub fn init(config: &Config) -> Vec<(&'static str, Value)> {
     vec![("size", number(config.init_size())), ("verity", verity)]
 }
 
+/// `host` of `describe`: what the agent judges the host's safety by, beside what everybody may read.
+fn safety(daemon: &Daemon) -> Value {
+    let found = host::safety();
+    let integer = |number: i64| Value::Integer(number);
+    let missing = found.kvm_missing.iter().map(string).collect();
+    object(vec![
+        ("core_scheduling", Value::Bool(found.core_scheduling)),
+        ("kvm_api", found.kvm_api.map_or(Value::Null, |api| integer(api.into()))),
+        ("kvm_missing", Value::Array(missing)),
+        ("landlock", found.landlock.map_or(Value::Null, integer)),
+        ("swap_limit", Value::Bool(daemon.cgroups.limits_swap())),
+    ])
+}
+
 /// `{"op":"describe"}`.
 pub fn describe(daemon: &Daemon) -> Answer {
     let kvm = daemon.open_kvm();
@@ -66,6 +81,7 @@ pub fn describe(daemon: &Daemon) -> Answer {
         ("kvm", context.kvm.map_or(Value::Null, |class| string(class.as_str()))),
         ("kvm_reason", reason),
         ("allow_software_kvm", Value::Bool(daemon.config.allow_software_kvm)),
+        ("host", safety(daemon)),
         ("vmm", vmm(&daemon.assets.vmm_digests)),
         ("kernel", kernel(&daemon.assets.kernel_file)),
         ("cmdline", string(&machine::cmdline(daemon.kvm_class))),

@@ -181,6 +181,15 @@ impl Cgroups {
         Ok(groups)
     }
 
+    /// Whether this kernel can keep a group's memory out of swap; where it can, every group's is.
+    pub fn limits_swap(&self) -> bool {
+        let (root, file) = match &self.layout {
+            Layout::V1 { memory, .. } => (memory, "memory.memsw.limit_in_bytes"),
+            Layout::V2(root) => (root, "memory.swap.max"),
+        };
+        root.join(&self.below).join(file).exists()
+    }
+
     fn roots(&self) -> Vec<PathBuf> {
         match &self.layout {
             Layout::V1 { memory, cpu, pids } => {

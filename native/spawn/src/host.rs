@@ -1,4 +1,4 @@
-//! What this host is: its boot, its clock, its kind of KVM.
+//! What this host is: its boot, its clock, its kind of KVM, and what only root can ask it.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use casemate_ticket::spec::KvmClass;
 use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::sys_unsafe::kvm_api_version;
+use crate::sys_unsafe::{self, kvm_api_version};
 
 /// The KVM interface version since Linux 2.6.22.
 const KVM_API_VERSION: i32 = 12;
@@ -44,6 +44,51 @@ pub fn open_kvm() -> Result<OwnedFd, String> {
     }
 }
 
+/// What the VMM uses of KVM beyond what every version has: name and number of the `KVM_CAP_` in
+/// linux/kvm.h.
+const CAPABILITIES: [(&str, libc::c_ulong); 13] = [
+    ("IRQCHIP", 0),
+    ("USER_MEMORY", 3),
+    ("SET_TSS_ADDR", 4),
+    ("EXT_CPUID", 7),
+    ("MP_STATE", 14),
+    ("IRQFD", 32),
+    ("IOEVENTFD", 36),
+    ("SET_IDENTITY_MAP_ADDR", 37),
+    ("ADJUST_CLOCK", 39),
+    ("VCPU_EVENTS", 41),
+    ("DEBUGREGS", 50),
+    ("XSAVE", 55),
+    ("XCRS", 56),
+];
+
+/// What the agent, which may open no device, is told of the host's safety.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Safety {
+    /// Version of KVM's interface; `None` without a /dev/kvm that opens.
+    pub kvm_api: Option<i32>,
+    /// Capabilities that the VMM uses and this KVM lacks.
+    pub kvm_missing: Vec<&'static str>,
+    /// Landlock's ABI; `None` without it.
+    pub landlock: Option<i64>,
+    /// Whether each jail has the threads of a core to itself.
+    pub core_scheduling: bool,
+}
+
+/// Asked anew each time: SMT can be switched while spawn runs.
+pub fn safety() -> Safety {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let kvm = rustix::fs::open("/dev/kvm", flags, Mode::empty()).ok();
+    let lacks = |number| kvm.as_ref().is_some_and(|kvm| !sys_unsafe::kvm_has(kvm.as_fd(), number));
+    let missing = CAPABILITIES.iter().filter(|(_, number)| lacks(*number));
+    Safety {
+        kvm_api: kvm.as_ref().and_then(|kvm| kvm_api_version(kvm.as_fd()).ok()),
+        kvm_missing: missing.map(|(name, _)| *name).collect(),
+        landlock: sys_unsafe::landlock_abi(),
+        core_scheduling: sys_unsafe::core_scheduling(),
+    }
+}
+
 /// The class of this host's KVM, whether usable or not.
 pub fn kvm_class() -> KvmClass {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -68,6 +113,7 @@ fn classify(cpuinfo: &str, parameter: impl Fn(&str) -> String) -> KvmClass {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 mod tests {
     use super::*;
 
@@ -82,6 +128,16 @@ mod tests {
                 .map(|(_, text)| format!("{text}\n"))
                 .unwrap_or_default()
         })
+    }
+
+    #[test]
+    fn asks_for_each_capability_once_and_by_its_number() {
+        let numbers: std::collections::BTreeSet<_> =
+            CAPABILITIES.iter().map(|(_, number)| *number).collect();
+        assert_eq!(numbers.len(), CAPABILITIES.len());
+        // A file that is no KVM has none.
+        let null = std::fs::File::open("/dev/null").unwrap();
+        assert!(CAPABILITIES.iter().all(|(_, number)| !sys_unsafe::kvm_has(null.as_fd(), *number)));
     }
 
     #[test]

@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn names_the_step_that_failed() {
         assert_eq!(
-            failure(&[5, 1, 0, 0, 0]),
+            failure(&[6, 1, 0, 0, 0]),
             "the jail could not be made, step \"file system\": Operation not permitted (os error 1)"
         );
         assert!(failure(&[]).contains("unknown"));

@@ -13,6 +13,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, UnshareFlags};
 
+use crate::sys_unsafe::PR_SCHED_CORE;
 use crate::worker_filter;
 
 /// The file system the process sees.
@@ -80,11 +81,12 @@ type StepFunction = fn(&mut Run<'_>) -> Result<()>;
 
 /// The steps of the jail by name, in their order. Identity is given up before the descriptors are
 /// placed, capabilities after the last step that needs one, Landlock last because it also stops us.
-const STEPS: [(&str, StepFunction); 14] = [
+const STEPS: [(&str, StepFunction); 15] = [
     ("wait for spawn", wait),
     ("signals", signals),
     ("session", session),
     ("cgroup namespace", cgroup_namespace),
+    ("core scheduling", core_scheduling),
     ("no further user namespaces", no_user_namespaces),
     ("file system", file_system),
     ("resource limits", resource_limits),
@@ -169,6 +171,20 @@ fn session(_: &mut Run<'_>) -> Result<()> {
 fn cgroup_namespace(_: &mut Run<'_>) -> Result<()> {
     // SAFETY: a cgroup namespace changes no memory and no descriptor.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }
+}
+
+/// A cookie of its own, which its threads inherit and exec keeps: nothing else then runs on the other
+/// threads of its core, where it could watch caches and buffers.
+fn core_scheduling(_: &mut Run<'_>) -> Result<()> {
+    let (create, this_process, one_task): (libc::c_ulong, libc::c_ulong, libc::c_ulong) = (1, 0, 0);
+    let none: libc::c_ulong = 0;
+    // SAFETY: changes how this task is scheduled, no memory.
+    let result = unsafe { libc::prctl(PR_SCHED_CORE, create, this_process, one_task, none) };
+    match check(result.into()) {
+        // No core with two threads, or a kernel without it: `describe` says so, and the agent judges.
+        Err(Errno::NODEV | Errno::INVAL) => Ok(()),
+        other => other,
+    }
 }
 
 /// A process that may make a user namespace has every capability in it, and with them a large part of

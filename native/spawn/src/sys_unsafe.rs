@@ -1,5 +1,5 @@
 //! The system calls that rustix does not offer and that are used outside the jail's child: making a
-//! process in new namespaces, waiting for signals on a descriptor, Landlock rule sets.
+//! process in new namespaces, waiting for signals on a descriptor, Landlock rule sets, questions to KVM.
 
 use std::ffi::CStr;
 use std::io;
@@ -183,6 +183,32 @@ pub fn kvm_api_version(kvm: BorrowedFd<'_>) -> io::Result<i32> {
     // SAFETY: this request takes no argument and writes no memory, on whatever file.
     let version = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_GET_API_VERSION, 0) };
     if version < 0 { Err(io::Error::last_os_error()) } else { Ok(version) }
+}
+
+/// `KVM_CHECK_EXTENSION`: `_IO(0xAE, 0x03)`.
+const KVM_CHECK_EXTENSION: libc::c_ulong = 0xAE03;
+
+/// Whether the KVM behind an open /dev/kvm has a capability (`KVM_CAP_*` of linux/kvm.h).
+pub fn kvm_has(kvm: BorrowedFd<'_>, capability: libc::c_ulong) -> bool {
+    // SAFETY: the argument of this request is a number, and no memory is written, on whatever file.
+    unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_CHECK_EXTENSION, capability) > 0 }
+}
+
+/// `PR_SCHED_CORE` of prctl(2), Linux 5.14.
+pub const PR_SCHED_CORE: libc::c_int = 62;
+/// `PR_SCHED_CORE_GET`.
+const PR_SCHED_CORE_GET: libc::c_ulong = 0;
+
+/// Whether the kernel keeps tasks with different cookies off one core. False where no core runs two
+/// threads, and on a kernel without `CONFIG_SCHED_CORE`.
+pub fn core_scheduling() -> bool {
+    let mut cookie = 0_u64;
+    let (this_process, one_task): (libc::c_ulong, libc::c_ulong) = (0, 0);
+    // SAFETY: `cookie` is room for the eight bytes that the kernel writes.
+    let result = unsafe {
+        libc::prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, this_process, one_task, &raw mut cookie)
+    };
+    result == 0
 }
 
 /// Copies `source` to a number of at least `lowest`, close-on-exec, so that the child can fill the low

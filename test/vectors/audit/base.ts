@@ -137,6 +137,10 @@ const intent = {
     init_root: sha256('root').toString('hex'),
     template: { memory: digest('memory'), state: digest('state') },
   },
+  host: {
+    findings: digest('findings'),
+    exceptions: [{ finding: 'smt', record: 3 }],
+  },
   spec: { digest: digest(''), size: 0 },
   resources: {
     vcpus: 1,

@@ -109,6 +109,15 @@ pub fn exec_itself() -> Result<(), i32> {
     check(unsafe { libc::execv(path, argv.as_ptr()) }.into())
 }
 
+/// Whether this task has a core-scheduling cookie.
+pub fn has_core_cookie() -> bool {
+    let (pr_sched_core, get) = (62, 0_u64);
+    let mut cookie = 0_u64;
+    // SAFETY: `cookie` is room for the eight bytes that the kernel writes.
+    let result = unsafe { libc::prctl(pr_sched_core, get, 0_u64, 0_u64, &raw mut cookie) };
+    result == 0 && cookie != 0
+}
+
 /// Installs a filter that kills on connect(2), and connects.
 pub fn die_by_seccomp() {
     let connect = u32::try_from(libc::SYS_connect).unwrap_or(0);

@@ -91,6 +91,7 @@ fn identity() -> Vec<(&'static str, Value)> {
         ("pid", number(rustix::process::getpid().as_raw_nonzero().get())),
         ("has_parent", Value::Bool(rustix::process::getppid().is_some())),
         ("interfaces", Value::Array(interfaces)),
+        ("core_cookie", Value::Bool(probe_unsafe::has_core_cookie())),
     ]
 }
 

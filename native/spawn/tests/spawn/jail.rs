@@ -107,6 +107,15 @@ fn the_vmm_reaches_no_file_no_network_and_no_process() {
 }
 
 #[test]
+fn the_vmm_shares_no_core_where_the_kernel_schedules_cores() {
+    let Some(host) = host() else { return };
+    let described = host.describe();
+    let schedules = json::write(described.get("host").unwrap().get("core_scheduling").unwrap());
+    // False on both sides on a machine without SMT: then the step has done no harm.
+    expect(&report(&host), &[("core_cookie", &schedules)]);
+}
+
+#[test]
 fn the_vmm_has_resource_limits() {
     let Some(host) = host() else { return };
     let scratch = crate::documents::SCRATCH_SIZE;

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use casemate_ticket::json::Value;
+
 use crate::client::{Client, framed};
 use crate::documents;
 use crate::host::{AGENT, host};
@@ -157,18 +159,27 @@ fn serves_the_agent_and_root_and_nobody_else() {
 fn describes_the_host() {
     let Some(host) = host() else { return };
     let described = host.describe();
-    let members: Vec<String> = match &described {
-        casemate_ticket::json::Value::Object(members) => {
-            members.iter().map(|(name, _)| name.clone()).collect()
+    let names = |value: &Value| -> Vec<String> {
+        match value {
+            Value::Object(members) => members.iter().map(|(name, _)| name.clone()).collect(),
+            _ => panic!("no object"),
         }
-        _ => panic!("no object"),
     };
+    let safety = described.get("host").unwrap();
     assert_eq!(
-        members,
+        names(safety),
+        ["core_scheduling", "kvm_api", "kvm_missing", "landlock", "swap_limit"]
+    );
+    // These tests run where there is a KVM, and so does the VMM.
+    assert_eq!(safety.get("kvm_api"), Some(&Value::Integer(12)));
+    assert_eq!(safety.get("kvm_missing"), Some(&Value::Array(vec![])));
+    assert_eq!(
+        names(&described),
         [
             "allow_software_kvm",
             "boot_id",
             "cmdline",
+            "host",
             "init",
             "kernel",
             "kvm",

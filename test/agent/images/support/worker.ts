@@ -1,19 +1,20 @@
-/** Runs the rootfs worker as a child process, with the descriptors that spawn would give it. */
+/** Runs a worker as a child process, with the descriptors that spawn would give it. */
 import { spawn } from 'node:child_process'
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import type { RunWorker } from '../../../../agent/images/index.ts'
+import type { WorkerRequest } from '../../../../native/worker-run.ts'
 
-const main = path.resolve(import.meta.dirname, '../../../../native/workers/rootfs/main.ts')
+const workers = path.resolve(import.meta.dirname, '../../../../native/workers')
 
-export const runWorkerInChild: RunWorker = async ({ request, fds, fileBytes, timeoutMs }) => {
+export async function runWorkerInChild(work: WorkerRequest): Promise<Buffer> {
+  const { kind, request, fds, fileBytes, timeoutMs } = work
   const directory = mkdtempSync(path.join(tmpdir(), 'casemate-worker-'))
   const requestFile = path.join(directory, 'request')
   writeFileSync(requestFile, request)
   const requestFd = openSync(requestFile, 'r')
   try {
-    const limited = [`--fsize=${fileBytes}`, process.execPath, main]
+    const limited = [`--fsize=${fileBytes}`, process.execPath, path.join(workers, kind, 'main.ts')]
     const child = spawn('prlimit', limited, {
       stdio: ['ignore', 'ignore', 'inherit', requestFd, 'pipe', ...fds],
       env: { PATH: process.env['PATH'] ?? '' },

@@ -6,23 +6,18 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { cpSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { FREE_BYTES_MIN, ROOTFS_LIKELY_BYTES } from '../../agent/images/limits.ts'
 import { verifyLog } from '../../audit/index.ts'
-import { createPodLog } from '../../native/pod-log.ts'
-import { parseDigest, parsePodId, parseTenantId } from '../../policy/index.ts'
-import { openTenants, parseIdempotencyKey, systemScope } from '../../tenants/index.ts'
 import { afterwards } from '../audit/harness.ts'
 import { member, type TestAgent } from './harness.ts'
+import { leaveRunning, POD, status } from './left-pod.ts'
 import { DESCRIPTION } from './spawn-peer.ts'
 import { records, type Stage, stage } from './stage.ts'
 
-const POD = parsePodId('01890000-0000-7000-8000-000000000001')
-const ACME = systemScope(parseTenantId('acme'))
-const DIGEST = parseDigest(`sha256:${'a'.repeat(64)}`)
 const PLACE = `/v1/tenants/acme/pods/${POD}`
 /** The write-ahead log allocates 16 MiB, the reserve 4 MiB; the rest is for tiles. */
 const AUDIT_MIB = 24
@@ -30,43 +25,6 @@ const AUDIT_MIB = 24
 const KEY = 'the-same'
 /** The gate tries again every 5 s; this is how often it may be looked at, not how long it takes. */
 const LOOKS_MAX = 1200
-
-const status = (state: 'running' | 'exited') => ({
-  pod: POD,
-  tenant: 'acme',
-  spec: DIGEST,
-  pid: 4711,
-  state,
-  exit:
-    state === 'running'
-      ? null
-      : { how: 'code', value: 3, guest_reported: true, cause: 'EXIT', text: null },
-})
-
-/** Puts a running pod with its log into the store of an agent that has ended. */
-async function leaveRunning(agent: TestAgent): Promise<void> {
-  const tenants = openTenants({
-    stateDir: agent.stateDir,
-    issuer: 'https://casemate.invalid/test-host',
-    audience: 'casemate:test-host',
-    now: Date.now,
-  })
-  await tenants.createPod(ACME, {
-    id: POD,
-    imageReference: 'registry.example/x:1',
-    request: { key: parseIdempotencyKey('left'), bodyDigest: DIGEST },
-  })
-  await tenants.reserve(ACME, POD, { vcpus: 1, memoryMib: 128, pods: 1 })
-  await tenants.movePod(ACME, POD, 'launching')
-  await tenants.movePod(ACME, POD, 'running')
-  await tenants.close()
-  const directory = path.join(agent.stateDir, 'pods', POD)
-  mkdirSync(directory, { recursive: true })
-  await (await createPodLog(path.join(directory, 'log'), 1 << 20)).close()
-  agent.spawn.answer('list', () => ({ ok: true, pods: [status('running')] }))
-  agent.spawn.answer('stop', () => ({ ok: true }))
-  agent.spawn.answer('forget', () => ({ ok: true }))
-}
 
 /**
  * Moves a folder of an agent that has ended onto a small file system of its own. False when this

@@ -1,4 +1,7 @@
 /** A pod that an agent left in some state when it ended. */
+import { mkdirSync } from 'node:fs'
+import path from 'node:path'
+import { createPodLog } from '../../native/pod-log.ts'
 import type { Canonical } from '../../policy/canonical.ts'
 import { type PodId, parseDigest, parsePodId, parseTenantId } from '../../policy/index.ts'
 import {
@@ -52,4 +55,15 @@ export async function leave(
   if (state === 'running' || state === 'exited') await tenants.movePod(ACME, POD, 'running')
   if (state === 'exited') await tenants.movePod(ACME, POD, 'exited', { exit: { ...exit } })
   await tenants.close()
+}
+
+/** Leaves a running pod with a log, on a host whose spawn has it and takes what it is asked. */
+export async function leaveRunning(agent: TestAgent): Promise<void> {
+  await leave(agent, 'running')
+  const directory = path.join(agent.stateDir, 'pods', POD)
+  mkdirSync(directory, { recursive: true })
+  await (await createPodLog(path.join(directory, 'log'), 1 << 20)).close()
+  agent.spawn.answer('list', () => ({ ok: true, pods: [status('running')] }))
+  agent.spawn.answer('stop', () => ({ ok: true }))
+  agent.spawn.answer('forget', () => ({ ok: true }))
 }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { member, type Reply, startAgent, type TestAgent } from './harness.ts'
-import { leave, POD, status } from './left-pod.ts'
+import { leaveRunning, POD, status } from './left-pod.ts'
 
 const PLACE = `/v1/tenants/acme/pods/${POD}`
 
@@ -22,10 +22,7 @@ suite('agent/stop', () => {
   test('writes one record of a pod that is told to stop again and again, and after its end', async (t) => {
     const agent = await startAgent(t)
     const token = await agent.onboard('acme')
-    await leave(agent, 'running')
-    agent.spawn.answer('list', () => ({ ok: true, pods: [status('running')] }))
-    agent.spawn.answer('stop', () => ({ ok: true }))
-    agent.spawn.answer('forget', () => ({ ok: true }))
+    await leaveRunning(agent)
     await agent.again()
     const stop = (ms: number): Promise<Reply> =>
       agent.tenant(token, { method: 'POST', path: `${PLACE}/stop`, body: { timeout_ms: ms } })

@@ -33,6 +33,8 @@ export interface Pod {
   readonly problem: PodProblem | null
   /** Facts of the launch, for `inspect`. */
   readonly facts: Canonical
+  /** It was told to stop, and that is on record. */
+  readonly stopRecorded: boolean
 }
 
 /** What may be written of a pod as its launch goes on; an absent member stays as it is. */
@@ -44,6 +46,8 @@ export interface PodChanges {
   readonly exit?: Canonical
   readonly problem?: PodProblem
   readonly facts?: Canonical
+  /** Never taken back. */
+  readonly stopRecorded?: true
 }
 
 /** Bytes of canonical JSON that the exit and the facts of a pod may each take. */

@@ -30,13 +30,7 @@ interface Running {
 }
 
 async function ask(ports: StopPorts, { scope, pod }: Running): Promise<void> {
-  await ports.watch.noteStop({
-    type: 'launch.stop_requested',
-    launch_id: pod.id,
-    tenant: scope.tenant,
-    actor: ACTOR,
-    timeout_ms: POD_MS,
-  })
+  await ports.watch.noteStop({ scope, pod, actor: ACTOR, timeoutMs: POD_MS })
   try {
     await ports.spawn.stop(pod.id, POD_MS)
   } catch (error) {

@@ -33,13 +33,8 @@ export async function stop(
     const sentence = `Pod ${id} is ${pod.state} and can be stopped when it runs. Try again.`
     throw new ApiError('POD_STATE_CONFLICT', sentence, { pod: id, state: pod.state })
   }
-  await ports.watch.noteStop({
-    type: 'launch.stop_requested',
-    launch_id: id,
-    tenant: scope.tenant,
-    actor: actorOf(call.caller, call.origin),
-    timeout_ms: call.timeoutMs,
-  })
+  const actor = actorOf(call.caller, call.origin)
+  await ports.watch.noteStop({ scope, pod, actor, timeoutMs: call.timeoutMs })
   try {
     await ports.spawn.stop(id, call.timeoutMs)
   } catch (error) {

@@ -7,7 +7,7 @@
  * status until it is told to forget, and it is told so only after the exit is on record.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import type { RecordBody } from '../../audit/index.ts'
+import type { Actor, RecordBody } from '../../audit/index.ts'
 import { PodStream } from '../../native/pod-stream.ts'
 import type { PodExit, PodStatus } from '../../native/spawn-answers.ts'
 import { SpawnError } from '../../native/spawn-client.ts'
@@ -26,6 +26,15 @@ interface Followed {
   readonly ended: AbortController
   /** Its end is being written down just now. */
   settling: boolean
+}
+
+export interface StopNote {
+  readonly scope: TenantScope
+  /** As the store had it when it was told to stop. */
+  readonly pod: Pod
+  readonly actor: Actor
+  /** From asking to killing. */
+  readonly timeoutMs: number
 }
 
 /** What is said of a pod whose spawn has gone: the host lost sight of it. */
@@ -53,7 +62,10 @@ export class Watch {
   readonly #followed = new Map<PodId, Followed>()
   /** Pods whose end is on record, as long as spawn may still list them. */
   readonly #recorded = new Set<string>()
-  /** Running pods that were told to stop, so that their exit was asked for; whether that is on record. */
+  /**
+   * Running pods that were told to stop, so that their exit was asked for; whether that is on record.
+   * The store knows the latter as well, for the agent after this one.
+   */
   readonly #stopping = new Map<string, boolean>()
   /** Pods that should not run, whose killing is on record, as long as spawn may still list them. */
   readonly #killed = new Set<string>()
@@ -114,13 +126,29 @@ export class Watch {
   }
 
   /** Puts it on record that a pod was told to stop: once, however often and by how many. */
-  async noteStop(body: Extract<RecordBody, { type: 'launch.stop_requested' }>): Promise<void> {
-    const { launch_id: pod } = body
-    if (this.#stopping.get(pod) === true) return
-    this.#stopping.set(pod, true)
-    const noted = await this.note(body)
+  async noteStop({ scope, pod, actor, timeoutMs }: StopNote): Promise<void> {
+    if (pod.stopRecorded || this.#stopping.get(pod.id) === true) return
+    this.#stopping.set(pod.id, true)
+    const noted = await this.note({
+      type: 'launch.stop_requested',
+      launch_id: pod.id,
+      tenant: scope.tenant,
+      actor,
+      timeout_ms: timeoutMs,
+    })
+    if (noted) await this.#rememberStop(scope, pod.id)
     // The next to ask finds out whether it can be recorded then; unless the pod has ended meanwhile.
-    if (!noted && this.#stopping.has(pod)) this.#stopping.set(pod, false)
+    else if (this.#stopping.has(pod.id)) this.#stopping.set(pod.id, false)
+  }
+
+  /** After the record: who dies in between leaves two records of one stop, never a stop without one. */
+  async #rememberStop(scope: TenantScope, pod: PodId): Promise<void> {
+    try {
+      await this.#ports.tenants.notePod(scope, pod, { stopRecorded: true })
+    } catch (error) {
+      // It has just ended, or the store takes nothing; a stop depends on no disk.
+      this.#log.warn({ err: error, pod }, 'a stop on record was not noted in the store')
+    }
   }
 
   /** Whether the pod takes care of itself: its stream is open, or its end is being written down. */
@@ -175,7 +203,7 @@ export class Watch {
         launch_id: pod,
         tenant: scope.tenant,
         exit,
-        reason: reasonOf(exit, this.#stopping.has(pod)),
+        reason: reasonOf(exit, before.stopRecorded || this.#stopping.has(pod)),
         duration_us: before.startedMs === null ? null : (Date.now() - before.startedMs) * 1000,
       }))
     if (recorded) this.#recorded.add(pod)

@@ -84,7 +84,11 @@ CREATE TABLE host_exceptions (
 ) STRICT, WITHOUT ROWID;
 `
 
-const MIGRATIONS: readonly string[] = [FIRST, SECOND, THIRD]
+/** So that a stop has one record also when the agent was restarted since, and the exit its reason. */
+const FOURTH = `ALTER TABLE pods
+  ADD COLUMN stop_recorded INTEGER NOT NULL DEFAULT 0 CHECK (stop_recorded IN (0, 1));`
+
+const MIGRATIONS: readonly string[] = [FIRST, SECOND, THIRD, FOURTH]
 
 /** What `user_version` is when all steps are applied. */
 export const SCHEMA_VERSION: number = MIGRATIONS.length

@@ -85,6 +85,7 @@ const columnsOf = (changes: PodChanges): Partial<PodRow> => ({
     ? {}
     : { problem: jsonColumn({ code: changes.problem.code, message: changes.problem.message }) }),
   ...(changes.facts === undefined ? {} : { facts: jsonColumn(changes.facts) }),
+  ...(changes.stopRecorded === undefined ? {} : { stop_recorded: 1 }),
 })
 
 export interface Move {

@@ -72,6 +72,7 @@ export async function createPod(
         vcpus: 0,
         memory_mib: 0,
         created_ms: nowMs,
+        stop_recorded: 0,
       })
       .onConflict((clash) => clash.doNothing())
       .returningAll()

@@ -87,6 +87,7 @@ export const podOf = (row: PodRow): Pod =>
     exit: orNull(row.exit, (text) => parseCanonical(text, POD_JSON_BYTES_MAX)),
     problem: orNull(row.problem, problemOf),
     facts: orNull(row.facts, (text) => parseCanonical(text, POD_JSON_BYTES_MAX)),
+    stopRecorded: row.stop_recorded === 1,
   }))
 
 /**

@@ -37,6 +37,8 @@ export interface PodRow {
   readonly exit: string | null
   readonly problem: string | null
   readonly facts: string | null
+  /** 1 once it is on record that the pod was told to stop. */
+  readonly stop_recorded: number
 }
 
 export interface IdempotencyRow {

@@ -49,4 +49,25 @@ suite('agent/stop', () => {
     )
     assert.equal(member(records[1], 'reason'), 'stop')
   })
+  test('knows after a restart that a stop is on record, and why the pod then ends', async (t) => {
+    const agent = await startAgent(t)
+    const token = await agent.onboard('acme')
+    await leaveRunning(agent)
+    await agent.again()
+    const call = { method: 'POST', path: `${PLACE}/stop`, body: {} } as const
+    assert.equal((await agent.tenant(token, call)).status, 202)
+    await agent.end()
+    await agent.again()
+    assert.equal((await agent.operator(call)).status, 202)
+    assert.equal(stopsOf(agent).length, 2)
+    await agent.end()
+    agent.spawn.answer('list', () => ({ ok: true, pods: [status('exited')] }))
+    await agent.again()
+    const records = await recordsOf(agent)
+    assert.deepEqual(
+      records.map((record) => member(record, 'type')),
+      ['launch.stop_requested', 'launch.exited'],
+    )
+    assert.equal(member(records[1], 'reason'), 'stop')
+  })
 })

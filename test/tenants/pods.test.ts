@@ -44,6 +44,8 @@ suite('tenants: the life of a pod', () => {
     await tenants.movePod(scope, id, 'launching', { specDigest: digest, recordIndex: 7 })
     clock.nowMs += 1000
     await tenants.movePod(scope, id, 'running', { facts: { kvm: 'software' } })
+    assert.equal((await tenants.getPod(scope, id)).stopRecorded, false)
+    await tenants.notePod(scope, id, { stopRecorded: true })
     assert.deepEqual((await tenants.getPod(scope, id)).charge, small)
     clock.nowMs += 1000
     await tenants.movePod(scope, id, 'exited', { exit: { how: 'code', value: 0 } })
@@ -65,6 +67,7 @@ suite('tenants: the life of a pod', () => {
       exit: { how: 'code', value: 0 },
       problem: null,
       facts: { kvm: 'software' },
+      stopRecorded: true,
     })
     assert.equal((await tenants.getTenant(scope)).quotas.vcpus.used, 0)
   })

@@ -68,6 +68,22 @@ suite('tenants/store/database', () => {
     )
   })
 
+  test('takes a database of an older schema along, rows and all', async (t) => {
+    const { folder, file } = await filled(t)
+    spoil(
+      file,
+      `ALTER TABLE pods DROP COLUMN stop_recorded;
+       DELETE FROM migrations WHERE version > 3;
+       PRAGMA user_version = 3;`,
+    )
+    const tenants = openAt(folder)
+    t.after(async () => await tenants.close())
+    const scope = await tenants.scope(root, acme)
+    const pods = await tenants.listPods(scope, { limit: 100, cursor: null })
+    assert.equal(pods.length, 40)
+    assert.ok(pods.every((pod) => !pod.stopRecorded))
+  })
+
   test('refuses a newer schema, and does not change it', async (t) => {
     const { folder, file } = await filled(t)
     spoil(file, `PRAGMA user_version = ${SCHEMA_VERSION + 1}`)

@@ -1,12 +1,13 @@
 /**
  * A process that is started anew when it ends by itself: signer and agent, on which no running pod
- * depends. It is given more time before each new start; one that does not stay up is given up, with
- * its own last words, because restarting for ever would hide that nothing works.
+ * depends. It is given more time before each new start, up to a last pause that is then repeated: it is
+ * never given up, because that would end the pods, and never silent, because each end is told with
+ * the process's own last words.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Child } from './child.ts'
 
-/** Before the first new start, the second, ...; after the last it is given up. */
+/** Before the first new start, the second, ...; the last one before all that follow. */
 const PAUSES_MS: readonly number[] = [1000, 2000, 4000, 8000, 16_000]
 /** Who was up for so long has recovered: what comes after counts from the beginning. */
 const STEADY_MS = 60_000
@@ -26,8 +27,6 @@ export interface Kept {
   readonly pid: number
   /** What the first of them said when it served. */
   readonly said: string
-  /** Resolves when it is started no more, with why. */
-  readonly over: Promise<string>
   /** Ends it for good: the signal, and KILL when that takes too long. */
   end(signal?: NodeJS.Signals): Promise<void>
 }
@@ -41,39 +40,38 @@ export async function keep(plan: KeepPlan): Promise<Kept> {
   const { signal } = stopping
   let child = await start(signal)
   const { said } = child
-  let pauses = [...pausesMs]
+  /** New starts since it was up for long. */
+  let tries = 0
 
-  /** Null: up again; otherwise why it is started no more. */
-  async function again(before: string): Promise<string | null> {
+  /** Comes back when it is up again, or is to be no more. */
+  async function again(before: string): Promise<void> {
     let why = before
-    for (const pause of pauses) {
-      pauses = pauses.slice(1)
+    while (!signal.aborted) {
+      const pause = pausesMs[Math.min(tries, pausesMs.length - 1)] ?? 0
+      tries += 1
       tell(`${why}; starting it again in ${pause / 1000} s`)
       await delay(pause, undefined, { signal }).catch(() => undefined)
-      if (signal.aborted) return why
+      if (signal.aborted) return
       try {
         child = await start(signal)
-        return null
+        return
       } catch (error) {
         why = wordsOf(error)
       }
     }
-    return `${why}\ncasemate-${name} does not stay up and is given up`
   }
 
-  async function run(): Promise<string> {
-    for (;;) {
+  async function run(): Promise<void> {
+    while (!signal.aborted) {
       const since = performance.now()
       const how = await child.ended
-      const why = `casemate-${name} ended by itself: ${how}`
-      if (signal.aborted) return how
-      if (performance.now() - since >= steadyMs) pauses = [...pausesMs]
-      const failure = await again(why)
-      if (failure !== null) return failure
-      // It may have come up in the very moment in which it was to end.
-      if (signal.aborted) await child.end()
-      else tell(`${name} ready again, pid ${child.pid}`)
+      if (signal.aborted) return
+      if (performance.now() - since >= steadyMs) tries = 0
+      await again(`casemate-${name} ended by itself: ${how}`)
+      if (!signal.aborted) tell(`${name} ready again, pid ${child.pid}`)
     }
+    // It may have come up in the very moment in which it was to end.
+    await child.end()
   }
 
   const over = run()
@@ -82,7 +80,6 @@ export async function keep(plan: KeepPlan): Promise<Kept> {
       return child.pid
     },
     said,
-    over,
     end: async (first) => {
       stopping.abort()
       await child.end(first)

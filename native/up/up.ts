@@ -2,7 +2,7 @@
  * `casemate up`: signer, spawn and agent, each under its own user, for trying out and for hosts
  * without systemd. The only privileged thing it does for long is to wait.
  *
- * Signer and agent are started again when they end: pods run on without them. The end of spawn ends
+ * Signer and agent are started again when they end, as often as it takes: pods run on without them. The end of spawn ends
  * everything: it is the parent of every pod, what it knew of them is gone, and the next one kills
  * whatever is left of them. Such an end is for people to look at, not to be repeated in the night.
  *
@@ -198,8 +198,8 @@ export async function up(plan: UpPlan): Promise<Running> {
     const agent = await keep({ name: 'agent', start: (signal) => startAgent(host, signal), tell })
     ends.push(() => agent.end(spawnRuns ? END_WITH_PODS : 'SIGTERM'))
     tell(`agent   ready, ${path.join(layout.agentRun, 'agent.sock')}`)
-    const spawnEnded = spawn.ended.then((how) => `casemate-spawn ended by itself: ${how}`)
-    return { failed: Promise.race([signer.over, spawnEnded, agent.over]), end }
+    const failed = spawn.ended.then((how) => `casemate-spawn ended by itself: ${how}`)
+    return { failed, end }
   } catch (error) {
     await end()
     throw error

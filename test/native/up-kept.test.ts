@@ -1,6 +1,6 @@
-/** What `casemate up` starts again, and when it stops trying. The processes are real ones. */
+/** What `casemate up` starts again, and that it never stops trying. The processes are real ones. */
 import assert from 'node:assert/strict'
-import { existsSync, writeFileSync } from 'node:fs'
+import { existsSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { type Child, startChild } from '../../native/up/child.ts'
@@ -12,6 +12,8 @@ interface Place {
   readonly told: string[]
   /** Resolves when that has been told. */
   heard(what: RegExp): Promise<void>
+  /** Resolves when so many lines of that kind were told. */
+  heardTimes(times: number, what: RegExp): Promise<void>
   /** Keeps a shell script running. */
   keep(script: string, more?: { pausesMs?: number[]; steadyMs?: number }): Promise<Kept>
 }
@@ -20,17 +22,19 @@ function placeOf(t: TestContext): Place {
   const directory = temporary(t)
   const told: string[] = []
   const listeners = new Set<() => void>()
+  const heardTimes = (times: number, what: RegExp): Promise<void> =>
+    new Promise((resolve) => {
+      const look = (): void => {
+        if (told.filter((line) => what.test(line)).length >= times) resolve()
+      }
+      listeners.add(look)
+      look()
+    })
   return {
     directory,
     told,
-    heard: (what) =>
-      new Promise((resolve) => {
-        const look = (): void => {
-          if (told.some((line) => what.test(line))) resolve()
-        }
-        listeners.add(look)
-        look()
-      }),
+    heardTimes,
+    heard: (what) => heardTimes(1, what),
     keep: async (script, more = {}) => {
       const start = (signal: AbortSignal): Promise<Child> =>
         startChild(
@@ -76,21 +80,37 @@ suite('native/up/kept', () => {
     assert.deepEqual(place.told, [])
   })
 
-  test('gives up what does not come up again, with its last words', async (t) => {
+  test('goes on at the last pause with what does not come up, until it does', async (t) => {
     const place = placeOf(t)
     const script = `[ -e "$1/bad" ] && { echo 'operators must be a list' >&2; exit 78; }; ${STAYS}`
     const kept = await place.keep(script)
-    writeFileSync(path.join(place.directory, 'bad'), '')
+    const bad = path.join(place.directory, 'bad')
+    writeFileSync(bad, '')
     process.kill(kept.pid, 'SIGKILL')
-    assert.match(await kept.over, /did not start.*operators must be a list.*is given up$/su)
-    assert.equal(place.told.length, 3)
+    const tries = 8
+    await place.heardTimes(tries, /starting it again/u)
+    rmSync(bad)
+    await place.heard(/^agent ready again/u)
+    process.kill(kept.pid, 0)
+    const [first = '', ...others] = place.told.slice(0, tries)
+    assert.match(first, /^casemate-agent ended by itself: signal SIGKILL; starting/u)
+    // Each failure is told with the last words of that start, none silently.
+    for (const line of others) assert.match(line, /did not start.*operators must be a list/su)
+    assert.deepEqual(
+      place.told.slice(0, tries).map((line) => /in (\S+) s$/u.exec(line)?.[1]),
+      ['0.001', '0.002', '0.003', '0.003', '0.003', '0.003', '0.003', '0.003'],
+    )
   })
 
-  test('gives up what comes up and does not stay, also when it says that all is well', async (t) => {
+  test('goes on with what comes up and does not stay, also when it says that all is well', async (t) => {
     const place = placeOf(t)
-    const kept = await place.keep('echo ready; exit 0')
-    assert.match(await kept.over, /ended by itself: exit code 0.*is given up$/su)
-    assert.equal(place.told.filter((line) => line.startsWith('agent ready again')).length, 3)
+    await place.keep('echo ready; exit 0')
+    await place.heardTimes(6, /^agent ready again/u)
+    const ends = place.told.filter((line) => /ended by itself: exit code 0/u.test(line))
+    assert.deepEqual(
+      ends.slice(0, 6).map((line) => /in (\S+) s$/u.exec(line)?.[1]),
+      ['0.001', '0.002', '0.003', '0.003', '0.003', '0.003'],
+    )
   })
 
   test('counts from the beginning when it was up for long', async (t) => {
@@ -98,11 +118,10 @@ suite('native/up/kept', () => {
     const script =
       'echo x >> "$1/starts"; echo ready; [ "$(wc -l < "$1/starts")" -gt 20 ] && exec sleep 1000'
     const kept = await place.keep(script, { steadyMs: 0 })
-    const starts = 20
-    while (place.told.filter((line) => line.startsWith('agent ready again')).length < starts) {
-      await Promise.race([kept.over, new Promise((resolve) => setImmediate(resolve))])
-    }
+    await place.heardTimes(20, /^agent ready again/u)
     process.kill(kept.pid, 0)
+    const pauses = place.told.map((line) => /in (\S+) s$/u.exec(line)?.[1])
+    assert.deepEqual(new Set(pauses), new Set(['0.001', undefined]))
   })
 
   test('ends in the pause before a new start, and starts nothing more', async (t) => {

@@ -49,6 +49,15 @@ suite('system/up without pods', { skip: why ?? false }, () => {
     assert.notEqual(host.pidOf('agent'), agent)
     const listed = await host.as(OPERATOR, 'CASEMATE', 'tenant', 'list')
     assert.match(listed.stdout, /^acme /mu, listed.stderr)
+
+    // What cannot start is not given up, and says why; corrected, it serves.
+    writeFileSync(config, JSON.stringify({ ...edited, requests_per_minute: 0 }))
+    process.kill(host.pidOf('agent'), 'SIGKILL')
+    await host.heard(/casemate-agent did not start.*requests_per_minute.*starting it again/su)
+    assert.equal(host.pidOf('spawn'), spawn)
+    writeFileSync(config, JSON.stringify(edited))
+    await host.heard(/(?:agent ready again.*){2}/su)
+    assert.equal((await host.as(OPERATOR, 'CASEMATE', 'tenant', 'list')).code, 0)
     assert.equal(await host.end(), 0)
 
     const next = startUp(t, state)

@@ -22,9 +22,9 @@ import { podRoutes } from './routes/pods.ts'
 import { tenantRoutes } from './routes/tenants.ts'
 import { tokenRoutes } from './routes/tokens.ts'
 import { buildServer } from './server.ts'
-import { Failures } from './tasks/failures.ts'
 import { Housekeeping } from './tasks/housekeeping.ts'
 import type { LaunchPorts } from './tasks/launch.ts'
+import { LaunchBudgets } from './tasks/launch-budgets.ts'
 import { rootImageOf } from './tasks/launch-facts.ts'
 import { Launching } from './tasks/launching.ts'
 import type { Ports } from './tasks/ports.ts'
@@ -168,7 +168,7 @@ export async function compose(
     watch,
     refusals,
     templates: new Templates(base),
-    failures: new Failures(),
+    budgets: new LaunchBudgets(),
     launching,
   }
   const housekeeping = new Housekeeping(ports, await findInterrupted(ports))

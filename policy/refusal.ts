@@ -32,6 +32,8 @@ export const REFUSAL_CODES = [
   'QUOTA_EXCEEDED',
   /** Launches of the tenant failed too often of late. Facts: retry_after_s. */
   'LAUNCHES_FAILING',
+  /** The tenant's launches of a minute are used up. Facts: what, limit, retry_after_s. */
+  'LAUNCH_RATE_EXCEEDED',
   /** The tenant is suspended and launches nothing. */
   'TENANT_SUSPENDED',
 ] as const

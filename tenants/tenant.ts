@@ -12,17 +12,26 @@ export interface Tenant {
   readonly createdMs: number
   readonly imageRule: ImageRule | null
   readonly quotas: Quotas
+  /** How often it may launch: so many in a row, given back over a minute. */
+  readonly launchesPerMinute: number
 }
 
-/** The most a tenant may hold at once. */
+/** The most a tenant may hold at once, and how often it may launch. */
 export interface QuotaLimits {
   readonly vcpus: number
   readonly memoryMib: number
   readonly pods: number
+  /** At least 1: a tenant that is to launch nothing is suspended. */
+  readonly launchesPerMinute: number
 }
 
 /** What a tenant gets that was created without quotas. */
-export const DEFAULT_QUOTA_LIMITS: QuotaLimits = { vcpus: 4, memoryMib: 4096, pods: 16 }
+export const DEFAULT_QUOTA_LIMITS: QuotaLimits = {
+  vcpus: 4,
+  memoryMib: 4096,
+  pods: 16,
+  launchesPerMinute: 30,
+}
 const QUOTA_MAX = 1_000_000
 
 export interface NewTenant {
@@ -45,7 +54,10 @@ const isQuota = (value: unknown): value is number =>
 
 /** @throws BadNoun */
 export function parseQuotaLimits(input: QuotaLimits): QuotaLimits {
-  const { vcpus, memoryMib, pods } = input
-  if ([vcpus, memoryMib, pods].every(isQuota)) return { vcpus, memoryMib, pods }
-  throw new BadNoun('quotas', `must be integers, 0 to ${QUOTA_MAX}`)
+  const { vcpus, memoryMib, pods, launchesPerMinute } = input
+  if ([vcpus, memoryMib, pods, launchesPerMinute].every(isQuota) && launchesPerMinute > 0) {
+    return { vcpus, memoryMib, pods, launchesPerMinute }
+  }
+  const sentence = `must be integers, 0 to ${QUOTA_MAX}, and launches a minute at least 1`
+  throw new BadNoun('quotas', sentence)
 }

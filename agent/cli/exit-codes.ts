@@ -52,6 +52,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   ISOLATION_UNAVAILABLE: EXIT.isolation,
   LAUNCHES_FAILING: EXIT.capacity,
   LAUNCH_FAILED: EXIT.error,
+  LAUNCH_RATE_EXCEEDED: EXIT.capacity,
   NOT_FOUND: EXIT.notFound,
   POD_STATE_CONFLICT: EXIT.conflict,
   POLICY_DENIED: EXIT.denied,

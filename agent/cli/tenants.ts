@@ -4,22 +4,30 @@ import { integer, readNamed, UsageError } from './arguments.ts'
 import { globalsOf, show, tenantOf, withClient } from './context.ts'
 import { field, items, printDetails, printTable } from './output.ts'
 
+/** As the API takes it. */
+interface Quota {
+  readonly vcpus: number
+  readonly memory_mib: number
+  readonly pods: number
+  readonly launches_per_minute: number | undefined
+}
+
 interface SettingOptions {
   readonly trust?: string
   readonly display?: string
   readonly imageRule?: string
-  readonly quota?: readonly [number, number, number]
+  readonly quota?: Quota
   readonly state?: string
 }
 
-/** `vcpus,memory_mib,pods`. */
-function parseQuota(text: string): readonly [number, number, number] {
-  const [vcpus, memory, pods, ...rest] = text.split(',').map(Number)
-  const found = [vcpus, memory, pods]
-  if (rest.length === 0 && found.every((value) => Number.isSafeInteger(value))) {
-    return [vcpus ?? 0, memory ?? 0, pods ?? 0]
+/** `vcpus,memory_mib,pods`, and `,launches_per_minute` where that is to be set too. */
+function parseQuota(text: string): Quota {
+  const found = text.split(',').map((part) => (/^\d+$/u.test(part) ? Number(part) : Number.NaN))
+  const [vcpus = 0, memory = 0, pods = 0, launches] = found
+  if ((found.length === 3 || found.length === 4) && found.every(Number.isSafeInteger)) {
+    return { vcpus, memory_mib: memory, pods, launches_per_minute: launches }
   }
-  throw new InvalidArgumentError('three integers: vcpus,memory_mib,pods')
+  throw new InvalidArgumentError('integers: vcpus,memory_mib,pods or with ,launches_per_minute')
 }
 
 /** Only that it is JSON is looked at here; what a rule must be, the agent says. */
@@ -34,10 +42,8 @@ function ruleOf(file: string): unknown {
 }
 
 function bodyOf(options: SettingOptions): object {
-  const { trust, display, state, imageRule, quota } = options
+  const { trust, display, state, imageRule, quota: quotas } = options
   const rule = imageRule === undefined ? undefined : ruleOf(imageRule)
-  const quotas =
-    quota === undefined ? undefined : { vcpus: quota[0], memory_mib: quota[1], pods: quota[2] }
   return { trust, display, state, quotas, image_rule: rule }
 }
 
@@ -63,13 +69,17 @@ const withSettings = (command: Command): Command =>
     .addOption(new Option('--trust <trust>', 'how far it is trusted').choices(TRUSTS))
     .option('--display <name>', 'a name for people')
     .option('--image-rule <file>', 'JSON: which images, signed by whom')
-    .option('--quota <vcpus,memory_mib,pods>', 'the most it may hold at once', parseQuota)
+    .option(
+      '--quota <vcpus,memory_mib,pods[,launches]>',
+      'the most it may hold at once, and launches a minute',
+      parseQuota,
+    )
 
 export function addTenants(program: Command): void {
   const tenant = program.command('tenant').description('tenants of this host')
   withSettings(tenant.command('create'))
     .description(
-      'make a tenant: untrusted, with a quota of 4,4096,16; without an image rule it runs nothing',
+      'make a tenant: untrusted, with a quota of 4,4096,16,30; without an image rule it runs nothing',
     )
     .argument('<id>', 'a-z, 0-9 and -, beginning with a letter')
     .action(async (id: string, settings: SettingOptions, command: Command) => {

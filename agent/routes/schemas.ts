@@ -76,7 +76,15 @@ export const TENANT: TSchema = Type.Object(
     trust: words(['untrusted', 'verified', 'trusted']),
     state: words(['active', 'suspended']),
     created: instant,
-    quotas: Type.Object({ vcpus: quotaLine, memory_mib: quotaLine, pods: quotaLine }, closed),
+    quotas: Type.Object(
+      {
+        vcpus: quotaLine,
+        memory_mib: quotaLine,
+        pods: quotaLine,
+        launches_per_minute: Type.Object({ limit: Type.Integer() }, closed),
+      },
+      closed,
+    ),
     image_rule: nullable(Type.Object({ digest, rule: Type.Unknown() }, closed)),
   },
   closed,

@@ -27,7 +27,23 @@ const settings = {
       description: 'untrusted when a tenant is created without',
     }),
   ),
-  quotas: Type.Optional(Type.Object({ vcpus: count, memory_mib: count, pods: count }, closed)),
+  quotas: Type.Optional(
+    Type.Object(
+      {
+        vcpus: count,
+        memory_mib: count,
+        pods: count,
+        launches_per_minute: Type.Optional(
+          Type.Integer({
+            minimum: 1,
+            description:
+              'Launches in a row, given back over a minute; left out: 30 at first, then as it is',
+          }),
+        ),
+      },
+      closed,
+    ),
+  ),
   image_rule: Type.Optional(Type.Unknown({ description: 'Which images, signed by whom' })),
 }
 const tenantBody = Type.Object(
@@ -60,7 +76,6 @@ const pageQuery = Type.Object(
 const DEFAULTS = {
   trust: parseTrust('untrusted'),
   imageRule: null,
-  quotas: DEFAULT_QUOTA_LIMITS,
 }
 
 const digestOf = (value: Canonical): string =>
@@ -68,16 +83,22 @@ const digestOf = (value: Canonical): string =>
 
 type Settings = Static<Type.TObject<typeof settings>>
 
+/** Names of the wire into ours; the number of launches may be left out. */
+const quotasOf = (quotas: NonNullable<Settings['quotas']>) => ({
+  vcpus: quotas.vcpus,
+  memoryMib: quotas.memory_mib,
+  pods: quotas.pods,
+  ...(quotas.launches_per_minute === undefined
+    ? {}
+    : { launchesPerMinute: quotas.launches_per_minute }),
+})
+
 /** What a body says of a tenant, read; the rule again from its text, by the one parser there is for it. */
 function settingsOf({ display, trust, quotas, image_rule: rule }: Settings) {
   return {
     ...(display === undefined ? {} : { display }),
     ...(trust === undefined ? {} : { trust: parseTrust(trust) }),
-    ...(quotas === undefined
-      ? {}
-      : {
-          quotas: { vcpus: quotas.vcpus, memoryMib: quotas.memory_mib, pods: quotas.pods },
-        }),
+    ...(quotas === undefined ? {} : { quotas: quotasOf(quotas) }),
     ...(rule === undefined ? {} : { imageRule: parseImageRule(JSON.stringify(rule)) }),
   }
 }
@@ -91,6 +112,7 @@ const recordOf = (tenant: Tenant, request: FastifyRequest) => ({
     vcpus: tenant.quotas.vcpus.limit,
     memory_mib: tenant.quotas.memoryMib.limit,
     pods: tenant.quotas.pods.limit,
+    launches_per_minute: tenant.launchesPerMinute,
   }),
 })
 
@@ -111,9 +133,11 @@ const changes: (ports: Ports) => FastifyPluginCallbackTypebox =
         const operator = ports.tenants.operator(callerOf(request))
         // Not as in a path: a name that cannot be one is the caller's mistake, and said so.
         const id = parseTenantId(body.id)
+        const wanted = settingsOf(body)
+        const quotas = { ...DEFAULT_QUOTA_LIMITS, ...wanted.quotas }
         const tenant = await ports.tenants.createTenant(
           operator,
-          { ...DEFAULTS, id, display: id, ...settingsOf(body) },
+          { ...DEFAULTS, id, display: id, ...wanted, quotas },
           (made) => ports.audit.append({ type: 'tenant.created', ...recordOf(made, request) }),
         )
         return await reply.code(201).send(tenantView(tenant))

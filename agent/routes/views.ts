@@ -50,6 +50,7 @@ export const tenantView = (tenant: Tenant): object => ({
     vcpus: tenant.quotas.vcpus,
     memory_mib: tenant.quotas.memoryMib,
     pods: tenant.quotas.pods,
+    launches_per_minute: { limit: tenant.launchesPerMinute },
   },
   image_rule:
     tenant.imageRule === null

@@ -114,7 +114,7 @@ async function writeDown(
   const against = shown instanceof Refusal || shown instanceof ImageError
   const decided = stage !== 'resolve' && stage !== 'decide'
   // A refusal after the decision is folded, but launch.requested is on record by itself by then.
-  if (decided || !against) ports.failures.count(call.scope.tenant)
+  if (decided || !against) ports.budgets.failed(call.scope.tenant)
   if (early && against) await refuse(ports, call, progress, shown)
   else await fail(ports, call, progress, shown)
   // After the pod has ended in the store: a crash in between leaves an answer, not two pods.

@@ -1,6 +1,7 @@
 /**
  * Launches one pod. The whole story is in this file; everything is called from here and returns.
  *
+ *   admit     not more often than the tenant's budgets allow
  *   resolve   reference -> digest, once; signatures -> evidence. No byte of a layer is read yet
  *   decide    facts, request, evidence, host -> Plan | Refusal
  *   build     launch.requested on record, then layers -> EROFS + Merkle root
@@ -19,9 +20,9 @@ import { buildSpec, type Spec } from '../../native/spec.ts'
 import { decide, keysToTry, type LaunchRequest, type Plan, Refusal } from '../../policy/index.ts'
 import type { Caller, Pod, TenantScope } from '../../tenants/index.ts'
 import type { CheckedSignature, Credentials, ImageSession, Rootfs } from '../images/index.ts'
-import type { Failures } from './failures.ts'
 import { giveUp } from './give-up.ts'
 import { describeHost, type FoundHost, hostFacts } from './host.ts'
+import type { LaunchBudgets } from './launch-budgets.ts'
 import { launchFacts } from './launch-facts.ts'
 import type { Launching } from './launching.ts'
 import type { Ports } from './ports.ts'
@@ -46,7 +47,7 @@ export interface LaunchPorts extends Ports {
   readonly watch: Watch
   readonly refusals: Refusals
   readonly templates: Templates
-  readonly failures: Failures
+  readonly budgets: LaunchBudgets
   readonly launching: Launching
 }
 
@@ -100,7 +101,8 @@ export async function launch(ports: LaunchPorts, call: LaunchCall): Promise<Pod>
 
 async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress): Promise<Pod> {
   const { scope, request } = call
-  ports.failures.admit(scope.tenant)
+  const { launchesPerMinute } = await ports.tenants.getTenant(scope)
+  ports.budgets.admit(scope.tenant, launchesPerMinute)
   const session = await resolve(ports, call, progress)
 
   progress.stage = 'decide'

@@ -88,7 +88,12 @@ CREATE TABLE host_exceptions (
 const FOURTH = `ALTER TABLE pods
   ADD COLUMN stop_recorded INTEGER NOT NULL DEFAULT 0 CHECK (stop_recorded IN (0, 1));`
 
-const MIGRATIONS: readonly string[] = [FIRST, SECOND, THIRD, FOURTH]
+/** What a tenant of before gets is what a new one gets that is created without quotas. */
+const FIFTH = `ALTER TABLE tenants
+  ADD COLUMN quota_launches_per_minute INTEGER NOT NULL DEFAULT 30
+  CHECK (quota_launches_per_minute >= 1);`
+
+const MIGRATIONS: readonly string[] = [FIRST, SECOND, THIRD, FOURTH, FIFTH]
 
 /** What `user_version` is when all steps are applied. */
 export const SCHEMA_VERSION: number = MIGRATIONS.length

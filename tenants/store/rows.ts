@@ -56,6 +56,7 @@ export const tenantOf = (row: TenantRow): Tenant =>
       createdMs: row.created_ms,
       imageRule,
       quotas: quotasOf(row),
+      launchesPerMinute: row.quota_launches_per_minute,
     }
   })
 

@@ -15,6 +15,7 @@ export interface TenantRow {
   readonly used_vcpus: number
   readonly used_memory_mib: number
   readonly used_pods: number
+  readonly quota_launches_per_minute: number
 }
 
 export interface PodRow {

@@ -36,6 +36,7 @@ export async function insertTenant(
       used_vcpus: 0,
       used_memory_mib: 0,
       used_pods: 0,
+      quota_launches_per_minute: quotas.launchesPerMinute,
     })
     .onConflict((conflict) => conflict.column('id').doNothing())
     .returningAll()
@@ -77,17 +78,30 @@ export interface TenantChanges {
   readonly state?: TenantState
   readonly imageRule?: ImageRule
   /** Below what is in use is allowed: nothing is stopped, and nothing more starts. */
-  readonly quotas?: QuotaLimits
+  readonly quotas?: Partial<QuotaLimits>
 }
 
-/** @throws TenantsError TENANT_NOT_FOUND */
+const limitsOf = ({ quotas, launchesPerMinute }: Tenant): QuotaLimits => ({
+  vcpus: quotas.vcpus.limit,
+  memoryMib: quotas.memoryMib.limit,
+  pods: quotas.pods.limit,
+  launchesPerMinute,
+})
+
+/**
+ * @param store in a transaction: what stays is read, and written again
+ * @throws TenantsError TENANT_NOT_FOUND
+ */
 export async function updateTenant(
   store: Store,
   id: TenantId,
   changes: TenantChanges,
 ): Promise<Tenant> {
   const { display, trust, state, imageRule, quotas } = changes
-  const limits = quotas === undefined ? null : parseQuotaLimits(quotas)
+  const limits =
+    quotas === undefined
+      ? null
+      : parseQuotaLimits({ ...limitsOf(await selectTenant(store, id)), ...quotas })
   const row = await store
     .updateTable('tenants')
     .set({
@@ -103,6 +117,7 @@ export async function updateTenant(
             quota_vcpus: limits.vcpus,
             quota_memory_mib: limits.memoryMib,
             quota_pods: limits.pods,
+            quota_launches_per_minute: limits.launchesPerMinute,
           }),
       // So that an empty change is an update too, and finds out whether the tenant exists.
       id,

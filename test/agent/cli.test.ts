@@ -53,13 +53,14 @@ suite('agent/cli for operators', () => {
       '--image-rule',
       rule,
       '--quota',
-      '2,512,3',
+      '2,512,3,9',
     )
     assert.equal(created.code, 0, created.stderr)
     const shown = await casemate(...operator, '-o', 'json', 'tenant', 'show', 'acme')
     const tenant: unknown = JSON.parse(shown.stdout)
     assert.equal(member(tenant, 'trust'), 'untrusted')
     assert.deepEqual(member(tenant, 'quotas', 'memory_mib'), { used: 0, limit: 512 })
+    assert.deepEqual(member(tenant, 'quotas', 'launches_per_minute'), { limit: 9 })
     assert.match(String(member(tenant, 'image_rule', 'digest')), /^sha256:/u)
     const issued = await casemate(...operator, '-t', 'acme', 'token', 'issue', '--name', 'ci')
     assert.match(issued.stdout, /^[\w-]+\.[\w-]+\.[\w-]+\n$/u)
@@ -149,6 +150,9 @@ suite('agent/cli exit codes', () => {
       ['run'],
       ['ps', '--nonsense'],
       ['tenant', 'create', 'a', '--quota', 'x'],
+      ['tenant', 'create', 'a', '--quota', '1,2'],
+      ['tenant', 'create', 'a', '--quota', '1,2,'],
+      ['tenant', 'create', 'a', '--quota', '1,2,3,4,5'],
     ]) {
       const { code, stdout } = await casemate(...args)
       assert.equal(code, 2, args.join(' '))

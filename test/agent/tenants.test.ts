@@ -59,6 +59,7 @@ suite('agent/tenants', () => {
       { trust: 'root' },
       { quotas: { vcpus: 1 } },
       { quotas: { vcpus: 1, memory_mib: 1_000_001, pods: 1 } },
+      { quotas: { vcpus: 1, memory_mib: 1, pods: 1, launches_per_minute: 0 } },
       { display: 'two\nlines' },
       { state: 'suspended', image_rule: null },
       { trust: 'trusted', image_rule: { schemaVersion: 1, default: 'allow', rules: [] } },

@@ -55,7 +55,12 @@ export const open = (t: TestContext): Fixture => {
   return { stateDir, tenants, clock }
 }
 
-export const ROOMY: QuotaLimits = { vcpus: 100, memoryMib: 100_000, pods: 100 }
+export const ROOMY: QuotaLimits = {
+  vcpus: 100,
+  memoryMib: 100_000,
+  pods: 100,
+  launchesPerMinute: 100,
+}
 
 /** A tenant and its scope, as an operator has it. */
 export const withTenant = async (

@@ -49,7 +49,7 @@ suite('tenants: tenants', () => {
   test('refuses a second tenant of one id, and changes nothing', async (t) => {
     const { tenants } = open(t)
     const scope = await withTenant(tenants)
-    await assert.rejects(withTenant(tenants, acme, { vcpus: 0, memoryMib: 0, pods: 0 }), {
+    await assert.rejects(withTenant(tenants, acme, { ...ROOMY, pods: 0 }), {
       code: 'TENANT_EXISTS',
     })
     assert.equal((await tenants.getTenant(scope)).quotas.pods.limit, 100)
@@ -64,17 +64,20 @@ suite('tenants: tenants', () => {
     await change(tenants, acme, { state: 'suspended' })
     await change(tenants, acme, { display: 'Acme & Co' })
     await change(tenants, acme, { quotas: { vcpus: 1, memoryMib: 2, pods: 3 } })
+    assert.equal((await tenants.getTenant(scope)).launchesPerMinute, ROOMY.launchesPerMinute)
+    await change(tenants, acme, { quotas: { launchesPerMinute: 4 } })
     await change(tenants, acme, {})
-    const { trust, state, display, quotas } = await tenants.getTenant(scope)
+    const { trust, state, display, quotas, launchesPerMinute } = await tenants.getTenant(scope)
     assert.deepEqual(
-      [trust, state, display, quotas.pods.limit],
-      ['trusted', 'suspended', 'Acme & Co', 3],
+      [trust, state, display, quotas.pods.limit, launchesPerMinute],
+      ['trusted', 'suspended', 'Acme & Co', 3, 4],
     )
     assert.deepEqual((await tenants.facts(scope)).imageRule, imageRule)
     await assert.rejects(change(tenants, bolt, {}), { code: 'TENANT_NOT_FOUND' })
     await assert.rejects(change(tenants, acme, { display: 'a\nb' }), BadNoun)
-    const bad = { vcpus: -1, memoryMib: 0, pods: 0 }
-    await assert.rejects(change(tenants, acme, { quotas: bad }), BadNoun)
+    for (const bad of [{ vcpus: -1 }, { pods: 1.5 }, { launchesPerMinute: 0 }]) {
+      await assert.rejects(change(tenants, acme, { quotas: bad }), BadNoun)
+    }
   })
 
   test('neither makes nor changes a tenant that could not be put on record', async (t) => {

@@ -10,7 +10,7 @@ import {
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { suite, test } from 'node:test'
-import { DATABASE_FILE, TenantsError } from '../../../tenants/index.ts'
+import { DATABASE_FILE, DEFAULT_QUOTA_LIMITS, TenantsError } from '../../../tenants/index.ts'
 import { openDatabase } from '../../../tenants/store/database.ts'
 import { TOKEN_KEY_FILE } from '../../../tenants/store/key-file.ts'
 import { SCHEMA_VERSION } from '../../../tenants/store/migrations.ts'
@@ -73,6 +73,7 @@ suite('tenants/store/database', () => {
     spoil(
       file,
       `ALTER TABLE pods DROP COLUMN stop_recorded;
+       ALTER TABLE tenants DROP COLUMN quota_launches_per_minute;
        DELETE FROM migrations WHERE version > 3;
        PRAGMA user_version = 3;`,
     )
@@ -82,6 +83,8 @@ suite('tenants/store/database', () => {
     const pods = await tenants.listPods(scope, { limit: 100, cursor: null })
     assert.equal(pods.length, 40)
     assert.ok(pods.every((pod) => !pod.stopRecorded))
+    const { launchesPerMinute } = await tenants.getTenant(scope)
+    assert.equal(launchesPerMinute, DEFAULT_QUOTA_LIMITS.launchesPerMinute)
   })
 
   test('refuses a newer schema, and does not change it', async (t) => {

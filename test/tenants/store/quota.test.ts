@@ -5,7 +5,17 @@ import path from 'node:path'
 import { suite, test } from 'node:test'
 import { type Charge, type PodId, Refusal } from '../../../policy/index.ts'
 import type { TenantScope, Tenants } from '../../../tenants/index.ts'
-import { acme, change, open, openAt, requested, running, small, withTenant } from '../fixtures.ts'
+import {
+  acme,
+  change,
+  open,
+  openAt,
+  ROOMY,
+  requested,
+  running,
+  small,
+  withTenant,
+} from '../fixtures.ts'
 
 const used = async (tenants: Tenants, scope: TenantScope): Promise<Charge> => {
   const { quotas } = await tenants.getTenant(scope)
@@ -28,9 +38,9 @@ const assertConsistent = async (tenants: Tenants, scope: TenantScope): Promise<C
 
 suite('tenants/store/quota', () => {
   for (const [what, quotas, fit] of [
-    ['pods', { vcpus: 100, memoryMib: 100_000, pods: 7 }, 7],
-    ['vcpus', { vcpus: 5, memoryMib: 100_000, pods: 100 }, 5],
-    ['memory_mib', { vcpus: 100, memoryMib: 128 * 3 + 127, pods: 100 }, 3],
+    ['pods', { ...ROOMY, pods: 7 }, 7],
+    ['vcpus', { ...ROOMY, vcpus: 5 }, 5],
+    ['memory_mib', { ...ROOMY, memoryMib: 128 * 3 + 127 }, 3],
   ] as const) {
     test(`lets as many of 40 parallel reservations through as ${what} hold`, async (t) => {
       const { tenants } = open(t)
@@ -117,7 +127,7 @@ const child = async (...args: string[]): Promise<number | null> => {
 suite('tenants/store/quota: several processes', () => {
   test('three processes never take more than the quota together', async (t) => {
     const { tenants, stateDir } = open(t)
-    const scope = await withTenant(tenants, acme, { vcpus: 11, memoryMib: 100_000, pods: 100 })
+    const scope = await withTenant(tenants, acme, { ...ROOMY, vcpus: 11 })
     const pods: PodId[] = []
     for (let n = 0; n < 30; n += 1) pods.push((await requested(tenants, scope)).id)
     const codes = await Promise.all(

@@ -7,7 +7,7 @@
  * rate-limit.ts says whose requests are counted together.
  */
 import { STATUS_CODES } from 'node:http'
-import type { Server, Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import helmet from '@fastify/helmet'
 import rateLimit from '@fastify/rate-limit'
 import swagger from '@fastify/swagger'
@@ -21,8 +21,10 @@ import Fastify, {
   LogController,
 } from 'fastify'
 import { parseJson } from '../policy/canonical.ts'
+import type { Caller } from '../tenants/scope.ts'
+import { countConnections } from './connections.ts'
 import { ApiError, notFound, type PublicError, problemOf, publicError } from './errors.ts'
-import { callerIn, type IdentityPorts, identify, isOpen, isOperator, remember } from './identity.ts'
+import { callerIn, type IdentityPorts, identify, isOpen, remember } from './identity.ts'
 import { KnownTokens, rateLimits } from './rate-limit.ts'
 import { PROBLEM as PROBLEM_SCHEMA } from './routes/schemas.ts'
 import { schemaError } from './schema-errors.ts'
@@ -33,10 +35,6 @@ const JSON_LIMITS = { bytesMax: BODY_BYTES_MAX, depthMax: 32 }
 const HEADER_BYTES_MAX = 16 * 1024
 const REQUEST_MS = 30_000
 const IDLE_MS = 72_000
-/** Of one listener. Beyond it the kernel's answer is a closed connection; the log keeps its files. */
-const CONNECTIONS_MAX = 512
-/** Of the unix socket, which every local user can open: what is left stays free for operators. */
-const STRANGERS_MAX = 256
 const PROBLEM = 'application/problem+json; charset=utf-8'
 
 export interface ServerOptions {
@@ -75,22 +73,6 @@ function onClientError(error: Error & { code?: string }, socket: Socket): void {
     `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status] ?? ''}\r\nconnection: close\r\n` +
       `content-type: ${PROBLEM}\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   )
-}
-
-/** Closes connections of users that are no operators when there are too many. */
-function limitStrangers(server: Server, identity: IdentityPorts): void {
-  let strangers = 0
-  server.on('connection', (socket: Socket) => {
-    if (isOperator(socket, identity)) return
-    if (strangers >= STRANGERS_MAX) {
-      socket.destroy()
-      return
-    }
-    strangers += 1
-    socket.once('close', () => {
-      strangers -= 1
-    })
-  })
 }
 
 /** Fastify's options: every limit is said, and JSON schemas neither convert nor drop anything. */
@@ -161,18 +143,29 @@ async function plugins(app: FastifyInstance): Promise<void> {
   })
 }
 
+/** All of a tenant's tokens are one caller where it is about who holds how much. */
+const whoseOf = (caller: Caller): string =>
+  caller.kind === 'operator' ? `uid:${caller.uid}` : caller.tenant
+
 /** Who calls, and not too often. Hooks of the instance: they are there for a path nobody serves, too. */
 async function callers(app: FastifyInstance, options: ServerOptions): Promise<void> {
   const { identity, requestsPerMinute } = options
   const tokens = new KnownTokens()
+  const connectionsOf = countConnections(app.server, identity)
+  app.addHook('onRequest', (request, _reply, done) => {
+    connectionsOf(request.raw.socket).touch(request.raw.socket)
+    done()
+  })
   await app.register(rateLimit, rateLimits(identity.transport, requestsPerMinute, tokens))
   app.addHook('onRequest', app.rateLimit())
-  app.addHook('onRequest', async (request) => {
+  app.addHook('onRequest', async (request, reply) => {
     if (isOpen(request)) return
     const header = request.headers.authorization
     try {
       const caller = await identify(request, identity)
       remember(request, caller)
+      const { socket } = request.raw
+      connectionsOf(socket).begin(socket, whoseOf(caller), reply.raw)
       if (header !== undefined && caller.kind === 'tenant') tokens.remember(header, caller.subject)
     } catch (error) {
       if (header !== undefined) tokens.forget(header)
@@ -207,8 +200,6 @@ async function note(request: FastifyRequest, reply: FastifyReply): Promise<void>
 /** Builds one listener's application; it does not listen yet. */
 export async function buildServer(options: ServerOptions): Promise<FastifyInstance> {
   const app = create(options).withTypeProvider<TypeBoxTypeProvider>()
-  app.server.maxConnections = CONNECTIONS_MAX
-  if (options.identity.transport === 'unix') limitStrangers(app.server, options.identity)
   app.setErrorHandler(onError)
   app.addSchema(PROBLEM_SCHEMA)
   app.removeContentTypeParser(['application/json', 'text/plain'])

@@ -3,28 +3,38 @@
  * a rate limit lets a thousand of them begin every minute, and one connection carries any number
  * (pipelining). So they are counted by tenant, and one tenant's cannot use up the agent for the others.
  */
+import type { ServerResponse } from 'node:http'
 import type { TenantId } from '../../policy/index.ts'
 import { ApiError } from '../errors.ts'
+import { goneOf } from './shared.ts'
 
 /** Of one tenant at a time; several for each pod that its quota usually allows. */
 export const OPEN_ANSWERS_MAX = 128
+
+/** Those that were counted, of all listeners: their connections stay when others give way. */
+const counted = new WeakSet<ServerResponse>()
+
+export const isOpenAnswer = (answer: ServerResponse): boolean => counted.has(answer)
 
 export class OpenAnswers {
   readonly #open = new Map<TenantId, number>()
 
   /**
-   * Counts one more until `gone` is aborted.
+   * Counts one more until the caller has gone or was answered, which aborts the signal that it gives.
    * @throws ApiError TOO_MANY_REQUESTS
    */
-  begin(tenant: TenantId, gone: AbortSignal): void {
+  begin(tenant: TenantId, answer: ServerResponse): AbortSignal {
     const open = this.#open.get(tenant) ?? 0
     if (open >= OPEN_ANSWERS_MAX) {
       const sentence = `The tenant has ${OPEN_ANSWERS_MAX} waits and logs open already. End some, then ask again.`
       throw new ApiError('TOO_MANY_REQUESTS', sentence)
     }
-    if (gone.aborted) return
+    const gone = goneOf(answer)
+    if (gone.aborted) return gone
     this.#open.set(tenant, open + 1)
+    counted.add(answer)
     gone.addEventListener('abort', () => this.#end(tenant), { once: true })
+    return gone
   }
 
   #end(tenant: TenantId): void {

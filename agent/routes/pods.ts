@@ -19,7 +19,7 @@ import { credentialsOf, LAUNCH_BODY, type LaunchBody, parseLaunch } from './laun
 import { OpenAnswers } from './open-answers.ts'
 import { asLines, asText } from './pod-logs.ts'
 import { closed, POD, PODS, PROBLEMS } from './schemas.ts'
-import { goneOf, limitOf, originOf, podIdOf, scopeOf } from './shared.ts'
+import { limitOf, originOf, podIdOf, scopeOf } from './shared.ts'
 import { podView } from './views.ts'
 
 const WAIT_S_DEFAULT = 60
@@ -250,8 +250,7 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
         const scope = await scopeOf(ports.tenants, request, request.params.tenant)
         const seconds = Math.min(Number(request.query.timeout_s ?? WAIT_S_DEFAULT), WAIT_S_MAX)
         const pod = podIdOf(request.params.pod)
-        const gone = goneOf(reply)
-        open.begin(scope.tenant, gone)
+        const gone = open.begin(scope.tenant, reply.raw)
         const call = { scope, pod, timeoutMs: seconds * 1000, gone }
         return podView(await waitForEnd(ports, call))
       },
@@ -276,8 +275,7 @@ const logs: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbackType
         const scope = await scopeOf(ports.tenants, request, request.params.tenant)
         const pod = podIdOf(request.params.pod)
         await ports.tenants.getPod(scope, pod)
-        const gone = goneOf(reply)
-        open.begin(scope.tenant, gone)
+        const gone = open.begin(scope.tenant, reply.raw)
         const plain = request.headers.accept === 'text/plain'
         void reply.type(plain ? 'text/plain; charset=utf-8' : 'application/x-ndjson')
         // A launch that was refused never had a log; that is an empty one.

@@ -1,5 +1,6 @@
 /** What routes have in common: parameters that are nouns, pages, and who is asking from where. */
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { ServerResponse } from 'node:http'
+import type { FastifyRequest } from 'fastify'
 import { type PodId, parsePodId, parseTenantId, type TenantId } from '../../policy/index.ts'
 import type { TenantScope, Tenants } from '../../tenants/index.ts'
 import { notFound } from '../errors.ts'
@@ -40,10 +41,10 @@ export const originOf = (request: FastifyRequest): Origin => ({
 })
 
 /** Aborted when the caller has gone, or the answer is complete. */
-export function goneOf(reply: FastifyReply): AbortSignal {
+export function goneOf(answer: ServerResponse): AbortSignal {
   const gone = new AbortController()
-  reply.raw.on('close', () => {
-    gone.abort()
-  })
+  // Who went while it was looked up who it is says so no second time.
+  if (answer.closed) gone.abort()
+  else answer.once('close', () => gone.abort())
   return gone.signal
 }

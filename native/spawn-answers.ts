@@ -13,6 +13,11 @@ import {
   text,
 } from './shape.ts'
 
+/** Tenants in root's level file, as native/ticket bounds it. */
+const LEVELS_MAX = 4096
+/** Counters of one device, and devices. */
+const COUNTERS_MAX = 64
+
 export interface Verity {
   /** Blocks of 4096 bytes of data; the tree follows them. */
   readonly data_blocks: number
@@ -138,15 +143,23 @@ function readRootFacts(value: unknown): RootFacts {
   }
 }
 
-function readLevels(value: unknown, at: string): HostDescription['levels'] {
+/** An object whose names are data: tenants, counters. @param max members @param read reads each */
+function byName<T>(
+  value: unknown,
+  at: string,
+  max: number,
+  read: (value: unknown, at: string) => T,
+): Readonly<Record<string, T>> {
   if (typeof value !== 'object' || value === null) throw new BadShape(at, 'must be an object')
-  return Object.fromEntries(
-    Object.entries(value).map(([tenant, levels]) => [
-      tenant,
-      list(levels, `${at}.${tenant}`, 3, (level, place) => text(level, place, 16)),
-    ]),
-  )
+  const entries = Object.entries(value)
+  if (entries.length > max) throw new BadShape(at, `has over ${max} members`)
+  return Object.fromEntries(entries.map(([name, one]) => [name, read(one, `${at}.${name}`)]))
 }
+
+const readLevels = (value: unknown, at: string): HostDescription['levels'] =>
+  byName(value, at, LEVELS_MAX, (levels, place) =>
+    list(levels, place, 3, (level, one) => text(level, one, 16)),
+  )
 
 function readScratch(value: unknown): HostDescription['scratch'] {
   const found = members(value, 'scratch', ['blocks', 'size'])
@@ -182,24 +195,13 @@ export interface VmmMetrics {
   readonly devices: Readonly<Record<string, Readonly<Record<string, number>>>>
 }
 
-/** At most so many names in one object of counters. */
-const COUNTERS_MAX = 64
-
-/** @param read reads one member; names are of a program of ours, and nothing is decided by them */
-function byName<T>(value: unknown, at: string, read: (value: unknown, at: string) => T) {
-  if (typeof value !== 'object' || value === null) throw new BadShape(at, 'must be an object')
-  const entries = Object.entries(value)
-  if (entries.length > COUNTERS_MAX) throw new BadShape(at, `has over ${COUNTERS_MAX} members`)
-  return Object.fromEntries(entries.map(([name, one]) => [name, read(one, `${at}.${name}`)]))
-}
-
 export function readMetrics(answer: Members): VmmMetrics {
   const found = members(answer, 'answer', ['ok', 'machine', 'devices'])
   const counters = (value: unknown, at: string) =>
-    byName(value, at, (one, place) => integer(one, place, 0))
+    byName(value, at, COUNTERS_MAX, (one, place) => integer(one, place, 0))
   return {
     machine: counters(found['machine'], 'machine'),
-    devices: byName(found['devices'], 'devices', counters),
+    devices: byName(found['devices'], 'devices', COUNTERS_MAX, counters),
   }
 }
 

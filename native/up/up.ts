@@ -2,9 +2,10 @@
  * `casemate up`: signer, spawn and agent, each under its own user, for trying out and for hosts
  * without systemd. The only privileged thing it does for long is to wait.
  *
- * Signer and agent are started again when they end, as often as it takes: pods run on without them. The end of spawn ends
- * everything: it is the parent of every pod, what it knew of them is gone, and the next one kills
- * whatever is left of them. Such an end is for people to look at, not to be repeated in the night.
+ * Signer and agent are started again when they end, as often as it takes: pods run on without them.
+ * The end of spawn ends everything: it is the parent of every pod, what it knew of them is gone, and
+ * the next one kills whatever is left of them. Such an end is for people to look at, not to be
+ * repeated in the night.
  *
  * It lives in a mount namespace of its own, in which the checkout is mounted read-only at run/code:
  * so a checkout below a private home works for users that may not enter it, and none of them can

@@ -2,9 +2,9 @@
 import { randomUUID } from 'node:crypto'
 import path from 'node:path'
 import type { Client } from '../../agent/cli/client.ts'
+import { TENANT } from '../system/signed-image.ts'
 import { type Figure, figure } from './figures.ts'
 import { type Host, openHost } from './host/host.ts'
-import { TENANT } from './host/image.ts'
 import type { Opened } from './opened.ts'
 import { nowUs } from './timing.ts'
 

@@ -7,16 +7,11 @@ import { createInterface, type Interface } from 'node:readline'
 import { DatabaseSync } from 'node:sqlite'
 import { setImmediate as soon } from 'node:timers/promises'
 import { Agent as Dispatcher, request } from 'undici'
-import { createImages, generateSigningKey, readSigningKey } from '../../agent/images/index.ts'
-import { RegistryClient } from '../../agent/images/registry/client.ts'
-import { pushBlob, pushManifest } from '../../agent/images/registry/push.ts'
+import { generateSigningKey } from '../../agent/images/index.ts'
 import { type SpawnClient, spawnClient } from '../../native/spawn-client.ts'
-import { parseTenantId } from '../../policy/index.ts'
-import { putImage } from '../agent/images/support/image.ts'
-import { TestRegistry } from '../agent/images/support/registry.ts'
-import { runWorkerInChild } from '../agent/images/support/worker.ts'
 import { startDockerRegistry } from '../peers/images-programs.ts'
 import { busyboxTar } from './images.ts'
+import { type ImageToPush, pushSigned, ruleOf } from './signed-image.ts'
 
 export interface PodRow {
   readonly id: string
@@ -37,42 +32,15 @@ export interface CrashHost {
   close(): Promise<void>
 }
 
-const REPOSITORY = 'demo/crash'
-
-/** An image that says something and then waits, pushed to the registry and signed. */
-export async function pushSigned(host: string, directory: string, pem: string): Promise<string> {
-  const allowances = [{ host, insecure: true }]
-  const parts = new TestRegistry({ referrers: false, auth: 'none' })
-  const command = ['/bin/sh', '-c', 'echo before; sleep 1000']
-  const { manifest } = putImage(parts, {
-    layers: [busyboxTar('/bin/busybox')],
-    config: { config: { Cmd: command, Env: ['PATH=/bin'], WorkingDir: '/' } },
-  })
-  const access = 'pull,push'
-  const name = { registry: host, repository: REPOSITORY }
-  const client = new RegistryClient({ name, allowances, credentials: null, access })
-  await Promise.all([...parts.blobs.values()].map((bytes) => pushBlob(client, bytes)))
-  await pushManifest(client, '1', manifest, 'application/vnd.oci.image.manifest.v1+json')
-  await client.close()
-  const images = createImages({ directory, allowances, runWorker: runWorkerInChild })
-  const reference = `${host}/${REPOSITORY}:1`
-  const tenant = parseTenantId('acme')
-  const session = await images.resolve(reference, { tenant, credentials: null, access })
-  await session.sign(readSigningKey(pem, null), null)
-  await session.close()
-  return reference
-}
-
-export const ruleOf = (host: string, pem: string): object => {
-  const key = { id: 'release', pem }
-  const authority = { type: 'cosign-key', keys: [key], transparency: 'none' }
-  const anyOf = [{ ...authority, identityMatch: 'exactRepository' }]
-  const require = { all: [{ anyOf, threshold: 1 }] }
-  return {
-    schemaVersion: 1,
-    default: 'deny',
-    rules: [{ name: 'all', match: [`${host}/**`], require }],
-  }
+/** Says something and then waits. */
+export const WAITING: ImageToPush = {
+  repository: 'demo/crash',
+  layers: [busyboxTar('/bin/busybox')],
+  config: {
+    Cmd: ['/bin/sh', '-c', 'echo before; sleep 1000'],
+    Env: ['PATH=/bin'],
+    WorkingDir: '/',
+  },
 }
 
 /** Resolves with the next line that begins with `word`. */
@@ -110,8 +78,9 @@ export async function openCrashHost(): Promise<CrashHost> {
   const directory = mkdtempSync(path.join(tmpdir(), 'casemate-crash-'))
   chmodSync(directory, 0o755) // processes of other users work below it
   const registry = await startDockerRegistry(directory)
-  const pair = generateSigningKey()
-  const image = await pushSigned(registry.host, path.join(directory, 'cli'), pair.privatePem)
+  const keys = generateSigningKey()
+  const cli = path.join(directory, 'cli')
+  const image = await pushSigned({ host: registry.host, directory: cli, keys }, WAITING)
   const state = path.join(directory, 'state')
   const run = path.join(directory, 'run')
   const driver = path.join(import.meta.dirname, 'host-driver.ts')
@@ -152,7 +121,7 @@ export async function openCrashHost(): Promise<CrashHost> {
   await agent()
   await call('POST', '/v1/tenants', {
     id: 'acme',
-    image_rule: ruleOf(registry.host, pair.publicPem),
+    image_rule: ruleOf(registry.host, keys),
   })
   return {
     spawn: spawnClient(path.join(run, 'spawn/spawn.sock')),

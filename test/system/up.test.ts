@@ -6,8 +6,9 @@ import { suite, test } from 'node:test'
 import { generateSigningKey } from '../../agent/images/index.ts'
 import { afterwards } from '../audit/harness.ts'
 import { missing, startDockerRegistry } from '../peers/images-programs.ts'
-import { pushSigned, ruleOf } from './crash-host.ts'
+import { WAITING } from './crash-host.ts'
 import { whyNot } from './harness.ts'
+import { pushSigned, ruleOf } from './signed-image.ts'
 import { startUp, stateDirectory } from './up-host.ts'
 
 const OPERATOR = 64_021
@@ -83,10 +84,11 @@ suite('system/up with a pod', { skip: why ?? missing('docker-registry') }, () =>
     const state = stateDirectory(t)
     const registry = await startDockerRegistry(state)
     afterwards(t, () => registry.stop())
-    const pair = generateSigningKey()
-    const image = await pushSigned(registry.host, path.join(state, 'cli'), pair.privatePem)
+    const keys = generateSigningKey()
+    const directory = path.join(state, 'cli')
+    const image = await pushSigned({ host: registry.host, directory, keys }, WAITING)
     const rule = path.join(state, 'rule.json')
-    writeFileSync(rule, JSON.stringify(ruleOf(registry.host, pair.publicPem)))
+    writeFileSync(rule, JSON.stringify(ruleOf(registry.host, keys)))
     const flags = ['--https-port', '0', '--insecure-registry', registry.host]
     const host = startUp(t, state, '--allow-software-kvm', ...flags)
     await host.heard(/casemate is up/u)

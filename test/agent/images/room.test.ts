@@ -129,7 +129,7 @@ suite('agent/images/room for pulls', () => {
     assert.ok(first !== undefined && second !== undefined)
     const ends = await Promise.allSettled([first.pullLayers(), second.pullLayers()])
     // Which of the two comes first is the disk's affair.
-    assert.deepEqual(ends.map(({ status }) => status).sort(), ['fulfilled', 'rejected'])
+    assert.deepEqual(ends.map(({ status }) => status).toSorted(), ['fulfilled', 'rejected'])
     const won = ends[0].status === 'fulfilled'
     const [winner, loser] = won ? [first, second] : [second, first]
     assert.ok(place.free() >= FREE_BYTES_MIN)

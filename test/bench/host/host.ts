@@ -5,7 +5,8 @@ import { type Client, connect } from '../../../agent/cli/client.ts'
 import { generateSigningKey } from '../../../agent/images/index.ts'
 import { freePort, startDockerRegistry } from '../../peers/images-programs.ts'
 import { type Program, startProgram } from '../../system/processes.ts'
-import { imageRule, pushSigned, TENANT } from './image.ts'
+import { pushSigned, ruleOf, TENANT } from '../../system/signed-image.ts'
+import { busyboxTar, HELLO } from '../busybox.ts'
 
 const root = path.resolve(import.meta.dirname, '../../..')
 /** All that `casemate up` needs of an environment. */
@@ -52,6 +53,12 @@ async function onboard(folder: string, port: number, rule: object): Promise<Clie
   return connect({ url: `https://127.0.0.1:${port}`, ca, tokenFile })
 }
 
+const HELLO_IMAGE = {
+  repository: 'bench/hello',
+  layers: [busyboxTar()],
+  config: { Cmd: HELLO, Env: ['PATH=/bin'], WorkingDir: '/' },
+}
+
 /** Needs root. @throws when a part does not start */
 export async function openHost(folder: string): Promise<Host> {
   const endings: (() => unknown)[] = []
@@ -66,11 +73,12 @@ export async function openHost(folder: string): Promise<Host> {
     endings.push(() => registry.stop())
     process.once('exit', () => registry.stop()) // also when a signal ends us
     const keys = generateSigningKey()
-    const image = await pushSigned(registry.host, path.join(folder, 'cli'), keys)
+    const directory = path.join(folder, 'cli')
+    const image = await pushSigned({ host: registry.host, directory, keys }, HELLO_IMAGE)
     const port = await freePort()
     const running = await up(folder, port, registry.host)
     endings.push(() => running.end())
-    const tenant = await onboard(folder, port, imageRule(registry.host, keys))
+    const tenant = await onboard(folder, port, ruleOf(registry.host, keys))
     endings.push(() => tenant.close())
     return { image, tenant, close }
   } catch (error) {

@@ -64,11 +64,12 @@ impl Kind {
         }
     }
 
-    /// The rules it allows calls by. Filters only ever take away, so the start has to leave every thread its own.
+    /// The rules it allows calls by. Filters only ever take away, so the start has to leave every thread its own. These
+    /// come first, because every call of a running thread goes through both filters.
     pub fn allowed(self) -> impl Iterator<Item = &'static Allow> + Clone {
         let threads: &[Self] =
             if self == Self::Start { &[Self::Control, Self::Io, Self::Vcpu] } else { &[] };
-        self.rules().iter().chain(threads.iter().flat_map(|kind| kind.rules()))
+        threads.iter().flat_map(|kind| kind.rules()).chain(self.rules())
     }
 }
 

@@ -1,17 +1,13 @@
 //! What every thread of the process may do from its first line on, until it installs its own filter; a VMM that builds a
 //! template, which runs our kernel and our init and nothing of a tenant, does all its work under this one.
 //!
-//! What running threads may do is allowed here too (a filter can only take away) and not repeated. Requests to KVM are
-//! allowed by their type, not one by one: no guest runs yet, and which are made depends on the host's processor.
+//! What running threads may do is allowed here too (a filter can only take away) and not repeated.
 
 use super::rule::{Allow, call, has, is, is_wide, on};
 use crate::descriptors::{CONTROL, KERNEL};
 
 /// All bits of `prot` but `PROT_READ` and `PROT_WRITE`.
 const NEITHER_READ_NOR_WRITE: u64 = !3;
-/// `KVMIO`, the type in bits 8 to 15 of every request of KVM's.
-const KVM_TYPE: u64 = 0xae00;
-const TYPE_OF_REQUEST: u64 = 0xff00;
 
 const F_GETFD: u64 = 1;
 const F_GETFL: u64 = 3;
@@ -40,6 +36,13 @@ const FUTEX_WAIT_PLAIN: u64 = 128;
 /// `FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME`, shared with the kernel, which wakes it.
 const FUTEX_JOIN: u64 = 0x109;
 
+/// A request to KVM: its number has direction, size of the argument, KVM's type 0xae, and which it is.
+macro_rules! request {
+    ($number:literal, $why:literal) => {
+        call!(SYS_ioctl, $why).when(&[is(1, $number)])
+    };
+}
+
 pub(super) const LIST: &[Allow] = &[
     // Descriptors: what spawn left, looked at and read.
     call!(SYS_fcntl, "is there a descriptor of this number").when(&[is(1, F_GETFD)]),
@@ -58,8 +61,46 @@ pub(super) const LIST: &[Allow] = &[
         .when(&[is(0, CLOCK_BOOTTIME)])
         .rare("the host's clock cannot be read without a call"),
     // The machine.
-    call!(SYS_ioctl, "make the machine and its processors, and give them their state")
-        .when(&[has(1, TYPE_OF_REQUEST, KVM_TYPE)]),
+    request!(0xae01, "KVM_CREATE_VM: the machine"),
+    request!(0xae04, "KVM_GET_VCPU_MMAP_SIZE: how much of a processor's descriptor is mapped"),
+    request!(0xae47, "KVM_SET_TSS_ADDR: pages that VMX takes in real mode"),
+    request!(0x4008_ae48, "KVM_SET_IDENTITY_MAP_ADDR: a page more of that kind"),
+    request!(0xae60, "KVM_CREATE_IRQCHIP: interrupt controllers"),
+    request!(0x4068_aea3, "KVM_ENABLE_CAP: refused registers become exits"),
+    request!(0x4188_aec6, "KVM_X86_SET_MSR_FILTER: which registers are refused"),
+    request!(0x4020_ae46, "KVM_SET_USER_MEMORY_REGION: guest memory"),
+    request!(0xae41, "KVM_CREATE_VCPU: its processors"),
+    request!(0x4040_ae79, "KVM_IOEVENTFD: doorbells"),
+    request!(0x4020_ae76, "KVM_IRQFD: interrupts of devices"),
+    request!(0xc008_ae05, "KVM_GET_SUPPORTED_CPUID: what the processor's features are taken from"),
+    request!(0x4008_ae90, "KVM_SET_CPUID2: features that the guest sees"),
+    request!(0x8138_ae83, "KVM_GET_SREGS: to boot, and into a template"),
+    request!(0x4138_ae84, "KVM_SET_SREGS: to boot, and from a template"),
+    request!(0x8090_ae81, "KVM_GET_REGS: into a template"),
+    request!(0x4090_ae82, "KVM_SET_REGS: to boot, and from a template"),
+    request!(0xc004_ae02, "KVM_GET_MSR_INDEX_LIST: into a template"),
+    request!(0xc008_ae88, "KVM_GET_MSRS: into a template"),
+    request!(0x4008_ae89, "KVM_SET_MSRS: from a template"),
+    request!(0xc008_ae91, "KVM_GET_CPUID2: into a template"),
+    request!(0xaea3, "KVM_GET_TSC_KHZ: into a template, and whether it is the same here"),
+    request!(0xaea2, "KVM_SET_TSC_KHZ: from a template")
+        .rare("the processor's counter does not run as fast as where the template was made"),
+    request!(0x8004_ae98, "KVM_GET_MP_STATE: into a template"),
+    request!(0x4004_ae99, "KVM_SET_MP_STATE: from a template"),
+    request!(0x9000_aea4, "KVM_GET_XSAVE: into a template"),
+    request!(0x5000_aea5, "KVM_SET_XSAVE: from a template"),
+    request!(0x8188_aea6, "KVM_GET_XCRS: into a template"),
+    request!(0x4188_aea7, "KVM_SET_XCRS: from a template"),
+    request!(0x8400_ae8e, "KVM_GET_LAPIC: into a template"),
+    request!(0x4400_ae8f, "KVM_SET_LAPIC: from a template"),
+    request!(0x8040_ae9f, "KVM_GET_VCPU_EVENTS: into a template"),
+    request!(0x4040_aea0, "KVM_SET_VCPU_EVENTS: from a template"),
+    request!(0x8080_aea1, "KVM_GET_DEBUGREGS: into a template"),
+    request!(0x4080_aea2, "KVM_SET_DEBUGREGS: from a template"),
+    request!(0xc208_ae62, "KVM_GET_IRQCHIP: into a template"),
+    request!(0x8208_ae63, "KVM_SET_IRQCHIP: from a template"),
+    request!(0x8030_ae7c, "KVM_GET_CLOCK: into a template"),
+    request!(0x4030_ae7b, "KVM_SET_CLOCK: from a template"),
     call!(SYS_mmap, "guest memory, template, processors, stacks and heap; never executable")
         .when(&[has(2, NEITHER_READ_NOR_WRITE, 0)]),
     call!(SYS_mprotect, "stacks with a guard page; never executable").when(&[has(

@@ -158,3 +158,24 @@ fn describe_rule(rule: &Allow) -> Value {
         ("why".to_owned(), text(rule.why)),
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `BPF_RET | BPF_K`, and two of its answers.
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const KILL_PROCESS: u32 = 0x8000_0000;
+
+    /// A thread that is killed alone would leave the others running, with whatever it had locked.
+    #[test]
+    fn every_filter_allows_a_call_or_kills_the_process_and_knows_nothing_else() {
+        for kind in Kind::ALL {
+            let program = compile(kind).map(|filter| filter.program).unwrap_or_default();
+            let answers: std::collections::BTreeSet<u32> =
+                program.iter().filter(|step| step.code == RETURN).map(|step| step.k).collect();
+            assert!(answers.into_iter().eq([ALLOW, KILL_PROCESS]), "{kind:?}");
+        }
+    }
+}

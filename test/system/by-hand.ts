@@ -53,6 +53,17 @@ export type Descriptors = Readonly<Record<Role, number | 'pipe' | null>>
 /** What it said, in order, as `STARTED`, `READY`, `EXIT code 0`, `FAILURE TICKET: sentence`. */
 export type Said = readonly string[]
 
+/** A VMM that runs by hand. */
+export interface ByHand {
+  readonly child: ChildProcess
+  /** Resolves with the digests of its filters that STARTED carries, in hexadecimal: control, I/O, vCPU. */
+  started(): Promise<readonly string[]>
+  /** Hangs up, as a spawn that is gone. */
+  hangUp(): void
+  /** Waits for its end. */
+  said(): Promise<Said>
+}
+
 const WAYS = ['code', 'signal', 'oom']
 
 /** The control messages in a byte stream; the VMM sends each in one packet, a pipe runs them together. */
@@ -87,8 +98,14 @@ const ended = (child: ChildProcess): Promise<void> =>
     child.once('close', () => resolve())
   })
 
-/** Starts the VMM on these descriptors and waits for its end. */
-export async function vmm(machine: Machine, given: Descriptors): Promise<Said> {
+/** The digests of a STARTED that is the first message, when all of it is there. */
+function digests(bytes: Buffer): readonly string[] | null {
+  if (bytes.length < 97 || bytes.readUInt8(0) !== 1) return null
+  return [1, 33, 65].map((at) => bytes.toString('hex', at, at + 32))
+}
+
+/** Starts the VMM on these descriptors. */
+export function startByHand(machine: Machine, given: Descriptors): ByHand {
   const rest = ROLES.map((role) => given[role] ?? 'ignore')
   const stdio: StdioOptions = ['ignore', 'ignore', 'pipe', ...rest]
   const child = spawn(machine.artifacts.vmm, [], { stdio, env: {}, cwd: '/' })
@@ -98,10 +115,31 @@ export async function vmm(machine: Machine, given: Descriptors): Promise<Said> {
   streams[4]?.on('data', (chunk: Buffer) => void control.push(chunk))
   streams[2]?.on('data', (chunk: Buffer) => void words.push(chunk))
   streams[5]?.on('data', () => undefined)
-  await ended(child)
-  const said = messages(Buffer.concat(control))
-  return words.length === 0 ? said : [...said, Buffer.concat(words).toString('utf8').trim()]
+  const end = ended(child)
+  return {
+    child,
+    started: () =>
+      new Promise((resolve, reject) => {
+        const look = (): void => {
+          const found = digests(Buffer.concat(control))
+          if (found !== null) resolve(found)
+        }
+        streams[4]?.on('data', look)
+        void end.then(() => reject(new Error('the VMM ended before it had started')), reject)
+        look()
+      }),
+    hangUp: () => void streams[4]?.destroy(),
+    said: async () => {
+      await end
+      const said = messages(Buffer.concat(control))
+      return words.length === 0 ? said : [...said, Buffer.concat(words).toString('utf8').trim()]
+    },
+  }
 }
+
+/** Starts the VMM on these descriptors and waits for its end. */
+export const vmm = (machine: Machine, given: Descriptors): Promise<Said> =>
+  startByHand(machine, given).said()
 
 /** The launch document as spawn writes it. */
 export function documentOf(machine: Machine, papers: Papers, context: object = {}): Buffer {

@@ -173,7 +173,7 @@ async function openParts(
     vkey,
     node,
   })
-  compile('probe', place('probe'))
+  compile('guest/probe', place('probe'))
   const template = main.spawn.template(1, 128).then((answer) => answer.template)
   template.catch(() => undefined) // whoever waits for it hears of it
   const image = await buildDisk(place('image'), busyboxTar(BUSYBOX, probeEntry(place('probe'))))

@@ -27,7 +27,7 @@ const SILENCE_MS = 5000
 /** A spawn whose guests begin with guest/hostile.c; `more` lies on their disk. */
 async function another(machine: Machine, name: string, ...more: Buffer[]): Promise<SpawnHost> {
   const program = machine.place(name)
-  compile('hostile', program)
+  compile('guest/hostile', program)
   const folders = ['dev', 'proc', 'sys', 'mnt'].map((folder) => directory(folder))
   const init = file('init', readFileSync(program), { mode: 0o755 })
   const disk = await buildDisk(machine.place(`${name}.img`), archive(...folders, init, ...more))

@@ -71,9 +71,9 @@ export async function buildDisk(place: string, tar: Buffer): Promise<DiskFile> {
   }
 }
 
-/** Compiles a program of guest/ that needs nothing of its image. @throws with the compiler's words */
+/** Compiles a program of this folder that needs nothing of where it runs. @throws with the compiler's words */
 export function compile(name: string, output: string): void {
-  const source = path.join(import.meta.dirname, 'guest', `${name}.c`)
+  const source = path.join(import.meta.dirname, `${name}.c`)
   const flags = ['-static', '-O2', '-Wall', '-Wextra', '-Werror', '-o', output, source]
   execFileSync('gcc', flags, { stdio: ['ignore', 'ignore', 'inherit'] })
 }

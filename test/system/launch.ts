@@ -228,6 +228,7 @@ export class Running {
   readonly stream: PodStream
   readonly events: PodEvent[] = []
   readonly #ended = new AbortController()
+  #exit: Promise<PodExit> | undefined
 
   constructor(prepared: Prepared, pid: number, stream: PodStream) {
     this.prepared = prepared
@@ -254,8 +255,13 @@ export class Running {
     throw new Error(`the pod never said ${String(matches)} but ${JSON.stringify(text)}; ${exit}`)
   }
 
-  /** How it ended, in spawn's word. */
-  async exit(): Promise<PodExit> {
+  /** How it ended, in spawn's word. Spawn is asked by one alone, however many wait: after the answer it may be gone. */
+  exit(): Promise<PodExit> {
+    this.#exit ??= this.#askForExit()
+    return this.#exit
+  }
+
+  async #askForExit(): Promise<PodExit> {
     if (!this.stream.closed) await new Promise((resolve) => this.stream.once('close', resolve))
     for (;;) {
       const pods = await this.prepared.on.spawn.list()

@@ -1,5 +1,9 @@
-/** The programs beside the tests: signer and spawn, as real processes of root's, ended by their pid. */
+/**
+ * The programs beside the tests: signer and spawn, as real processes of root's, ended by their pid;
+ * and what the kernel says of a process.
+ */
 import { type ChildProcess, spawn as start } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import type { Readable } from 'node:stream'
 
@@ -15,6 +19,8 @@ export interface Program {
   words(): string
   /** TERM, and resolves when it is gone. */
   end(): Promise<void>
+  /** Resolves when it has ended by itself. */
+  gone(): Promise<void>
 }
 
 function lines(stream: Readable | null, take: (line: string) => void): void {
@@ -65,6 +71,7 @@ export async function startProgram(command: readonly string[], ready: string): P
       child.kill('SIGTERM')
       await gone(child)
     },
+    gone: () => gone(child),
   }
 }
 
@@ -91,3 +98,31 @@ export const startSpawn = (
   config: string,
   by: readonly string[] = [],
 ): Promise<Program> => startProgram([...by, program, '--config', config], 'casemate-spawn: ready')
+
+/** Members of a process's or thread's status file by name. @param place `/proc/PID`, `/proc/PID/task/TID` */
+export const statusOf = (place: string): ReadonlyMap<string, string> =>
+  new Map(
+    readFileSync(`${place}/status`, 'latin1')
+      .split('\n')
+      .map((line) => {
+        const [name = '', ...rest] = line.split(':')
+        return [name, rest.join(':').trim()] as const
+      }),
+  )
+
+/** Names of the threads that run the program, by id: KVM's own workers may be listed with them. */
+export const threadsOf = (pid: number): ReadonlyMap<string, string> =>
+  new Map(
+    readdirSync(`/proc/${pid}/task`)
+      .map((tid) => [tid, statusOf(`/proc/${pid}/task/${tid}`).get('Name') ?? ''] as const)
+      .filter(([, name]) => !name.startsWith('kvm-')),
+  )
+
+/** Seccomp mode, number of filters and no_new_privs of each thread, by its name. */
+export const filtersOn = (pid: number): Readonly<Record<string, readonly unknown[]>> =>
+  Object.fromEntries(
+    [...threadsOf(pid)].map(([tid, name]) => {
+      const status = statusOf(`/proc/${pid}/task/${tid}`)
+      return [name, ['Seccomp', 'Seccomp_filters', 'NoNewPrivs'].map((of) => status.get(of))]
+    }),
+  )

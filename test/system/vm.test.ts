@@ -7,6 +7,7 @@
  */
 import { after, suite, test } from 'node:test'
 import { appCases } from './app.cases.ts'
+import { callsCases } from './calls.cases.ts'
 import { descriptorCases } from './descriptors.cases.ts'
 import { floodCases } from './flood.cases.ts'
 import { type Machine, openMachine, whyNot } from './harness.ts'
@@ -24,6 +25,7 @@ type Group = readonly [name: string, add: (machine: Machine) => void]
 const groups: readonly Group[] = [
   ['hostile guest', hostileCases],
   ['guest that speaks nonsense', nonsenseCases],
+  ['calls', callsCases],
   ['app', appCases],
   ['life', lifeCases],
   ['processors', processorsCases],

@@ -5,6 +5,7 @@
 //! ended. There is no receiver and no interrupt, and the transmitter is always empty.
 
 use std::collections::VecDeque;
+use std::io::Write;
 
 use crate::number::{bump, widen};
 
@@ -19,6 +20,9 @@ const DIVISOR_LATCH: u8 = 0x80;
 /// Transmit holding register and transmitter both empty.
 const TRANSMITTER_EMPTY: u8 = 0x60;
 const NO_INTERRUPT: u8 = 0x01;
+
+/// Bytes of the line that stands for what was not kept, with the largest number.
+const GAP_BYTES_MAX: usize = 40;
 
 /// The port and what it kept.
 #[derive(Debug)]
@@ -95,16 +99,22 @@ impl Serial {
         self.dropped.saturating_add(widen(self.first.len())).saturating_add(widen(self.last.len()))
     }
 
-    /// What was kept, with a line in the middle when something was not. The guest's bytes as they
-    /// are: whoever prints them must not trust them.
+    /// A place for [`Self::log_to`], large enough that nothing is allocated there.
     #[must_use]
-    pub fn log(&self) -> Vec<u8> {
-        let mut log = self.first.clone();
+    pub fn log_room(&self) -> Vec<u8> {
+        Vec::with_capacity(self.half.saturating_mul(2).saturating_add(GAP_BYTES_MAX))
+    }
+
+    /// Puts into `log` what was kept, with a line in the middle when something was not. The guest's bytes as they
+    /// are: whoever prints them must not trust them.
+    pub fn log_to(&self, log: &mut Vec<u8>) {
+        log.clear();
+        log.extend_from_slice(&self.first);
         if self.dropped > 0 {
-            log.extend_from_slice(format!("\n[{} bytes not kept]\n", self.dropped).as_bytes());
+            // A vector takes every byte that fits its memory: this cannot fail.
+            let _ = write!(log, "\n[{} bytes not kept]\n", self.dropped);
         }
         log.extend(&self.last);
-        log
     }
 }
 
@@ -118,13 +128,21 @@ mod tests {
         }
     }
 
+    fn log(serial: &Serial) -> Vec<u8> {
+        let mut log = serial.log_room();
+        let room = log.capacity();
+        serial.log_to(&mut log);
+        assert_eq!(log.capacity(), room, "it fits");
+        log
+    }
+
     #[test]
     fn keeps_the_beginning_and_the_end_and_counts_the_middle() {
         let mut serial = Serial::new(8);
         print(&mut serial, b"abcd");
-        assert_eq!(serial.log(), b"abcd");
+        assert_eq!(log(&serial), b"abcd");
         print(&mut serial, b"efghij");
-        assert_eq!(serial.log(), b"abcd\n[2 bytes not kept]\nghij");
+        assert_eq!(log(&serial), b"abcd\n[2 bytes not kept]\nghij");
         assert_eq!((serial.written(), serial.dropped()), (10, 2));
     }
 
@@ -149,7 +167,7 @@ mod tests {
         print(&mut serial, b"\x01");
         serial.write(LINE_CONTROL, 0x03);
         print(&mut serial, b"x");
-        assert_eq!(serial.log(), b"x");
+        assert_eq!(log(&serial), b"x");
     }
 
     #[test]

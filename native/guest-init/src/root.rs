@@ -88,7 +88,8 @@ fn mount_scratch(source: &Source, target: &Path) -> Result<(), Failure> {
     let what = "mount the scratch disk";
     let flags = MountFlags::NODEV | MountFlags::NOATIME;
     match source {
-        Source::Disk(name) => mount(wait_for_disk(name)?, target, "ext4", flags, None),
+        // What the app deletes goes back to the host.
+        Source::Disk(name) => mount(wait_for_disk(name)?, target, "ext4", flags, c"discard"),
         Source::Directory(_) => mount("tmpfs", target, "tmpfs", flags, None),
     }
     .or_failure(ErrorCode::Mount, what)

@@ -34,7 +34,7 @@ impl AgentStream {
     /// What epoll answers.
     pub fn replace(&mut self, epoll: &Epoll, socket: OwnedFd) -> io::Result<()> {
         self.socket = None;
-        self.reader = FrameReader::new();
+        self.reader.reset();
         self.watched = EventSet::empty();
         let event = EpollEvent::new(self.watched, self.token);
         epoll.ctl(ControlOperation::Add, socket.as_raw_fd(), event)?;

@@ -20,9 +20,9 @@ pub fn serve(report: &Report, mailbox: &Mailbox, board: &Board) -> ! {
             Err(_) => exit(0),
         };
         match (message, descriptor) {
-            (Some(FromSpawn::Stop { timeout_ms }), _) => mailbox.put_stop(timeout_ms),
+            (Some(FromSpawn::Stop { timeout_ms }), None) => mailbox.put_stop(timeout_ms),
             (Some(FromSpawn::Stream), Some(stream)) => mailbox.put_stream(stream),
-            (Some(FromSpawn::Metrics), _) => mailbox.put_metrics_request(),
+            (Some(FromSpawn::Metrics), None) => mailbox.put_metrics_request(),
             // Spawn is root and trusted; a packet it never sends says that this is not spawn.
             _ => exit(1),
         }

@@ -25,6 +25,15 @@ pub fn kvm(descriptor: OwnedFd) -> Kvm {
     unsafe { Kvm::from_raw_fd(descriptor.into_raw_fd()) }
 }
 
+/// A fault ends the process as a fault, which spawn then reports. The standard library's handlers, which look for a
+/// stack that is too small, would end it as a call that is not allowed.
+pub fn faults_are_fatal() {
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: called before a second thread exists; the default action needs no handler.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Keeps glibc to one heap: each further arena would be a mapping of its own, counted against the VMM's budget.
 pub fn use_one_heap() {
     // SAFETY: mallopt is called before a second thread exists.

@@ -9,7 +9,9 @@ use std::time::SystemTime;
 
 use casemate_wire::control::Reason;
 use casemate_wire::credit::{WINDOW_MAX, Window};
-use casemate_wire::frame::{FrameReader, GuestKind, HostKind, PROTOCOL_VERSION, append};
+use casemate_wire::frame::{
+    FrameReader, GuestKind, HEADER_LEN, HostKind, PROTOCOL_VERSION, append,
+};
 use casemate_wire::log_ring::{Source, WriteAt, Writer};
 use casemate_wire::order::{Conversation, Phase};
 use casemate_wire::payload::{
@@ -21,7 +23,8 @@ use crate::failure::{Failure, failure};
 /// Bytes kept for an agent that reads slowly; more than that and its connection is given up.
 const AGENT_BACKLOG_MAX: usize = 16 << 10;
 
-/// Bytes kept for a guest that reads slowly: its configuration and then some. More means that it does not read.
+/// Bytes kept for a guest that reads slowly: its configuration and then some. More means that it does not read. The room
+/// is made at once, because a running I/O thread may not map memory; what is not used of it costs nothing.
 const GUEST_BACKLOG_MAX: usize = 1 << 20;
 
 /// What the conversation came to, for the I/O thread to act on.
@@ -88,8 +91,8 @@ impl Guest {
             windows,
             input: Window::default(),
             owed: [0; 2],
-            to_guest: Vec::new(),
-            to_agent: Vec::new(),
+            to_guest: Vec::with_capacity(GUEST_BACKLOG_MAX),
+            to_agent: Vec::with_capacity(AGENT_BACKLOG_MAX),
             agent_lost: false,
             events: Vec::new(),
         };
@@ -210,12 +213,10 @@ impl Talk {
     fn send(&mut self, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
         let refuse = |text: std::fmt::Arguments<'_>| failure(Reason::GuestProtocol, text);
         self.conversation.host(kind).map_err(|error| refuse(format_args!("{error}")))?;
-        append(&mut self.to_guest, kind, payload)
-            .map_err(|error| refuse(format_args!("{error}")))?;
-        if self.to_guest.len() > GUEST_BACKLOG_MAX {
+        if with_frame(&self.to_guest, payload) > GUEST_BACKLOG_MAX {
             return Err(refuse(format_args!("the guest does not read its control pipe")));
         }
-        Ok(())
+        append(&mut self.to_guest, kind, payload).map_err(|error| refuse(format_args!("{error}")))
     }
 
     fn frame(&mut self, kind: GuestKind, payload: &[u8]) -> Result<(), Failure> {
@@ -231,8 +232,11 @@ impl Talk {
                 self.events.push(Event::Hello);
             }
             GuestKind::UniqueDone => {
+                // Kept, not freed: a large one would have to be unmapped, which a running I/O thread may not do.
                 let config = std::mem::take(&mut self.config);
-                self.send(HostKind::Config, config.as_bytes())?;
+                let sent = self.send(HostKind::Config, config.as_bytes());
+                self.config = config;
+                sent?;
             }
             GuestKind::Started => {
                 parsed(Started::parse(payload), kind)?;
@@ -321,7 +325,7 @@ impl Talk {
     }
 
     fn tell_agent(&mut self, kind: GuestKind, payload: &[u8]) -> Result<(), Failure> {
-        if self.to_agent.len().saturating_add(payload.len()) > AGENT_BACKLOG_MAX {
+        if with_frame(&self.to_agent, payload) > AGENT_BACKLOG_MAX {
             self.agent_lost = true;
             self.to_agent.clear();
             return Ok(());
@@ -329,6 +333,11 @@ impl Talk {
         append(&mut self.to_agent, kind, payload)
             .map_err(|error| failure(Reason::GuestProtocol, format_args!("{error}")))
     }
+}
+
+/// Bytes of a backlog once a frame with this payload is behind it.
+const fn with_frame(backlog: &[u8], payload: &[u8]) -> usize {
+    backlog.len().saturating_add(HEADER_LEN).saturating_add(payload.len())
 }
 
 fn parsed<T>(value: Option<T>, kind: GuestKind) -> Result<T, Failure> {
@@ -398,5 +407,20 @@ mod tests {
         guest.receive(&said(&[(GuestKind::Credit, whole.as_bytes())])).unwrap();
         let failure = guest.receive(&said(&[(GuestKind::Credit, &[1, 0, 0, 0])])).unwrap_err();
         assert_eq!(failure.reason, Reason::GuestProtocol);
+    }
+
+    #[test]
+    fn keeps_its_backlogs_in_the_room_made_for_them() {
+        let mut guest = running(10);
+        let rooms = [guest.guest_backlog().capacity(), guest.agent_backlog().capacity()];
+        let failure = std::iter::repeat_with(|| guest.stop(1)).find_map(Result::err).unwrap();
+        assert_eq!(failure.reason, Reason::GuestProtocol);
+        assert!(guest.guest_backlog().len() <= GUEST_BACKLOG_MAX);
+        let credit = InputCredit { bytes: 1 }.encode();
+        while !guest.agent_lost() {
+            guest.receive(&said(&[(GuestKind::Credit, credit.as_bytes())])).unwrap();
+            assert!(guest.agent_backlog().len() <= AGENT_BACKLOG_MAX);
+        }
+        assert_eq!(rooms, [guest.guest_backlog().capacity(), guest.agent_backlog().capacity()]);
     }
 }

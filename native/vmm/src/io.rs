@@ -73,6 +73,8 @@ pub struct Io {
     agent: AgentStream,
     report: Report,
     epoll: Epoll,
+    /// Room for the serial port's log: a running I/O thread may not map memory.
+    boot_log: Vec<u8>,
     restored: bool,
     template: bool,
     step: Duration,
@@ -125,6 +127,7 @@ impl Io {
         if let Some(stream) = wiring.stream {
             agent.replace(&epoll, stream).map_err(|error| io_failure(&error))?;
         }
+        let boot_log = wiring.board.serial().log_room();
         Ok(Self {
             board: wiring.board,
             doorbells: wiring.doorbells,
@@ -134,6 +137,7 @@ impl Io {
             agent,
             report: wiring.report,
             epoll,
+            boot_log,
             restored: wiring.restored,
             template: wiring.template,
             step: wiring.step,
@@ -365,7 +369,7 @@ impl Io {
             self.write_boot_log();
             exit(0);
         }
-        let panicked = self.board.serial().log().windows(12).any(|text| text == b"Kernel panic");
+        let panicked = self.boot_log().windows(12).any(|text| text == b"Kernel panic");
         let failure = match self.board.off() {
             _ if panicked => {
                 failure(Reason::GuestPanic, format_args!("the guest's kernel panicked"))
@@ -393,8 +397,8 @@ impl Io {
 
     /// The guest kernel's words, bounded by the serial port's buffer, go to the pod's log.
     fn write_boot_log(&mut self) {
-        let log = self.board.serial().log();
-        let _ = self.guest.note(Source::GuestConsole, &log);
+        self.boot_log();
+        let _ = self.guest.note(Source::GuestConsole, &self.boot_log);
         let stray = self.board.stray_accesses();
         if stray != 0 {
             let text =
@@ -410,9 +414,15 @@ impl Io {
         }
     }
 
+    /// What the guest's kernel said.
+    fn boot_log(&mut self) -> &[u8] {
+        self.board.serial().log_to(&mut self.boot_log);
+        &self.boot_log
+    }
+
     /// A template has no log: what its kernel said last goes into the failure's text instead.
-    fn last_words(&self) -> String {
-        let log = self.board.serial().log();
+    fn last_words(&mut self) -> String {
+        let log = self.boot_log();
         let start = log.len().saturating_sub(LAST_WORDS);
         String::from_utf8_lossy(log.get(start..).unwrap_or_default()).replace(['\r', '\n'], " ")
     }

@@ -13,8 +13,8 @@ use casemate_ticket::spec::{Limits, Machine, Spec, Template, TemplateSpec, Verif
 use casemate_ticket::ticket::check;
 use casemate_wire::control::Reason;
 use rustix::fs::fstat;
-use rustix::time::{ClockId, clock_gettime};
 
+use crate::clock_unsafe::boottime_ns;
 use crate::descriptors::{
     Access, DOCUMENT, IMAGE, INIT, KERNEL, LOG, MEMORY, SCRATCH, STATE, STREAM, check_blocks,
     check_digest, file, present, read_verified, sealed,
@@ -178,11 +178,4 @@ fn verified(number: i32, role: &str, disk: &VerifiedDisk) -> Result<Verified, Fa
     let verity = Verity { data_blocks: disk.data_blocks, root: disk.root, salt: disk.salt.clone() };
     Verified::new(image, disk.size, verity)
         .map_err(|error| failure(Reason::Descriptor, format_args!("{role}: {error}")))
-}
-
-/// `CLOCK_BOOTTIME` in nanoseconds: the clock of tickets, which goes on in suspend and starts anew with the host.
-fn boottime_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }

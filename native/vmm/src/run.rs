@@ -44,6 +44,7 @@ pub fn digests() -> Result<String, Failure> {
 pub fn main() -> ! {
     std::panic::set_hook(Box::new(|_| exit(EXIT_PANIC)));
     fds_unsafe::use_one_heap();
+    fds_unsafe::faults_are_fatal();
     let report = match present(CONTROL, "control socket") {
         Ok(control) => Report::new(control),
         // Started by hand, or by something that is not spawn: nobody to tell.
@@ -59,7 +60,7 @@ pub fn main() -> ! {
 }
 
 fn start(report: &Report) -> Result<(), Failure> {
-    seccomp::install_start()?;
+    seccomp::install(&seccomp::compile(Kind::Start)?)?;
     let parts = gather()?;
     let kvm = fds_unsafe::kvm(present(KVM, "/dev/kvm")?);
     let memory_mib = parts.machine.memory_mib;

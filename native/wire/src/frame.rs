@@ -285,6 +285,11 @@ impl<K: Kind> FrameReader<K> {
         Ok(Some(header))
     }
 
+    /// Forgets what it holds and is at a frame boundary, for another peer's bytes. Allocates nothing.
+    pub fn reset(&mut self) {
+        self.restart();
+    }
+
     fn restart(&mut self) {
         self.head_len = 0;
         self.header = None;

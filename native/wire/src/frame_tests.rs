@@ -138,3 +138,19 @@ fn appends_nothing_when_the_payload_is_refused() {
     assert!(append(&mut out, GuestKind::Stdout, &vec![0; PAYLOAD_MAX as usize + 1]).is_err());
     assert_eq!(out, [1]);
 }
+
+#[test]
+fn begins_anew_for_another_peer_after_half_a_frame_and_after_an_error() {
+    let good = frame(HostKind::Signal, &[9, 0, 0, 0]);
+    let mut reader = FrameReader::<HostKind>::new();
+    let room = reader.payload.capacity();
+    for broken in [&good[..10], &good[..3], &[255; 8]] {
+        let _ = reader.take(&mut &*broken);
+        reader.reset();
+        assert!(reader.at_boundary());
+        let mut input = good.as_slice();
+        let read = reader.take(&mut input).unwrap().unwrap();
+        assert_eq!((read.kind, read.payload), (HostKind::Signal, &[9, 0, 0, 0][..]));
+    }
+    assert_eq!(reader.payload.capacity(), room);
+}

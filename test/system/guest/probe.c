@@ -113,6 +113,17 @@ static void descriptors(void) {
     printf("\n");
 }
 
+/* Writes more than a few blocks, has them on the disk, and takes them off it again. */
+static void churn(const char *path) {
+    static char buffer[1 << 16];
+    int fd = open(path, O_CREAT | O_WRONLY, 0600);
+    int failed = fd < 0;
+    for (int at = 0; at < 32 && !failed; at++) failed = write(fd, buffer, sizeof buffer) < 0;
+    failed = failed || fsync(fd) < 0 || close(fd) < 0 || unlink(path) < 0;
+    sync();
+    outcome("churn", path, failed);
+}
+
 static void slurp(const char *path) {
     static char buffer[1 << 16];
     long long total = 0;
@@ -186,6 +197,7 @@ static void with(const char *word, const char *what) {
     if (strcmp(word, "write") == 0) opens(word, what, O_WRONLY);
     if (strcmp(word, "node") == 0) node(what);
     if (strcmp(word, "slurp") == 0) slurp(what);
+    if (strcmp(word, "churn") == 0) churn(what);
     if (strcmp(word, "flood") == 0) flood(atoll(what));
     if (strcmp(word, "exit") == 0) {
         fflush(NULL);

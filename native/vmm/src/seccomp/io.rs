@@ -1,59 +1,53 @@
-//! The I/O thread: queues of the devices, the control pipe, the pod's log and stream.
+//! The I/O thread: queues of the devices, the control pipe, the pod's log and stream. Its heap grows by brk alone: what
+//! is large is made before the filter.
 
-use super::{Allow, MAP_PRIVATE_ANONYMOUS, PROT_EXEC, has, is, is_size, lacks};
+use super::rule::{Allow, EVENTFD, FUTEX_WAIT, FUTEX_WAKE, call, is, is_wide, on};
+use crate::descriptors::{IMAGE, INIT, LOG, SCRATCH};
 
-/// `FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG`, the form the standard library waits with.
-const FUTEX_WAIT_PRIVATE: u64 = 137;
-const FUTEX_WAKE_PRIVATE: u64 = 129;
-const MADV_DONTNEED: u64 = 4;
-const MSG_NOSIGNAL: u64 = 0x4000;
+const EPOLL_CTL_ADD: u64 = 1;
+const EPOLL_CTL_MOD: u64 = 3;
 const MSG_DONTWAIT: u64 = 0x40;
-
-const fn plain(call: i64, why: &'static str) -> Allow {
-    Allow { call, when: &[], why }
-}
+const MSG_NOSIGNAL: u64 = 0x4000;
+/// `FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE`.
+const PUNCH_HOLE: u64 = 3;
+const CLOCK_REALTIME: u64 = 0;
+const CLOCK_MONOTONIC: u64 = 1;
 
 pub(super) const LIST: &[Allow] = &[
-    plain(libc::SYS_epoll_wait, "wait for doorbells, the stream and time"),
-    plain(libc::SYS_epoll_ctl, "watch a fresh pod stream in place of the old one"),
-    plain(libc::SYS_close, "close the old pod stream"),
-    plain(libc::SYS_read, "clear an eventfd"),
-    Allow {
-        call: libc::SYS_write,
-        when: &[is_size(2, 8)],
-        why: "raise an interrupt or wake a thread through an eventfd",
-    },
-    plain(libc::SYS_recvfrom, "frames from the agent"),
-    Allow {
-        call: libc::SYS_sendto,
-        when: &[is(3, MSG_NOSIGNAL | MSG_DONTWAIT)],
-        why: "frames to the agent, messages to spawn",
-    },
-    plain(libc::SYS_pread64, "blocks of images and scratch"),
-    plain(libc::SYS_pwrite64, "blocks of scratch, the pod's log"),
-    plain(libc::SYS_fdatasync, "flush of scratch"),
-    plain(libc::SYS_fallocate, "discard gives scratch space back"),
-    plain(libc::SYS_getrandom, "entropy for the guest"),
-    plain(libc::SYS_clock_gettime, "deadlines, when the vDSO falls back to the call"),
-    Allow {
-        call: libc::SYS_futex,
-        when: &[is(1, FUTEX_WAIT_PRIVATE)],
-        why: "wait for a device that a vCPU thread holds",
-    },
-    Allow {
-        call: libc::SYS_futex,
-        when: &[is(1, FUTEX_WAKE_PRIVATE)],
-        why: "hand a device over to a vCPU thread",
-    },
-    Allow {
-        call: libc::SYS_mmap,
-        when: &[lacks(2, PROT_EXEC), has(3, MAP_PRIVATE_ANONYMOUS)],
-        why: "grow the heap, anonymous memory only",
-    },
-    plain(libc::SYS_munmap, "shrink the heap"),
-    plain(libc::SYS_mremap, "resize a large allocation"),
-    plain(libc::SYS_brk, "grow the heap"),
-    Allow { call: libc::SYS_madvise, when: &[is(2, MADV_DONTNEED)], why: "give heap pages back" },
-    plain(libc::SYS_restart_syscall, "go on after SIGSTOP and SIGCONT"),
-    plain(libc::SYS_exit_group, "end the VM"),
+    call!(SYS_epoll_wait, "wait for doorbells, the stream and time"),
+    call!(SYS_epoll_ctl, "watch a fresh pod stream").when(&[is(1, EPOLL_CTL_ADD)]),
+    call!(SYS_epoll_ctl, "watch the pod stream for what can be done with it now")
+        .when(&[is(1, EPOLL_CTL_MOD)]),
+    call!(SYS_close, "close a pod stream whose agent is gone"),
+    call!(SYS_read, "clear an eventfd").when(EVENTFD),
+    call!(SYS_write, "raise an interrupt or wake a thread through an eventfd").when(EVENTFD),
+    call!(SYS_recvfrom, "frames from the agent, without asking who sent them")
+        .when(&[is(3, MSG_DONTWAIT), is_wide(4, 0)]),
+    call!(SYS_sendto, "frames to the agent and messages to spawn, to the socket's peer alone")
+        .when(&[is(3, MSG_NOSIGNAL | MSG_DONTWAIT), is_wide(4, 0)]),
+    call!(SYS_pread64, "blocks of the init disk")
+        .when(&[on(INIT)])
+        .rare("the guest boots, or its template had not read everything"),
+    call!(SYS_pread64, "blocks of the tenant's image").when(&[on(IMAGE)]),
+    call!(SYS_pread64, "blocks of scratch").when(&[on(SCRATCH)]),
+    call!(SYS_pwrite64, "blocks of scratch").when(&[on(SCRATCH)]),
+    call!(SYS_pwrite64, "the pod's log").when(&[on(LOG)]),
+    call!(SYS_fdatasync, "flush of scratch").when(&[on(SCRATCH)]),
+    call!(SYS_fallocate, "discard gives scratch space back, and never makes the file larger")
+        .when(&[on(SCRATCH), is(1, PUNCH_HOLE)]),
+    call!(SYS_getrandom, "entropy for the guest").when(&[is(2, 0)]),
+    call!(SYS_clock_gettime, "the time of a line of the log")
+        .when(&[is(0, CLOCK_REALTIME)])
+        .rare("the host's clock cannot be read without a call"),
+    call!(SYS_clock_gettime, "deadlines")
+        .when(&[is(0, CLOCK_MONOTONIC)])
+        .rare("the host's clock cannot be read without a call"),
+    call!(SYS_futex, "wait for a device that a vCPU thread holds, and for the start")
+        .when(FUTEX_WAIT)
+        .rare("another thread has the lock at that moment, or comes to the barrier later"),
+    call!(SYS_futex, "hand a device over to a vCPU thread, or let the others go at the start")
+        .when(FUTEX_WAKE)
+        .rare("another thread waits at that moment, or came to the barrier earlier"),
+    call!(SYS_brk, "grow and shrink the heap").rare("the heap has no room left"),
+    call!(SYS_exit_group, "end the VM"),
 ];

@@ -1,17 +1,21 @@
-//! The VMM's own system-call filters: one for each kind of thread, kept as data in which each entry says why.
+//! The VMM's own system-call filters: one for each kind of thread, kept as data in which each rule says why.
 //!
 //! A thread installs its filter after everything it needs exists and before the first guest instruction. Nothing in
-//! the lists opens, connects, executes, forks, or maps executable memory; new descriptors arrive only by recvmsg on the
-//! control socket. What is not listed kills the process, and the kernel's audit line names the call.
+//! the lists opens, connects, executes, forks, or maps memory; new descriptors arrive only by recvmsg on the control
+//! socket. What is not listed kills the process, and the kernel's audit line names the call.
+//!
+//! `casemate-vmm --filters` prints the lists; native/vmm/README.md says which tests hold them.
 
 mod control;
 mod io;
+mod rule;
 mod start;
 mod vcpu;
 
 use std::collections::BTreeMap;
 
 use casemate_ticket::bytes::Digest;
+use casemate_ticket::json::{self, Value};
 use casemate_wire::control::Reason;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -19,33 +23,13 @@ use seccompiler::{
 };
 
 use crate::failure::{Failure, failure};
+pub use rule::{Allow, When};
 
-/// A condition on one argument: its low 32 bits, or all 64, compared after masking.
-#[derive(Clone, Copy, Debug)]
-pub struct When {
-    /// Argument number, from 0.
-    pub argument: u8,
-    /// Bits that are looked at.
-    pub mask: u64,
-    /// What they must be.
-    pub value: u64,
-}
-
-/// One allowed call. A call with several entries is allowed when one of them matches.
-#[derive(Clone, Copy, Debug)]
-pub struct Allow {
-    /// System call number (x86-64).
-    pub call: i64,
-    /// All of these must hold.
-    pub when: &'static [When],
-    /// Why the thread needs it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "read by people and by the tests"))]
-    pub why: &'static str,
-}
-
-/// The kinds of threads, each with its filter.
+/// The kinds of filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// Every thread from its first line on, below its own: while ticket, descriptors and template are being read.
+    Start,
     /// The main thread: talks to spawn.
     Control,
     /// Serves the devices and the control pipe.
@@ -55,12 +39,37 @@ pub enum Kind {
 }
 
 impl Kind {
-    const fn list(self) -> &'static [Allow] {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Start, Self::Control, Self::Io, Self::Vcpu];
+
+    /// As `--digests` and `--filters` call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
+            Self::Start => "start",
+            Self::Control => "control",
+            Self::Io => "io",
+            Self::Vcpu => "vcpu",
+        }
+    }
+
+    /// The rules written down for it.
+    #[must_use]
+    pub const fn rules(self) -> &'static [Allow] {
+        match self {
+            Self::Start => start::LIST,
             Self::Control => control::LIST,
             Self::Io => io::LIST,
             Self::Vcpu => vcpu::LIST,
         }
+    }
+
+    /// The rules it allows calls by. Filters only ever take away, so the start has to leave every thread its own. These
+    /// come first, because every call of a running thread goes through both filters.
+    pub fn allowed(self) -> impl Iterator<Item = &'static Allow> + Clone {
+        let threads: &[Self] =
+            if self == Self::Start { &[Self::Control, Self::Io, Self::Vcpu] } else { &[] };
+        threads.iter().flat_map(|kind| kind.rules()).chain(self.rules())
     }
 }
 
@@ -77,43 +86,20 @@ pub struct Filter {
 /// # Errors
 /// `SECCOMP` when the list does not compile, which no list that passed the tests does.
 pub fn compile(kind: Kind) -> Result<Filter, Failure> {
-    build(kind.list(), SeccompAction::KillProcess, SeccompAction::Allow)
-}
-
-/// Installs the filter on the calling thread; `no_new_privs` comes with it.
-///
-/// # Errors
-/// `SECCOMP` when the kernel refuses.
-pub fn install(filter: &Filter) -> Result<(), Failure> {
-    seccompiler::apply_filter(&filter.program)
-        .map_err(|error| failure(Reason::Seccomp, format_args!("{error}")))
-}
-
-/// Installs what every thread of the process lives under from its first line on: nothing is opened, executed or
-/// connected, even while ticket, descriptors and template are still being read.
-///
-/// # Errors
-/// `SECCOMP` when the kernel refuses.
-pub fn install_start() -> Result<(), Failure> {
-    install(&build(start::LIST, SeccompAction::Allow, SeccompAction::KillProcess)?)
-}
-
-fn build(
-    list: &[Allow],
-    otherwise: SeccompAction,
-    matched: SeccompAction,
-) -> Result<Filter, Failure> {
     let refuse = |error: seccompiler::BackendError| {
         failure(Reason::Seccomp, format_args!("the filter does not compile: {error}"))
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for allow in list {
+    for allow in kind.allowed() {
         let entry = rules.entry(allow.call).or_default();
-        if !allow.when.is_empty() {
+        // To the compiler a call without rules is one that is always allowed: one rule without conditions makes it so.
+        let same = |other: &&Allow| other.call == allow.call;
+        if kind.allowed().filter(same).all(|other| !other.when.is_empty()) {
             let conditions = allow.when.iter().map(condition).collect::<Result<_, _>>();
             entry.push(SeccompRule::new(conditions.map_err(refuse)?).map_err(refuse)?);
         }
     }
+    let (otherwise, matched) = (SeccompAction::KillProcess, SeccompAction::Allow);
     let filter =
         SeccompFilter::new(rules, otherwise, matched, TargetArch::x86_64).map_err(refuse)?;
     let program = BpfProgram::try_from(filter).map_err(refuse)?;
@@ -131,31 +117,65 @@ fn condition(when: &When) -> Result<SeccompCondition, seccompiler::BackendError>
     SeccompCondition::new(when.argument, SeccompCmpArgLen::Qword, operator, when.value)
 }
 
-/// The argument equals `value` where the kernel takes an `int`: it reads the low 32 bits, and callers may leave
-/// anything in the others.
-const fn is(argument: u8, value: u64) -> When {
-    When { argument, mask: 0xffff_ffff, value }
+/// Installs the filter on the calling thread; `no_new_privs` comes with it.
+///
+/// # Errors
+/// `SECCOMP` when the kernel refuses.
+pub fn install(filter: &Filter) -> Result<(), Failure> {
+    seccompiler::apply_filter(&filter.program)
+        .map_err(|error| failure(Reason::Seccomp, format_args!("{error}")))
 }
 
-/// The argument equals `value` where the kernel takes a `size_t`.
-const fn is_size(argument: u8, value: u64) -> When {
-    When { argument, mask: u64::MAX, value }
+/// All filters with their digests and rules as canonical JSON, for `--filters`. Masks and values are hexadecimal.
+///
+/// # Errors
+/// `SECCOMP` when a list does not compile.
+pub fn print() -> Result<String, Failure> {
+    let describe = |kind: Kind| -> Result<(String, Value), Failure> {
+        let digest = Value::String(compile(kind)?.digest.to_string());
+        let rules = Value::Array(kind.rules().iter().map(describe_rule).collect());
+        let members = vec![("digest".to_owned(), digest), ("rules".to_owned(), rules)];
+        Ok((kind.name().to_owned(), Value::object(members)))
+    };
+    let members = Kind::ALL.into_iter().map(describe).collect::<Result<_, _>>()?;
+    Ok(json::write(&Value::object(members)))
 }
 
-/// The argument has none of `bits`.
-const fn lacks(argument: u8, bits: u64) -> When {
-    When { argument, mask: bits, value: 0 }
+fn describe_rule(rule: &Allow) -> Value {
+    let text = |text: &str| Value::String(text.to_owned());
+    let conditions = rule.when.iter().map(|when| {
+        Value::object(vec![
+            ("argument".to_owned(), Value::Integer(when.argument.into())),
+            ("mask".to_owned(), text(&format!("{:#x}", when.mask))),
+            ("value".to_owned(), text(&format!("{:#x}", when.value))),
+        ])
+    });
+    Value::object(vec![
+        ("call".to_owned(), text(rule.name())),
+        ("number".to_owned(), Value::Integer(rule.call)),
+        ("rare".to_owned(), rule.rare.map_or(Value::Null, text)),
+        ("when".to_owned(), Value::Array(conditions.collect())),
+        ("why".to_owned(), text(rule.why)),
+    ])
 }
-
-/// The argument has all of `bits`.
-const fn has(argument: u8, bits: u64) -> When {
-    When { argument, mask: bits, value: bits }
-}
-
-/// `PROT_EXEC`, as an argument.
-const PROT_EXEC: u64 = 4;
-/// `MAP_PRIVATE | MAP_ANONYMOUS`, as an argument.
-const MAP_PRIVATE_ANONYMOUS: u64 = 0x22;
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    /// `BPF_RET | BPF_K`, and two of its answers.
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const KILL_PROCESS: u32 = 0x8000_0000;
+
+    /// A thread that is killed alone would leave the others running, with whatever it had locked.
+    #[test]
+    fn every_filter_allows_a_call_or_kills_the_process_and_knows_nothing_else() {
+        for kind in Kind::ALL {
+            let program = compile(kind).map(|filter| filter.program).unwrap_or_default();
+            let answers: std::collections::BTreeSet<u32> =
+                program.iter().filter(|step| step.code == RETURN).map(|step| step.k).collect();
+            assert!(answers.into_iter().eq([ALLOW, KILL_PROCESS]), "{kind:?}");
+        }
+    }
+}

@@ -1,9 +1,9 @@
 /**
  * Starts a script or program of the checkout under Node 24, whatever Node npm itself runs in.
  *
- *   node scripts/run.mjs demo|test|check|bench [arguments]   set-up, then scripts/<name>.mjs
- *   node scripts/run.mjs start [arguments]                   set-up, then `casemate up` in the foreground
- *   node scripts/run.mjs casemate [arguments]                the CLI; set-up only when there was none yet
+ *   node scripts/run.mjs demo|test|check|bench|fuzz [arguments]   set-up, then scripts/<name>.mjs
+ *   node scripts/run.mjs start [arguments]                        set-up, then `casemate up` in the foreground
+ *   node scripts/run.mjs casemate [arguments]                     the CLI; set-up only when there was none yet
  */
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -18,6 +18,7 @@ const COMMANDS = {
   test: ['scripts/test.mjs'],
   check: ['scripts/check.mjs'],
   bench: ['scripts/bench.mjs'],
+  fuzz: ['scripts/fuzz.mjs'],
   start: [CLI, 'up'],
   casemate: [CLI],
 }

@@ -39,6 +39,10 @@ const crates: Readonly<Record<string, readonly string[]>> = {
   vmm: ['wire', 'ticket', 'devices'],
 }
 
+/** Where the compiler takes our word in what casemate-vmm is linked from: `unsafe` in the code, whatever follows. */
+const VMM_UNSAFE_MAX = 40
+const IN_VMM = ['vmm', ...(crates['vmm'] ?? [])]
+
 const GENERATED = /(^|\/)(target|node_modules|build|corpus|artifacts)\//u
 
 function filesIn(folder: string, ending: string): readonly string[] {
@@ -142,6 +146,20 @@ suite('architecture: Rust', () => {
       rust.filter((file) => file.endsWith('_unsafe.rs') && !says(file)),
       [],
     )
+  })
+
+  test(`gives the VMM at most ${VMM_UNSAFE_MAX} places with \`unsafe\`, each with its reason`, () => {
+    const files = IN_VMM.flatMap((name) =>
+      rust.filter((file) => file.startsWith(`native/${name}/src/`)),
+    )
+    const places = files.map((file) => {
+      const found = codeOfRust(read(file)).match(/\bunsafe\b/gu)?.length ?? 0
+      const reasons = read(file).match(/^\s*\/\/ SAFETY: \S/gmu)?.length ?? 0
+      assert.equal(reasons, found, `${file}: SAFETY comments, and places`)
+      return found
+    })
+    const all = places.reduce((sum, count) => sum + count, 0)
+    assert.ok(all > 0 && all <= VMM_UNSAFE_MAX, `${all} places`)
   })
 
   for (const [name, friends] of Object.entries(crates)) {

@@ -18,7 +18,7 @@ const FILE_BYTES_MAX = 256 * 1024
 
 /** Written by programs, so neither short nor tidy. */
 const GENERATED =
-  /(^|\/)(package-lock\.json|Cargo\.lock|go\.sum)$|^(test\/(golden|vectors)|native\/fuzz\/seeds)\//u
+  /(^|\/)(package-lock\.json|Cargo\.lock|go\.sum)$|^(test\/(golden|vectors)|native\/fuzz\/corpus)\//u
 
 function tracked(): readonly string[] {
   const listed = execFileSync('git', ['ls-files', '-z'], { cwd: root, encoding: 'utf8' })

@@ -45,6 +45,8 @@ pub enum Wake {
     /// A doorbell that no ioeventfd caught: have the I/O thread call [`MmioTransport::notify`] for
     /// this queue. It is not done here, so that a vCPU thread never does a device's work.
     Notify(u16),
+    /// The device failed as its driver started it ([`MmioTransport::fault`]), which no doorbell tells.
+    Failed,
 }
 
 const STATUS_ACKNOWLEDGE: u32 = 1;
@@ -169,7 +171,7 @@ impl MmioTransport {
                 Err(_) => bump(&mut self.counters.ignored_notify),
             },
             0x64 => self.registers.interrupt_status &= !value,
-            0x70 => self.write_status(value),
+            0x70 => return self.write_status(value),
             0x80 => self.write_queue(|queue| QueueHalf::Low.set(&mut queue.descriptors, value)),
             0x84 => self.write_queue(|queue| QueueHalf::High.set(&mut queue.descriptors, value)),
             0x90 => self.write_queue(|queue| QueueHalf::Low.set(&mut queue.available, value)),
@@ -209,7 +211,7 @@ impl MmioTransport {
         }
     }
 
-    fn write_status(&mut self, value: u32) {
+    fn write_status(&mut self, value: u32) -> Wake {
         let status = self.registers.status;
         // The device's own bit is not the driver's to write or to clear.
         let asked = value & !STATUS_NEEDS_RESET;
@@ -228,9 +230,10 @@ impl MmioTransport {
             (ACKNOWLEDGED_DRIVER, FEATURES_OK_STATUS) if self.features_agree() => {
                 self.registers.status = asked;
             }
-            (FEATURES_OK_STATUS, RUNNING_STATUS) => self.start(),
+            (FEATURES_OK_STATUS, RUNNING_STATUS) => return self.start(),
             _ => bump(&mut self.counters.bad_status),
         }
+        Wake::Nothing
     }
 
     /// Whether the driver took `VERSION_1` and nothing that was not offered.
@@ -240,11 +243,17 @@ impl MmioTransport {
     }
 
     /// `DRIVER_OK`: every ready queue is checked and frozen, or the device fails.
-    fn start(&mut self) {
+    fn start(&mut self) -> Wake {
         self.registers.status = RUNNING_STATUS;
         match self.freeze_queues([0; crate::queue::QUEUES_MAX]) {
-            Ok(queues) => self.queues = queues,
-            Err(fault) => self.fail(fault),
+            Ok(queues) => {
+                self.queues = queues;
+                Wake::Nothing
+            }
+            Err(fault) => {
+                self.fail(fault);
+                Wake::Failed
+            }
         }
     }
 

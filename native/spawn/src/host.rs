@@ -46,7 +46,7 @@ pub fn open_kvm() -> Result<OwnedFd, String> {
 
 /// What the VMM uses of KVM beyond what every version has: name and number of the `KVM_CAP_` in
 /// linux/kvm.h.
-const CAPABILITIES: [(&str, libc::c_ulong); 15] = [
+const CAPABILITIES: [(&str, libc::c_ulong); 16] = [
     ("IRQCHIP", 0),
     ("USER_MEMORY", 3),
     ("SET_TSS_ADDR", 4),
@@ -62,6 +62,7 @@ const CAPABILITIES: [(&str, libc::c_ulong); 15] = [
     ("XCRS", 56),
     ("X86_USER_SPACE_MSR", 188),
     ("X86_MSR_FILTER", 189),
+    ("ENFORCE_PV_FEATURE_CPUID", 190),
 ];
 
 /// What the agent, which may open no device, is told of the host's safety.

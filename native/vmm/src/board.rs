@@ -43,7 +43,8 @@ impl PowerOff {
 pub struct Board {
     slots: Vec<Mutex<MmioTransport>>,
     serial: Mutex<Serial>,
-    /// Wakes the I/O thread: a device was started or reset, or the machine went off.
+    /// Wakes the I/O thread: a device failed as it was started, a doorbell rang that no ioeventfd caught, or the machine
+    /// went off.
     wake: EventFd,
     off: AtomicU8,
     /// Doorbells that no ioeventfd caught: bit `8 * slot + queue`.
@@ -180,8 +181,10 @@ impl Board {
         {
             let wake = device.write(offset, data);
             drop(device);
-            if let Wake::Notify(queue) = wake {
-                self.ring(slot, queue);
+            match wake {
+                Wake::Nothing => {}
+                Wake::Notify(queue) => self.ring(slot, queue),
+                Wake::Failed => self.wake(),
             }
             return;
         }
@@ -209,16 +212,18 @@ impl Board {
         )
     }
 
-    /// A port read, byte by byte as the ISA bus does wider ones.
+    /// A port read, byte by byte as the ISA bus does wider ones. KVM gives a string instruction as one access of many
+    /// bytes; they are taken for the ports that follow as well, which nobody but the guest is the worse for.
     pub fn port_read(&self, port: u16, data: &mut [u8]) {
         count(&self.counts.port);
+        data.fill(0xff);
         for (port, byte) in (port..=u16::MAX).zip(data) {
             *byte = match (Serial::register(port), I8042::read(port)) {
                 (Some(register), _) => self.serial().read(register),
                 (None, Some(value)) => value,
                 (None, None) => {
                     count(&self.counts.stray);
-                    0xff
+                    continue;
                 }
             };
         }

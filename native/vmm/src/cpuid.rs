@@ -5,8 +5,11 @@
 //! power and thermal leaves, processor serial number, host topology; of KVM's own paravirtual features everything but the clock: the others
 //! use hypercalls or shared pages that widen the surface and that a software KVM cannot serve.
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
-use kvm_ioctls::Kvm;
+use kvm_bindings::{
+    CpuId, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
+    kvm_enable_cap,
+};
+use kvm_ioctls::{Kvm, VcpuFd};
 
 use casemate_wire::control::Reason;
 
@@ -47,7 +50,23 @@ pub fn template(kvm: &Kvm, id: u8, vcpus: u8) -> Result<CpuId, Failure> {
     Ok(table)
 }
 
-fn normalise(entry: &mut kvm_cpuid_entry2, id: u8, vcpus: u8) {
+/// Has KVM serve no hypercall and no register of a paravirtual feature that the table does not show: left to itself it
+/// serves them all.
+///
+/// # Errors
+/// `KVM` on a kernel that cannot (before Linux 5.10).
+pub fn enforce(vcpu: &VcpuFd) -> Result<(), Failure> {
+    let mut shown_only =
+        kvm_enable_cap { cap: KVM_CAP_ENFORCE_PV_FEATURE_CPUID, ..kvm_enable_cap::default() };
+    shown_only.args[0] = 1;
+    vcpu.enable_cap(&shown_only).map_err(|error| {
+        let text = format_args!("features of KVM only as shown: {error}; needs Linux 5.10");
+        failure(Reason::Kvm, text)
+    })
+}
+
+/// Makes an entry of KVM's table one of processor `id` of `vcpus`. Done twice it is as done once.
+pub fn normalise(entry: &mut kvm_cpuid_entry2, id: u8, vcpus: u8) {
     match entry.function {
         0x1 => {
             entry.ecx = entry.ecx & !LEAF_1_ECX_CLEAR | LEAF_1_ECX_SET;

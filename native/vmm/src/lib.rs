@@ -16,7 +16,7 @@ mod board;
 )]
 mod clock_unsafe;
 mod control;
-mod cpuid;
+pub mod cpuid;
 mod descriptors;
 #[expect(unsafe_code, reason = "ends the process without running anything of it")]
 mod exit_unsafe;
@@ -32,7 +32,7 @@ mod memory;
 mod memory_unsafe;
 mod mptable;
 mod msr;
-mod pvh;
+pub mod pvh;
 mod report;
 pub mod run;
 pub mod seccomp;

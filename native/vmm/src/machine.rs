@@ -100,6 +100,7 @@ pub fn build(kvm: Kvm, parts: Parts) -> Result<(Machine, Option<Pod>), Failure> 
     let vcpus = (0..u64::from(shape.vcpus))
         .map(|id| vm.create_vcpu(id).map_err(|error| refuse("KVM_CREATE_VCPU", error)))
         .collect::<Result<Vec<_>, _>>()?;
+    vcpus.iter().try_for_each(cpuid::enforce)?;
 
     let (image, scratch) = match pod.as_mut().and_then(Pod::take_disks) {
         Some((image, scratch)) => (Backend::Verified(image), Backend::Scratch(scratch)),

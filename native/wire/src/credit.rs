@@ -39,8 +39,71 @@ impl Window {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test may stop at once, and its numbers are its own"
+)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn says_what_a_wide_number_says(
+            steps in vec((any::<bool>(), prop_oneof![0..70_000_u32, u32::MAX - 70_000..=u32::MAX]), 0..64),
+        ) {
+            let mut window = Window::default();
+            let mut model = 0_i64;
+            for (granted, bytes) in steps {
+                let next = if granted { model + i64::from(bytes) } else { model - i64::from(bytes) };
+                let fits = (0..=i64::from(WINDOW_MAX)).contains(&next);
+                let done = if granted { window.grant(bytes) } else { window.spend(bytes as usize) };
+                prop_assert_eq!(done.is_some(), fits);
+                model = if fits { next } else { model };
+                prop_assert_eq!(window.left() as i64, model);
+            }
+        }
+
+        /// Two ends and a pipe each way, with anything in flight: who keeps to the rules is never refused, and what is
+        /// unread is never more than a window.
+        #[test]
+        fn keeps_both_ends_in_step(steps in vec((0..4_u8, 1..=WINDOW_MAX), 0..200)) {
+            let (mut sender, mut receiver) = (Window::open(WINDOW_MAX), Window::open(WINDOW_MAX));
+            let (mut data, mut credit) = (VecDeque::new(), VecDeque::new());
+            let mut unread = 0;
+            for (step, bytes) in steps {
+                match step {
+                    0 => {
+                        let bytes = bytes.min(sender.left() as u32);
+                        prop_assert_eq!(sender.spend(bytes as usize), Some(()));
+                        data.push_back(bytes);
+                    }
+                    1 => if let Some(bytes) = data.pop_front() {
+                        prop_assert_eq!(receiver.spend(bytes as usize), Some(()));
+                        unread += bytes;
+                    },
+                    2 => {
+                        let bytes = bytes.min(unread);
+                        unread -= bytes;
+                        prop_assert_eq!(receiver.grant(bytes), Some(()));
+                        credit.push_back(bytes);
+                    }
+                    _ => if let Some(bytes) = credit.pop_front() {
+                        prop_assert_eq!(sender.grant(bytes), Some(()));
+                    },
+                }
+                let in_flight: u32 = data.iter().chain(&credit).sum();
+                prop_assert_eq!(sender.left() as u32 + in_flight + unread, WINDOW_MAX);
+            }
+        }
+    }
 
     #[test]
     fn never_holds_more_than_the_window() {

@@ -1,7 +1,7 @@
 //! What a driver that is not a driver does to rings. Whatever it does, the device stops believing
 //! it, says so, and does not touch guest memory again until it is reset.
 
-use casemate_devices::{Backend, Block, BlockKind, Console, Device, Fault, Rng};
+use casemate_devices::{Backend, Block, BlockKind, Console, Device, Fault, Rng, Wake};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use crate::guest::{
@@ -21,8 +21,9 @@ fn start(rings: Rings) -> Option<Fault> {
     let mut guest = Guest::new(disk());
     guest.negotiate();
     guest.configure(0, rings);
-    guest.set(0x70, DRIVER_OK);
+    let wake = guest.transport.write(0x70, &DRIVER_OK.to_le_bytes());
     let fault = guest.transport.fault();
+    assert_eq!(wake, if fault.is_some() { Wake::Failed } else { Wake::Nothing });
     let expected = if fault.is_some() { DRIVER_OK | NEEDS_RESET } else { DRIVER_OK };
     assert_eq!(guest.get(0x70), expected);
     assert_eq!(guest.transport.counters().faults, u64::from(fault.is_some()));

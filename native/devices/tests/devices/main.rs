@@ -18,6 +18,7 @@ mod attacks;
 mod block;
 mod console;
 mod guest;
+mod model;
 mod random;
 mod rng;
 mod state;

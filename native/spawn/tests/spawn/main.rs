@@ -16,8 +16,11 @@
 
 mod client;
 mod documents;
+#[path = "../../../vmm/tests/hostile/guest.rs"]
+mod guest;
 mod host;
 
+mod hostile;
 mod jail;
 mod life;
 mod requests;

@@ -66,7 +66,10 @@ pub(super) const LIST: &[Allow] = &[
     request!(0xae47, "KVM_SET_TSS_ADDR: pages that VMX takes in real mode"),
     request!(0x4008_ae48, "KVM_SET_IDENTITY_MAP_ADDR: a page more of that kind"),
     request!(0xae60, "KVM_CREATE_IRQCHIP: interrupt controllers"),
-    request!(0x4068_aea3, "KVM_ENABLE_CAP: refused registers become exits"),
+    request!(
+        0x4068_aea3,
+        "KVM_ENABLE_CAP: refused registers become exits, and nothing paravirtual that is not shown"
+    ),
     request!(0x4188_aec6, "KVM_X86_SET_MSR_FILTER: which registers are refused"),
     request!(0x4020_ae46, "KVM_SET_USER_MEMORY_REGION: guest memory"),
     request!(0xae41, "KVM_CREATE_VCPU: its processors"),

@@ -20,6 +20,7 @@ mod documents;
 mod guest;
 mod host;
 
+mod filter;
 mod hostile;
 mod jail;
 mod life;

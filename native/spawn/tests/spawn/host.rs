@@ -25,7 +25,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 pub struct Host {
     pub directory: PathBuf,
     pub uid_base: u32,
-    program: PathBuf,
+    command: Vec<PathBuf>,
     process: Child,
     stderr: std::thread::JoinHandle<String>,
 }
@@ -69,17 +69,28 @@ pub fn host_with(kernel: &str, change: impl FnOnce(&mut Value)) -> Option<Host> 
 /// As [`host`], without spawn's filter: for tests of the walls behind it.
 pub fn unfiltered_host() -> Option<Host> {
     match kernel_mark() {
-        Ok(mark) => Some(Host::start_program(example("spawn_unfiltered"), mark, |_| {})),
+        Ok(mark) => Some(Host::start_command(vec![example("spawn_unfiltered")], mark, |_| {})),
+        Err(_) => host(),
+    }
+}
+
+/// As [`host`], started by another program.
+pub fn host_by(starter: &[&str]) -> Option<Host> {
+    let spawn = [env!("CARGO_BIN_EXE_casemate-spawn")];
+    let command = starter.iter().chain(&spawn).map(PathBuf::from).collect();
+    match kernel_mark() {
+        Ok(mark) => Some(Host::start_command(command, mark, |_| {})),
         Err(_) => host(),
     }
 }
 
 impl Host {
     pub fn start_with(kernel: &str, change: impl FnOnce(&mut Value)) -> Self {
-        Self::start_program(env!("CARGO_BIN_EXE_casemate-spawn").into(), kernel, change)
+        let command = vec![env!("CARGO_BIN_EXE_casemate-spawn").into()];
+        Self::start_command(command, kernel, change)
     }
 
-    fn start_program(program: PathBuf, kernel: &str, change: impl FnOnce(&mut Value)) -> Self {
+    fn start_command(command: Vec<PathBuf>, kernel: &str, change: impl FnOnce(&mut Value)) -> Self {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
         let directory = std::env::temp_dir().join(format!("casemate-spawn-{process}-{number}"));
@@ -98,15 +109,15 @@ impl Host {
         let path = directory.join("spawn.json");
         fs::write(&path, json::write(&config)).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-        let (process, stderr) = start_process(&program, &path);
-        Self { directory, uid_base, program, process, stderr }
+        let (process, stderr) = start_process(&command, &path);
+        Self { directory, uid_base, command, process, stderr }
     }
 
     /// Ends spawn (if it still lives) and starts it again with the same configuration.
     pub fn restart(mut self) -> Self {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        let (process, stderr) = start_process(&self.program, &self.directory.join("spawn.json"));
+        let (process, stderr) = start_process(&self.command, &self.directory.join("spawn.json"));
         (self.process, self.stderr) = (process, stderr);
         self
     }
@@ -262,9 +273,10 @@ pub fn example(name: &str) -> PathBuf {
     file
 }
 
-fn start_process(program: &Path, path: &Path) -> (Child, std::thread::JoinHandle<String>) {
+fn start_process(command: &[PathBuf], path: &Path) -> (Child, std::thread::JoinHandle<String>) {
     leak_a_descriptor();
-    let mut process = Command::new(program)
+    let mut process = Command::new(&command[0])
+        .args(&command[1..])
         .arg("--config")
         .arg(path)
         .stdin(Stdio::null())

@@ -27,4 +27,5 @@ mod life;
 mod requests;
 mod templates;
 mod tickets;
+mod unit;
 mod workers;

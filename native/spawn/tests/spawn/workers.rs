@@ -31,6 +31,13 @@ fn read_pipe(pipe: OwnedFd) -> String {
     text
 }
 
+/// What the `report` worker tells.
+pub fn report_of(host: &Host) -> String {
+    let (_client, first, answer) = start(host, "report");
+    assert_eq!(first.code(), "ok", "{}", first.text());
+    read_pipe(answer)
+}
+
 #[test]
 fn a_worker_runs_in_a_jail_of_its_own() {
     let Some(host) = host() else { return };

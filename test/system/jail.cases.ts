@@ -35,8 +35,8 @@ export function jailCases(machine: Machine): void {
     test('every thread has its filter, no privilege and no way to get one', () => {
       const threads = threadsOf(one.pid)
       assert.deepEqual([...threads.values()].toSorted(), THREADS)
-      // Two filters: that of its start and its own.
-      const filtered = Object.fromEntries(THREADS.map((name) => [name, ['2', '2', '1']]))
+      // Two of spawn's, that of its start, and its own.
+      const filtered = Object.fromEntries(THREADS.map((name) => [name, ['2', '4', '1']]))
       assert.deepEqual(filtersOn(one.pid), filtered)
       for (const tid of threads.keys()) {
         const status = statusOf(`/proc/${one.pid}/task/${tid}`)

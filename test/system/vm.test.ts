@@ -18,6 +18,7 @@ import { processorsCases } from './processors.cases.ts'
 import { ticketCases } from './tickets.cases.ts'
 import { uniqueCases } from './unique.cases.ts'
 import { verityCases } from './verity.cases.ts'
+import { workerCases } from './workers.cases.ts'
 
 type Group = readonly [name: string, add: (machine: Machine) => void]
 
@@ -33,6 +34,7 @@ const groups: readonly Group[] = [
   ['unique', uniqueCases],
   ['tickets', ticketCases],
   ['jail', jailCases],
+  ['workers', workerCases],
   ['flood', floodCases],
   ['descriptors', descriptorCases],
 ]

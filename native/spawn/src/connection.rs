@@ -46,6 +46,7 @@ pub enum Read {
 }
 
 /// Time by which a client must have done its part.
+#[must_use]
 pub fn client_deadline() -> Option<Instant> {
     Instant::now().checked_add(CLIENT_WAIT)
 }
@@ -143,6 +144,7 @@ impl Outgoing {
     }
 
     /// Whether everything was sent.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sent == self.bytes.len()
     }

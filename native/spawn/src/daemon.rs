@@ -18,6 +18,7 @@ use crate::assets::Assets;
 use crate::cgroup::{Cgroup, Cgroups};
 use crate::clients::Client;
 use crate::config::Config;
+use crate::filter::{Filter, Kind};
 use crate::host;
 use crate::kmsg::Kmsg;
 use crate::pod::Exited;
@@ -77,6 +78,7 @@ pub struct Daemon {
     pub(crate) pods: BTreeMap<u64, Pod>,
     pub(crate) exited: VecDeque<Exited>,
     pub(crate) workers: BTreeMap<u64, Worker>,
+    pub(crate) worker_filter: Filter,
     pub(crate) templates: Templates,
     pub(crate) template_store: TemplateStore,
     pub(crate) uids: Uids,
@@ -138,6 +140,7 @@ impl Daemon {
             pods: BTreeMap::new(),
             exited: VecDeque::new(),
             workers: BTreeMap::new(),
+            worker_filter: Filter::compile(Kind::Worker)?,
             templates: Templates::default(),
             template_store,
             stopping: None,

@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Resource, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use crate::cgroup::Cgroup;
+use crate::filter::Filter;
 use crate::jail_child_unsafe::{Child, Program, Root, run, step_name};
 use crate::refusal::{Refusal, Result};
 use crate::sys_unsafe::{Cloned, clone3, raise_descriptor};
@@ -42,6 +43,8 @@ pub struct Jail<'a> {
     pub descriptors: &'a [Option<BorrowedFd<'a>>],
     /// Landlock rules.
     pub landlock: Option<BorrowedFd<'a>>,
+    /// A filter of system calls beside spawn's, which every child has.
+    pub filter: Option<&'a Filter>,
     /// What it becomes.
     pub program: Program<'a>,
 }
@@ -90,6 +93,7 @@ pub fn start(jail: &Jail<'_>) -> Result<Jailed> {
         root: jail.root,
         descriptors: &numbers,
         landlock: landlock.as_ref().map(AsFd::as_fd),
+        filter: jail.filter,
         program: match (&jail.program, &file) {
             (Program::Descriptor { argv, .. }, Some(file)) => {
                 Program::Descriptor { file: file.as_fd(), argv }

@@ -13,8 +13,8 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, UnshareFlags};
 
+use crate::filter::Filter;
 use crate::sys_unsafe::PR_SCHED_CORE;
-use crate::worker_filter;
 
 /// The file system the process sees.
 #[derive(Clone, Copy)]
@@ -66,6 +66,8 @@ pub struct Child<'a> {
     pub descriptors: &'a [Option<RawFd>],
     /// A Landlock rule set to enter.
     pub landlock: Option<BorrowedFd<'a>>,
+    /// A filter of system calls to enter, beside the one that is inherited.
+    pub filter: Option<&'a Filter>,
     /// The program.
     pub program: Program<'a>,
 }
@@ -95,7 +97,7 @@ const STEPS: [(&str, StepFunction); 15] = [
     ("capabilities", capabilities),
     ("no_new_privs", no_new_privs),
     ("landlock", landlock),
-    ("worker's system calls", worker_calls),
+    ("system calls", system_calls),
     ("exec", exec),
 ];
 
@@ -339,17 +341,11 @@ fn landlock(run: &mut Run<'_>) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, flags) })
 }
 
-/// A VMM installs filters of its own, thread by thread, and has a user namespace of its own.
-fn worker_calls(run: &mut Run<'_>) -> Result<()> {
-    if run.child.own_user_namespace {
-        return Ok(());
-    }
-    let mut program = worker_filter::program();
-    let length = u16::try_from(program.len()).map_err(|_| Errno::TOOBIG)?;
-    let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
-    let (option, mode) = (libc::PR_SET_SECCOMP, libc::c_ulong::from(libc::SECCOMP_MODE_FILTER));
-    // SAFETY: the program is valid for the call, which copies it.
-    check(unsafe { libc::prctl(option, mode, &raw const filter) }.into())
+/// A VMM installs filters of its own, thread by thread; until then it has spawn's.
+fn system_calls(run: &mut Run<'_>) -> Result<()> {
+    let Some(filter) = run.child.filter else { return Ok(()) };
+    let refused = |error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL);
+    filter.install().map_err(refused)
 }
 
 fn exec(run: &mut Run<'_>) -> Result<()> {

@@ -217,6 +217,7 @@ impl Daemon {
             root: Root::Empty,
             descriptors: &descriptors,
             landlock: self.assets.landlock.as_ref().map(AsFd::as_fd),
+            filter: None,
             program: Program::Descriptor { file: self.assets.vmm.as_fd(), argv: &pointers(&argv) },
         };
         let jailed = jail::start(&jail)?;

@@ -130,6 +130,7 @@ impl Daemon {
             root: Root::Host { hidden: &hidden },
             descriptors: &descriptors,
             landlock: None,
+            filter: Some(&self.worker_filter),
             program: Program::Path { path, argv: &pointers(&words), envp: &pointers(&environment) },
         };
         Ok((jail::start(&jail)?, log))

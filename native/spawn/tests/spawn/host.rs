@@ -25,6 +25,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 pub struct Host {
     pub directory: PathBuf,
     pub uid_base: u32,
+    command: Vec<PathBuf>,
     process: Child,
     stderr: std::thread::JoinHandle<String>,
 }
@@ -65,8 +66,31 @@ pub fn host_with(kernel: &str, change: impl FnOnce(&mut Value)) -> Option<Host> 
     }
 }
 
+/// As [`host`], without spawn's filter: for tests of the walls behind it.
+pub fn unfiltered_host() -> Option<Host> {
+    match kernel_mark() {
+        Ok(mark) => Some(Host::start_command(vec![example("spawn_unfiltered")], mark, |_| {})),
+        Err(_) => host(),
+    }
+}
+
+/// As [`host`], started by another program.
+pub fn host_by(starter: &[&str]) -> Option<Host> {
+    let spawn = [env!("CARGO_BIN_EXE_casemate-spawn")];
+    let command = starter.iter().chain(&spawn).map(PathBuf::from).collect();
+    match kernel_mark() {
+        Ok(mark) => Some(Host::start_command(command, mark, |_| {})),
+        Err(_) => host(),
+    }
+}
+
 impl Host {
     pub fn start_with(kernel: &str, change: impl FnOnce(&mut Value)) -> Self {
+        let command = vec![env!("CARGO_BIN_EXE_casemate-spawn").into()];
+        Self::start_command(command, kernel, change)
+    }
+
+    fn start_command(command: Vec<PathBuf>, kernel: &str, change: impl FnOnce(&mut Value)) -> Self {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
         let directory = std::env::temp_dir().join(format!("casemate-spawn-{process}-{number}"));
@@ -78,20 +102,22 @@ impl Host {
         fs::write(directory.join("scratch.img"), documents::SCRATCH_BLOCK).unwrap();
         let scratch = OpenOptions::new().write(true).open(directory.join("scratch.img")).unwrap();
         scratch.set_len(u64::try_from(documents::SCRATCH_SIZE).unwrap()).unwrap();
+        // Where the workers' user can execute it, wherever the checkout is.
+        fs::copy(example("worker_probe"), directory.join("worker")).unwrap();
         let mut config = config(&directory, uid_base);
         change(&mut config);
         let path = directory.join("spawn.json");
         fs::write(&path, json::write(&config)).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-        let (process, stderr) = start_process(&path);
-        Self { directory, uid_base, process, stderr }
+        let (process, stderr) = start_process(&command, &path);
+        Self { directory, uid_base, command, process, stderr }
     }
 
     /// Ends spawn (if it still lives) and starts it again with the same configuration.
     pub fn restart(mut self) -> Self {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        let (process, stderr) = start_process(&self.directory.join("spawn.json"));
+        let (process, stderr) = start_process(&self.command, &self.directory.join("spawn.json"));
         (self.process, self.stderr) = (process, stderr);
         self
     }
@@ -188,6 +214,10 @@ impl Host {
         root.join(below)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.process.id().try_into().unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
@@ -235,17 +265,18 @@ fn leak_a_descriptor() {
     });
 }
 
-/// The example `jail_probe`, which cargo builds beside the tests.
-fn probe() -> PathBuf {
+/// An example, which cargo builds beside the tests.
+pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let probe = test.parent().unwrap().parent().unwrap().join("examples/jail_probe");
-    assert!(probe.exists(), "{} is missing: run `cargo test -p casemate-spawn`", probe.display());
-    probe
+    let file = test.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(file.exists(), "{} is missing: run `cargo test -p casemate-spawn`", file.display());
+    file
 }
 
-fn start_process(path: &Path) -> (Child, std::thread::JoinHandle<String>) {
+fn start_process(command: &[PathBuf], path: &Path) -> (Child, std::thread::JoinHandle<String>) {
     leak_a_descriptor();
-    let mut process = Command::new(env!("CARGO_BIN_EXE_casemate-spawn"))
+    let mut process = Command::new(&command[0])
+        .args(&command[1..])
         .arg("--config")
         .arg(path)
         .stdin(Stdio::null())
@@ -268,7 +299,7 @@ fn start_process(path: &Path) -> (Child, std::thread::JoinHandle<String>) {
 fn config(directory: &Path, uid_base: u32) -> Value {
     let path = |name: &str| text(directory.join(name).to_str().unwrap());
     let id = |id: u32| Value::Integer(id.into());
-    let shell = |script: &str| Value::Array(vec![text("/bin/sh"), text("-c"), text(script)]);
+    let worker = |word: &str| Value::Array(vec![path("worker"), text(word)]);
     object([
         ("v", text("casemate.spawn/1")),
         ("node", text(NODE)),
@@ -284,7 +315,7 @@ fn config(directory: &Path, uid_base: u32) -> Value {
         ("run_dir", path("run")),
         ("state_dir", path("state")),
         ("template_dir", path("templates")),
-        ("vmm", text(probe().to_str().unwrap())),
+        ("vmm", text(example("jail_probe").to_str().unwrap())),
         ("kernel", path("vmlinux")),
         ("init", path("init.img")),
         (
@@ -306,9 +337,13 @@ fn config(directory: &Path, uid_base: u32) -> Value {
         (
             "workers",
             object([
-                ("report", shell(crate::workers::REPORT)),
-                ("sleeps", shell("echo working >&4; exec sleep 1000")),
-                ("fails", shell("echo what went wrong >&2; exit 3")),
+                ("report", worker("report")),
+                ("sleeps", worker("sleeps")),
+                ("fails", worker("fails")),
+                ("fork", worker("fork")),
+                ("socket", worker("socket")),
+                ("unshare", worker("unshare")),
+                ("ptrace", worker("ptrace")),
                 ("missing", Value::Array(vec![text("/nowhere/worker")])),
             ]),
         ),

@@ -20,10 +20,12 @@ mod documents;
 mod guest;
 mod host;
 
+mod filter;
 mod hostile;
 mod jail;
 mod life;
 mod requests;
 mod templates;
 mod tickets;
+mod unit;
 mod workers;

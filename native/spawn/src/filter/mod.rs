@@ -1,0 +1,132 @@
+//! What spawn may ask of the kernel, and what a worker may: system-call filters, kept as data in which each entry says
+//! why. A filter is inherited, across exec too, and can only be added to: spawn's holds for all it ever starts.
+//!
+//! Each filter has two lists. What is on `permitted` is done. What is on `killed` ends the process: nothing of ours makes
+//! such a call, so whoever does is an attacker. Everything else does not exist (ENOSYS): C libraries and Node try calls
+//! that are newer than what was measured here, and fall back. The lists are two programs, of which the kernel takes the
+//! stricter answer.
+//!
+//! A killed spawn is the end of its pods: nobody takes them over, and the next spawn ends what is left of them before it
+//! listens. That is the lesser evil. In a spawn that makes such a call somebody else's code runs, as root.
+
+mod killed;
+pub mod rule;
+mod spawn;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+use crate::refusal::{Refusal, Result};
+use rule::{Rule, When};
+
+/// Whose filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Spawn's own, installed before it does anything. It has to leave every child what it needs until that has a filter
+    /// of its own, and beside it.
+    Spawn,
+    /// A worker's, beside spawn's.
+    Worker,
+}
+
+impl Kind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Spawn, Self::Worker];
+
+    /// Calls that are done.
+    pub fn permitted(self) -> impl Iterator<Item = &'static Rule> + Clone {
+        let groups = match self {
+            Self::Spawn => spawn::LIST,
+            Self::Worker => worker::LIST,
+        };
+        groups.iter().copied().flatten()
+    }
+
+    /// Calls that end the process.
+    pub fn killed(self) -> impl Iterator<Item = &'static Rule> + Clone {
+        let groups = match self {
+            Self::Spawn => killed::OF_ALL,
+            Self::Worker => killed::OF_WORKERS,
+        };
+        groups.iter().copied().flatten()
+    }
+}
+
+/// A compiled filter.
+#[derive(Debug)]
+pub struct Filter {
+    killed: BpfProgram,
+    permitted: BpfProgram,
+}
+
+impl Filter {
+    /// Compiles the filter of `kind`.
+    ///
+    /// # Errors
+    /// `SECCOMP` when a list does not compile, which no list that passed the tests does.
+    pub fn compile(kind: Kind) -> Result<Self> {
+        let unknown = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+        let refuse = |error: seccompiler::BackendError| {
+            Refusal::new("SECCOMP", format!("the filter does not compile: {error}"))
+        };
+        Ok(Self {
+            killed: program(&kind.killed(), SeccompAction::Allow, SeccompAction::KillProcess)
+                .map_err(refuse)?,
+            permitted: program(&kind.permitted(), unknown, SeccompAction::Allow).map_err(refuse)?,
+        })
+    }
+
+    /// Installs it on the calling thread; `no_new_privs` comes with it. Allocates nothing when it succeeds.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn install(&self) -> io::Result<()> {
+        // In this order: a worker's list permits no further filter.
+        for program in [&self.killed, &self.permitted] {
+            seccompiler::apply_filter(program).map_err(|error| match error {
+                seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => error,
+                _ => io::ErrorKind::InvalidInput.into(),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts this process under spawn's filter, for good.
+///
+/// # Errors
+/// `SECCOMP` where the kernel has no filters.
+pub fn enter() -> Result<()> {
+    Filter::compile(Kind::Spawn)?.install().map_err(|error| {
+        Refusal::new("SECCOMP", format!("the kernel takes no system-call filter: {error}"))
+    })
+}
+
+fn program(
+    list: &(impl Iterator<Item = &'static Rule> + Clone),
+    otherwise: SeccompAction,
+    met: SeccompAction,
+) -> std::result::Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for rule in list.clone() {
+        let entry = rules.entry(rule.call).or_default();
+        // To the compiler a call without conditions is one that is always met: one rule without makes it so.
+        let mut same = list.clone().filter(|other| other.call == rule.call);
+        if same.all(|other| !other.when.is_empty()) {
+            let conditions = rule.when.iter().map(condition).collect::<std::result::Result<_, _>>();
+            entry.push(SeccompRule::new(conditions?)?);
+        }
+    }
+    SeccompFilter::new(rules, otherwise, met, TargetArch::x86_64)?.try_into()
+}
+
+fn condition(when: &When) -> std::result::Result<SeccompCondition, seccompiler::BackendError> {
+    let operator = SeccompCmpOp::MaskedEq(when.mask);
+    SeccompCondition::new(when.argument, SeccompCmpArgLen::Qword, operator, when.value)
+}

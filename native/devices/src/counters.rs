@@ -29,12 +29,14 @@ pub struct Counters {
     pub verity_failures: u64,
     /// Console control messages of a wrong length, kind, port or order.
     pub bad_control: u64,
+    /// Nanoseconds in which a request waited for the device's rate limit.
+    pub throttled_ns: u64,
 }
 
 impl Counters {
     /// In the order in which they are reported (`casemate_wire::metrics::DEVICE_COUNTERS`).
     #[must_use]
-    pub const fn in_order(&self) -> [u64; 13] {
+    pub const fn in_order(&self) -> [u64; 14] {
         [
             self.chains,
             self.interrupts,
@@ -49,6 +51,7 @@ impl Counters {
             self.frozen_write,
             self.bad_status,
             self.bad_control,
+            self.throttled_ns,
         ]
     }
 }

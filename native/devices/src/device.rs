@@ -36,6 +36,10 @@ pub struct Context<'a> {
     pub memory: &'a Memory,
     pub counters: &'a mut Counters,
     pub chain: &'a mut Chain,
+    /// As the monitor told last, in nanoseconds of its monotonic clock.
+    pub now: u64,
+    /// Set by a device that leaves the next request in the queue until then, because of its rate.
+    pub held: Option<u64>,
 }
 
 impl Device {

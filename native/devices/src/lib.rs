@@ -6,7 +6,9 @@
 //!
 //! - a vCPU thread, on a register access: [`MmioTransport::read`], [`MmioTransport::write`].
 //!   Neither allocates nor touches guest memory.
-//! - the I/O thread, when a queue's doorbell rang: [`MmioTransport::notify`], and for the console
+//! - the I/O thread, when a queue's doorbell rang: [`MmioTransport::advance`], which tells the device
+//!   the time, and [`MmioTransport::notify`]; when [`MmioTransport::wake_at`] has come:
+//!   [`MmioTransport::advance`]; and for the console
 //!   [`MmioTransport::console_output`] and [`MmioTransport::console_push`].
 //!
 //! The guest is hostile. The one rule that everything here follows: what the guest wrote is copied
@@ -27,6 +29,7 @@ mod memory;
 mod number;
 mod port;
 mod queue;
+mod rate;
 mod rng;
 mod serial;
 mod state;
@@ -49,6 +52,7 @@ pub use layout::{
 };
 pub use port::{I8042, PortAction};
 pub use queue::{QUEUE_SIZE_MAX, QUEUES_MAX};
+pub use rate::{BucketSize, Rate};
 pub use rng::{RNG_REQUEST_BYTES_MAX, Rng};
 pub use serial::Serial;
 pub use state::{Reader, StateError};

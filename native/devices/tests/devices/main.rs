@@ -20,6 +20,7 @@ mod console;
 mod guest;
 mod model;
 mod random;
+mod rate;
 mod rng;
 mod state;
 mod transport;

@@ -38,6 +38,7 @@ pub mod run;
 pub mod seccomp;
 pub mod state;
 mod template;
+mod timer;
 mod vcpu;
 mod vcpu_state;
 #[expect(unsafe_code, reason = "KVM_SET_XSAVE")]

@@ -92,23 +92,33 @@ impl Rate {
     /// # Errors
     /// The instant, after `now`, from which the same operation may go.
     pub fn admit(&mut self, bytes: u64, now: u64) -> Result<(), u64> {
-        let mut parts = [(&mut self.operations, 1), (&mut self.bytes, bytes)];
+        self.ready(bytes, now)?;
+        self.spend(bytes);
+        Ok(())
+    }
+
+    /// Whether one operation of `bytes` bytes may go now; nothing is taken.
+    ///
+    /// # Errors
+    /// The instant, after `now`, from which it may.
+    pub fn ready(&mut self, bytes: u64, now: u64) -> Result<(), u64> {
         let mut ready = now;
-        for (bucket, count) in &mut parts {
+        for (bucket, count) in [(&mut self.operations, 1), (&mut self.bytes, bytes)] {
             if let Some(bucket) = bucket {
                 bucket.refill(now);
-                ready = ready.max(bucket.ready_at(*count));
+                ready = ready.max(bucket.ready_at(count));
             }
         }
-        if ready > now {
-            return Err(ready);
-        }
-        for (bucket, count) in parts {
+        if ready > now { Err(ready) } else { Ok(()) }
+    }
+
+    /// Takes what [`Self::ready`] said is there.
+    pub fn spend(&mut self, bytes: u64) {
+        for (bucket, count) in [(&mut self.operations, 1), (&mut self.bytes, bytes)] {
             if let Some(bucket) = bucket {
                 bucket.spend(count);
             }
         }
-        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@
 //!
 //! What is refused is ignored and counted: a register write has no way to answer.
 
+mod link;
 mod registers;
 mod saved;
 
@@ -328,6 +329,7 @@ impl MmioTransport {
         if let Some(slot) = self.held.get_mut(index) {
             *slot = held;
         }
+        self.tell_link_change();
     }
 
     /// Tells the device that it is `now` by the monitor's monotonic clock, in nanoseconds, and has it
@@ -359,7 +361,8 @@ impl MmioTransport {
         work: impl FnOnce(&mut Device, &mut Queues, &mut Context<'_>) -> Result<T, Fault>,
     ) -> T {
         let (memory, counters, chain) = (&self.memory, &mut self.counters, &mut self.chain);
-        let mut context = Context { memory, counters, chain, now: self.now, held: None };
+        let features = self.registers.driver_features;
+        let mut context = Context { memory, counters, chain, features, now: self.now, held: None };
         let done = work(&mut self.device, &mut self.queues, &mut context)
             .and_then(|value| Ok((value, self.take_interrupts()?)));
         match done {
@@ -416,7 +419,7 @@ impl MmioTransport {
     pub fn take_verity_failure(&mut self) -> Option<u64> {
         match &mut self.device {
             Device::Block(block) => block.take_verity_failure(),
-            Device::Console(_) | Device::Rng(_) => None,
+            Device::Console(_) | Device::Rng(_) | Device::Net(_) => None,
         }
     }
 
@@ -428,7 +431,7 @@ impl MmioTransport {
         let taken = console.push(bytes);
         self.with_queues(|device, queues, context| match device {
             Device::Console(console) => console.send_input(queues, context),
-            Device::Block(_) | Device::Rng(_) => Ok(()),
+            Device::Block(_) | Device::Rng(_) | Device::Net(_) => Ok(()),
         });
         taken
     }
@@ -439,7 +442,7 @@ impl MmioTransport {
     pub fn console_pending(&self) -> usize {
         match &self.device {
             Device::Console(console) => console.pending(),
-            Device::Block(_) | Device::Rng(_) => 0,
+            Device::Block(_) | Device::Rng(_) | Device::Net(_) => 0,
         }
     }
 
@@ -457,7 +460,7 @@ impl MmioTransport {
     pub fn console_output(&mut self, sink: &mut dyn FnMut(&[u8]) -> bool) -> Output {
         self.with_queues(|device, queues, context| match device {
             Device::Console(console) => console.output(queues, context, sink),
-            Device::Block(_) | Device::Rng(_) => Ok(Output::Drained),
+            Device::Block(_) | Device::Rng(_) | Device::Net(_) => Ok(Output::Drained),
         })
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use casemate_devices::{
-    CONSOLE_OUTPUT_QUEUE, MmioTransport, SLOT_CONSOLE, SLOT_COUNT, SLOT_IMAGE, SLOT_INIT,
+    CONSOLE_OUTPUT_QUEUE, MmioTransport, SLOT_CONSOLE, SLOT_COUNT, SLOT_IMAGE, SLOT_INIT, SLOT_NET,
 };
 use casemate_wire::control::{FromVmm, Reason};
 use casemate_wire::log_ring::Source;
@@ -25,11 +25,13 @@ use crate::failure::{Failure, failure};
 use crate::guest::{Event, Guest};
 use crate::machine::Doorbell;
 use crate::report::{Report, exit};
+use crate::tap_watch::{self, TapWatch};
 use crate::timer::Timer;
 
 const TOKEN_WAKE: u64 = 1 << 32;
 const TOKEN_STREAM: u64 = TOKEN_WAKE + 1;
 const TOKEN_TIMER: u64 = TOKEN_STREAM + 1;
+const TOKEN_TAP: u64 = TOKEN_TIMER + 1;
 const EVENTS: usize = 16;
 const SLOTS: usize = DEVICES.len();
 /// Bytes of a template's boot log that a failure's text ends with.
@@ -83,6 +85,7 @@ pub struct Io {
     /// Room for the serial port's log: a running I/O thread may not map memory.
     boot_log: Vec<u8>,
     timer: Timer,
+    tap: TapWatch,
     /// By slot: when the device may go on with what its rate limit holds back.
     due: [Option<u64>; SLOTS],
     restored: bool,
@@ -149,6 +152,7 @@ impl Io {
             epoll,
             boot_log,
             timer,
+            tap: TapWatch::new(TOKEN_TAP),
             due: [None; SLOTS],
             restored: wiring.restored,
             template: wiring.template,
@@ -261,6 +265,7 @@ impl Io {
                 self.timer.clear();
                 self.go_on()
             }
+            TOKEN_TAP => self.with_device(SLOT_NET, |card| tap_watch::ready(card, flags)),
             TOKEN_STREAM => {
                 self.agent.receive(&mut self.guest, flags);
                 Ok(())
@@ -306,6 +311,9 @@ impl Io {
             work(&mut device);
             if let Some(due) = usize::try_from(slot).ok().and_then(|slot| self.due.get_mut(slot)) {
                 *due = device.wake_at();
+            }
+            if slot == SLOT_NET {
+                self.tap.update(&self.epoll, &device).map_err(|error| io_failure(&error))?;
             }
         }
         Ok(())

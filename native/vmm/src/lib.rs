@@ -37,6 +37,7 @@ mod report;
 pub mod run;
 pub mod seccomp;
 pub mod state;
+mod tap_watch;
 mod template;
 mod timer;
 mod vcpu;

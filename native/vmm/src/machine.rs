@@ -4,9 +4,9 @@ use std::fs::File;
 use std::sync::Arc;
 
 use casemate_devices::{
-    Backend, Block, BlockKind, BucketSize, Console, Device, Interrupt, MmioTransport,
-    QUEUE_NOTIFY_OFFSET, Rate, Reader, Rng, SLOT_CONSOLE, SLOT_IMAGE, SLOT_INIT, SLOT_RNG,
-    SLOT_SCRATCH, Serial, cmdline_entry, irq, window,
+    Backend, Block, BlockKind, BucketSize, Console, Device, Interrupt, MmioTransport, Net,
+    QUEUE_NOTIFY_OFFSET, Rate, Reader, Rng, SLOT_CONSOLE, SLOT_IMAGE, SLOT_INIT, SLOT_NET,
+    SLOT_RNG, SLOT_SCRATCH, Serial, cmdline_entry, irq, window,
 };
 use casemate_ticket::rates::{Bucket, Rate as Limit, Rates};
 use casemate_ticket::spec::Machine as Shape;
@@ -26,7 +26,8 @@ const TSS_ADDRESS: usize = 0xfffb_d000;
 const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
 const MIB: u64 = 1 << 20;
 /// The console first: Linux numbers virtio devices as they come, and the control port is then `/dev/vport0p1`.
-const PROBE_ORDER: [u32; 5] = [SLOT_CONSOLE, SLOT_INIT, SLOT_IMAGE, SLOT_SCRATCH, SLOT_RNG];
+const PROBE_ORDER: [u32; 6] =
+    [SLOT_CONSOLE, SLOT_INIT, SLOT_IMAGE, SLOT_SCRATCH, SLOT_RNG, SLOT_NET];
 
 /// A queue's doorbell: the guest's write to `QueueNotify` makes it readable without an exit to this process.
 #[derive(Debug)]
@@ -143,7 +144,7 @@ fn devices(
     init: Backend,
     [image, scratch]: [Backend; 2],
     rates: &Rates,
-) -> Result<[Device; 5], Failure> {
+) -> Result<[Device; 6], Failure> {
     let disk = |kind, backend, id| {
         Block::new(kind, backend, id)
             .map(|block| block.limited(rate(&rates.disk_read), rate(&rates.disk_write)))
@@ -156,6 +157,7 @@ fn devices(
         disk(BlockKind::Scratch, scratch, "scratch")?,
         Device::Console(Console::new()),
         Device::Rng(Rng::new().limited(rate(&rates.rng))),
+        Device::Net(Net::new()),
     ])
 }
 

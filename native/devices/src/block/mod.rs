@@ -90,17 +90,20 @@ impl Backend {
 pub enum AttachError {
     /// A writable backend for an image, or a verified one for scratch.
     Kind,
-    /// The disk has a backend.
+    /// The device has a backend.
     Attached,
     /// The device is no disk.
     NotBlock,
+    /// The device is no network card.
+    NotNet,
 }
 
 impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Kind => "the backend is not of the kind that the disk is",
-            Self::Attached => "the disk has a backend already",
+            Self::Attached => "the device has a backend already",
+            Self::NotNet => "the device is not a network card",
             Self::NotBlock => "the device is not a disk",
         })
     }

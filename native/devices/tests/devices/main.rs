@@ -19,6 +19,8 @@ mod block;
 mod console;
 mod guest;
 mod model;
+mod net;
+mod net_frames;
 mod random;
 mod rate;
 mod rng;

@@ -9,7 +9,7 @@ const KIB = 1024
 /** Writes a second, at first and in one request of the guest's journal. */
 const BYTES = { capacity: 64 * KIB, burst: 0, refill: 16 * KIB }
 /** Reads: as rarely as a launch bears it. */
-const OPERATIONS = { capacity: 1, burst: 0, refill: 20 }
+const OPERATIONS = { capacity: 1, burst: 0, refill: 1 }
 const JOURNAL_BYTES = 64 * KIB
 const FILL_BYTES = 160 * KIB
 

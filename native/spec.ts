@@ -5,7 +5,13 @@
 import { createHash } from 'node:crypto'
 import { type Canonical, canonicalBytes } from '../policy/canonical.ts'
 import { type Digest, parseDigest } from '../policy/nouns/digest.ts'
-import type { Plan, PlannedLimits, PlannedProcess } from '../policy/plan.ts'
+import type {
+  DeviceRate,
+  DeviceRates,
+  Plan,
+  PlannedLimits,
+  PlannedProcess,
+} from '../policy/plan.ts'
 import type { SeccompProgram } from './seccomp/compile.ts'
 import type { HostDescription, Template, Verity } from './spawn-answers.ts'
 
@@ -52,11 +58,24 @@ const processOf = (process: PlannedProcess): Canonical => ({
   no_new_privileges: process.noNewPrivileges,
 })
 
+const rateOf = (rate: DeviceRate | null): Canonical =>
+  rate && {
+    operations: rate.operations && { ...rate.operations },
+    bytes: rate.bytes && { ...rate.bytes },
+  }
+
+const ratesOf = ({ diskRead, diskWrite, rng }: DeviceRates): Canonical => ({
+  disk_read: rateOf(diskRead),
+  disk_write: rateOf(diskWrite),
+  rng: rateOf(rng),
+})
+
 const limitsOf = (limits: PlannedLimits): Canonical => ({
   boot_ms: limits.bootMs,
   boot_log_bytes: limits.bootLogBytes,
   cpu_quota_percent: limits.cpuQuotaPercent,
   pids: limits.pids,
+  rates: ratesOf(limits.rates),
   stop_ms: limits.stopMs,
   vmm_overhead_mib: limits.vmmOverheadMib,
 })

@@ -16,6 +16,7 @@ import { DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, type MemoryMib, type Vcpus } from '.
 import { defaultHostname } from './nouns/pod.ts'
 import type { Decision, Plan, PlannedLimits } from './plan.ts'
 import { planProcess, wantedCapabilities } from './process-plan.ts'
+import { DEVICE_RATES } from './rates.ts'
 import { Refusal } from './refusal.ts'
 
 /** 4 MiB: the log descriptor's whole size, header included. */
@@ -163,6 +164,7 @@ const limitsFor = (vcpus: Vcpus): PlannedLimits => ({
   bootLogBytes: 65_536,
   cpuQuotaPercent: vcpus * 100,
   pids: 32,
+  rates: DEVICE_RATES,
   stopMs: 10_000,
   vmmOverheadMib: 64,
 })

@@ -39,12 +39,33 @@ export interface PlannedProcess {
   readonly noNewPrivileges: true
 }
 
+/** A token bucket: it starts full, has `burst` once on top, and gets `refill` back in a second. */
+export interface TokenBucket {
+  readonly capacity: number
+  readonly burst: number
+  readonly refill: number
+}
+
+/** What a device does in one direction; null is not limited. */
+export interface DeviceRate {
+  readonly operations: TokenBucket | null
+  readonly bytes: TokenBucket | null
+}
+
+/** Each disk has the disks' rates for itself; null is not limited. */
+export interface DeviceRates {
+  readonly diskRead: DeviceRate | null
+  readonly diskWrite: DeviceRate | null
+  readonly rng: DeviceRate | null
+}
+
 /** Limits of the VMM process and of waiting for the guest; times in ms, sizes as named. */
 export interface PlannedLimits {
   readonly bootMs: number
   readonly bootLogBytes: number
   readonly cpuQuotaPercent: number
   readonly pids: number
+  readonly rates: DeviceRates
   readonly stopMs: number
   readonly vmmOverheadMib: number
 }

@@ -82,6 +82,20 @@ suite('policy/decide: levels', () => {
         bootLogBytes: 65_536,
         cpuQuotaPercent: 100,
         pids: 32,
+        rates: {
+          diskRead: {
+            operations: { capacity: 20_000, burst: 20_000, refill: 20_000 },
+            bytes: { capacity: 536_870_912, burst: 536_870_912, refill: 536_870_912 },
+          },
+          diskWrite: {
+            operations: { capacity: 10_000, burst: 0, refill: 10_000 },
+            bytes: { capacity: 268_435_456, burst: 0, refill: 268_435_456 },
+          },
+          rng: {
+            operations: { capacity: 1000, burst: 0, refill: 1000 },
+            bytes: { capacity: 1_048_576, burst: 0, refill: 1_048_576 },
+          },
+        },
         stopMs: 10_000,
         vmmOverheadMib: 64,
       },

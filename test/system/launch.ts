@@ -26,6 +26,7 @@ import {
   UNTRUSTED_DEFAULT_CAPABILITIES,
 } from '../../policy/index.ts'
 import { parseWorkingDirectory } from '../../policy/nouns/process.ts'
+import { DEVICE_RATES } from '../../policy/rates.ts'
 import { digestOf } from '../native/workers/rootfs/build-image.ts'
 import type { Machine, SpawnHost } from './harness.ts'
 import type { DiskFile } from './images.ts'
@@ -148,6 +149,7 @@ function planOf(machine: Machine, given: Wish): Plan {
       bootLogBytes: 65_536,
       cpuQuotaPercent: vcpus * 100 + 50,
       pids: 64,
+      rates: DEVICE_RATES,
       stopMs: 10_000,
       vmmOverheadMib: 64,
     },

@@ -15,6 +15,7 @@ import { hostileCases, nonsenseCases } from './hostile.cases.ts'
 import { jailCases } from './jail.cases.ts'
 import { lifeCases } from './life.cases.ts'
 import { processorsCases } from './processors.cases.ts'
+import { ratesCases } from './rates.cases.ts'
 import { ticketCases } from './tickets.cases.ts'
 import { uniqueCases } from './unique.cases.ts'
 import { verityCases } from './verity.cases.ts'
@@ -36,6 +37,7 @@ const groups: readonly Group[] = [
   ['jail', jailCases],
   ['workers', workerCases],
   ['flood', floodCases],
+  ['rates', ratesCases],
   ['descriptors', descriptorCases],
 ]
 

@@ -3,7 +3,7 @@
 use crate::fault::Fault;
 use crate::memory::Memory;
 use crate::number::{narrow, widen};
-use crate::queue::QUEUE_SIZE_MAX;
+use crate::queue::{QUEUE_SIZE_MAX, Used};
 
 /// A buffer inside one region of guest memory.
 #[derive(Clone, Copy, Debug)]
@@ -59,8 +59,9 @@ impl Chain {
         Ok(true)
     }
 
-    pub fn head(&self) -> u16 {
-        self.head
+    /// The chain as it is given back, with the number of bytes written into it.
+    pub fn used(&self, written: u32) -> Used {
+        Used { head: self.head, written }
     }
 
     /// Bytes the device may read.

@@ -29,12 +29,24 @@ pub struct Counters {
     pub verity_failures: u64,
     /// Console control messages of a wrong length, kind, port or order.
     pub bad_control: u64,
+    /// Nanoseconds in which a request waited for the device's rate limit.
+    pub throttled_ns: u64,
+    /// Frames of the guest whose fields do not fit each other or the frame.
+    pub dropped_malformed: u64,
+    /// Frames from a hardware address, or about one, that is not the guest's.
+    pub dropped_mac: u64,
+    /// Frames from an address, or about one, that is not the guest's.
+    pub dropped_address: u64,
+    /// Frames of the guest of a kind that it may not send.
+    pub dropped_protocol: u64,
+    /// Frames for the guest that it has no use for or no room.
+    pub dropped_receive: u64,
 }
 
 impl Counters {
     /// In the order in which they are reported (`casemate_wire::metrics::DEVICE_COUNTERS`).
     #[must_use]
-    pub const fn in_order(&self) -> [u64; 13] {
+    pub const fn in_order(&self) -> [u64; 19] {
         [
             self.chains,
             self.interrupts,
@@ -49,6 +61,12 @@ impl Counters {
             self.frozen_write,
             self.bad_status,
             self.bad_control,
+            self.throttled_ns,
+            self.dropped_malformed,
+            self.dropped_mac,
+            self.dropped_address,
+            self.dropped_protocol,
+            self.dropped_receive,
         ]
     }
 }

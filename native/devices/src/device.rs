@@ -6,6 +6,7 @@ use crate::console::Console;
 use crate::counters::Counters;
 use crate::fault::Fault;
 use crate::memory::Memory;
+use crate::net::Net;
 use crate::queue::{QUEUES_MAX, Queue};
 use crate::rng::Rng;
 use crate::state::{Reader, StateError};
@@ -25,6 +26,8 @@ pub enum Device {
     Console(Console),
     /// The entropy source.
     Rng(Rng),
+    /// A network card.
+    Net(Net),
 }
 
 /// Active queues, by number. All are empty unless the driver is running.
@@ -36,12 +39,19 @@ pub struct Context<'a> {
     pub memory: &'a Memory,
     pub counters: &'a mut Counters,
     pub chain: &'a mut Chain,
+    /// What the driver took of the features.
+    pub features: u64,
+    /// As the monitor told last, in nanoseconds of its monotonic clock.
+    pub now: u64,
+    /// Set by a device that leaves the next request in the queue until then, because of its rate.
+    pub held: Option<u64>,
 }
 
 impl Device {
     /// Device id (virtio 1.2, section 5).
     pub(crate) fn id(&self) -> u32 {
         match self {
+            Self::Net(_) => 1,
             Self::Block(_) => 2,
             Self::Console(_) => 3,
             Self::Rng(_) => 4,
@@ -54,6 +64,7 @@ impl Device {
             Self::Block(block) => block.kind().code(),
             Self::Console(_) => 3,
             Self::Rng(_) => 4,
+            Self::Net(_) => 5,
         }
     }
 
@@ -64,6 +75,7 @@ impl Device {
                 Self::Block(block) => block.features(),
                 Self::Console(_) => Console::FEATURES,
                 Self::Rng(_) => 0,
+                Self::Net(_) => Net::FEATURES,
             }
     }
 
@@ -74,6 +86,7 @@ impl Device {
             Self::Block(_) => &Block::QUEUE_SIZES,
             Self::Console(_) => &Console::QUEUE_SIZES,
             Self::Rng(_) => &Rng::QUEUE_SIZES,
+            Self::Net(_) => &Net::QUEUE_SIZES,
         }
     }
 
@@ -83,6 +96,7 @@ impl Device {
             Self::Block(block) => block.config(),
             Self::Console(_) => Console::config(),
             Self::Rng(_) => [0; CONFIG_BYTES],
+            Self::Net(net) => net.config(),
         }
     }
 
@@ -90,6 +104,7 @@ impl Device {
     pub(crate) fn reset(&mut self) {
         match self {
             Self::Console(console) => console.reset(),
+            Self::Net(net) => net.reset(),
             Self::Block(_) | Self::Rng(_) => {}
         }
     }
@@ -103,6 +118,7 @@ impl Device {
     ) -> Result<(), Fault> {
         match self {
             Self::Console(console) => console.process(index, queues, context),
+            Self::Net(net) => net.process(index, queues, context),
             Self::Block(block) => match queues.get_mut(index).and_then(Option::as_mut) {
                 Some(queue) => block.process(queue, context),
                 None => Ok(()),
@@ -118,7 +134,7 @@ impl Device {
     pub(crate) fn save(&self, out: &mut Vec<u8>) {
         match self {
             Self::Console(console) => console.save(out),
-            Self::Block(_) | Self::Rng(_) => {}
+            Self::Block(_) | Self::Rng(_) | Self::Net(_) => {}
         }
     }
 
@@ -126,7 +142,7 @@ impl Device {
     pub(crate) fn restore(&mut self, state: &mut Reader<'_>) -> Result<(), StateError> {
         match self {
             Self::Console(console) => console.restore(state),
-            Self::Block(_) | Self::Rng(_) => Ok(()),
+            Self::Block(_) | Self::Rng(_) | Self::Net(_) => Ok(()),
         }
     }
 }

@@ -11,7 +11,7 @@ pub const MMIO_WINDOW_BYTES: u64 = 0x1000;
 /// Interrupt line (GSI) of slot 0; each slot has the next. Edge triggered, not shared.
 pub const IRQ_BASE: u32 = 5;
 /// Slots in use.
-pub const SLOT_COUNT: u32 = 5;
+pub const SLOT_COUNT: u32 = 6;
 
 /// The init disk, vda.
 pub const SLOT_INIT: u32 = 0;
@@ -23,6 +23,8 @@ pub const SLOT_SCRATCH: u32 = 2;
 pub const SLOT_CONSOLE: u32 = 3;
 /// The entropy source.
 pub const SLOT_RNG: u32 = 4;
+/// The network card, eth0.
+pub const SLOT_NET: u32 = 5;
 
 /// Offset of the `QueueNotify` register in a window: a 4-byte write of the queue's number. The
 /// monitor binds an ioeventfd with data match to it for each queue.
@@ -63,6 +65,7 @@ mod tests {
     fn slots_are_where_the_command_line_says() {
         assert_eq!(cmdline_entry(SLOT_INIT), "virtio_mmio.device=4K@0xd0000000:5");
         assert_eq!(cmdline_entry(SLOT_RNG), "virtio_mmio.device=4K@0xd0004000:9");
+        assert_eq!(cmdline_entry(SLOT_NET), "virtio_mmio.device=4K@0xd0005000:10");
     }
 
     #[test]
@@ -70,7 +73,8 @@ mod tests {
         assert_eq!(window_of(MMIO_BASE), Some((0, 0)));
         assert_eq!(window_of(0xd000_1fff), Some((1, 0xfff)));
         assert_eq!(window_of(0xd000_4fff), Some((4, 0xfff)));
-        assert_eq!(window_of(0xd000_5000), None);
+        assert_eq!(window_of(0xd000_5fff), Some((5, 0xfff)));
+        assert_eq!(window_of(0xd000_6000), None);
         assert_eq!(window_of(MMIO_BASE.saturating_sub(1)), None);
         assert_eq!(window_of(u64::MAX), None);
     }

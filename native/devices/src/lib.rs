@@ -1,12 +1,14 @@
 //! The devices a guest sees, and nothing else of the virtual machine.
 //!
 //! [`MmioTransport`] is one virtio-mmio (version 2) window with one [`Device`] behind it: a
-//! [`Block`], a [`Console`] or an [`Rng`]. [`Serial`] is the boot log. The monitor owns memory,
+//! [`Block`], a [`Console`], a [`Net`] or an [`Rng`]. [`Serial`] is the boot log. The monitor owns memory,
 //! threads and interrupts; it calls in from two kinds of thread, behind one lock per transport:
 //!
 //! - a vCPU thread, on a register access: [`MmioTransport::read`], [`MmioTransport::write`].
 //!   Neither allocates nor touches guest memory.
-//! - the I/O thread, when a queue's doorbell rang: [`MmioTransport::notify`], and for the console
+//! - the I/O thread, when a queue's doorbell rang: [`MmioTransport::advance`], which tells the device
+//!   the time, and [`MmioTransport::notify`]; when [`MmioTransport::wake_at`] has come:
+//!   [`MmioTransport::advance`]; and for the console
 //!   [`MmioTransport::console_output`] and [`MmioTransport::console_push`].
 //!
 //! The guest is hostile. The one rule that everything here follows: what the guest wrote is copied
@@ -24,9 +26,11 @@ mod device;
 mod fault;
 mod layout;
 mod memory;
+mod net;
 mod number;
 mod port;
 mod queue;
+mod rate;
 mod rng;
 mod serial;
 mod state;
@@ -45,10 +49,12 @@ pub use device::Device;
 pub use fault::Fault;
 pub use layout::{
     IRQ_BASE, MMIO_BASE, MMIO_WINDOW_BYTES, QUEUE_NOTIFY_OFFSET, SLOT_CONSOLE, SLOT_COUNT,
-    SLOT_IMAGE, SLOT_INIT, SLOT_RNG, SLOT_SCRATCH, cmdline_entry, irq, window, window_of,
+    SLOT_IMAGE, SLOT_INIT, SLOT_NET, SLOT_RNG, SLOT_SCRATCH, cmdline_entry, irq, window, window_of,
 };
+pub use net::{FRAME_BYTES_MAX, Interest, NET_RECEIVE_QUEUE, NET_TRANSMIT_QUEUE, Net, Network};
 pub use port::{I8042, PortAction};
 pub use queue::{QUEUE_SIZE_MAX, QUEUES_MAX};
+pub use rate::{BucketSize, Rate};
 pub use rng::{RNG_REQUEST_BYTES_MAX, Rng};
 pub use serial::Serial;
 pub use state::{Reader, StateError};

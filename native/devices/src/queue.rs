@@ -2,8 +2,8 @@
 //!
 //! [`QueueConfig`] is what the driver wrote into registers and is never used as it is.
 //! [`Queue::freeze`] copies and checks it when the driver sets `DRIVER_OK`; a [`Queue`] has no way to
-//! change its size or addresses (CVE-2026-5747). Every chain is completed before the next one is
-//! taken, so nothing is ever in flight and one index serves both rings.
+//! change its size or addresses (CVE-2026-5747). Chains are completed in the order in which they are
+//! taken and within one call, so nothing is ever in flight and one index serves both rings.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -53,7 +53,19 @@ pub struct Pass {
     seen: [u64; 4],
 }
 
+/// A chain that goes back to the driver: its head and the bytes written into it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Used {
+    pub head: u16,
+    pub written: u32,
+}
+
 impl Pass {
+    /// Whether all that was available when the pass began was taken.
+    pub fn is_over(&self) -> bool {
+        self.remaining == 0
+    }
+
     /// Marks a descriptor; false when it was met before in this pass.
     fn first_time(&mut self, index: u16) -> bool {
         let Some(word) = self.seen.get_mut(usize::from(index >> 6)) else { return false };
@@ -122,9 +134,20 @@ impl Queue {
     /// Copies and checks the next chain of the pass into `chain`; false when there is none.
     /// The chain stays in the ring until [`Self::complete`].
     pub fn take(&self, pass: &mut Pass, memory: &Memory, chain: &mut Chain) -> Result<bool, Fault> {
+        self.take_ahead(0, pass, memory, chain)
+    }
+
+    /// As [`Self::take`], with `taken` chains of this pass that were not given back yet.
+    pub fn take_ahead(
+        &self,
+        taken: u16,
+        pass: &mut Pass,
+        memory: &Memory,
+        chain: &mut Chain,
+    ) -> Result<bool, Fault> {
         let Some(remaining) = pass.remaining.checked_sub(1) else { return Ok(false) };
         pass.remaining = remaining;
-        let entry = u64::from(self.slot()).wrapping_mul(2).wrapping_add(4);
+        let entry = u64::from(self.slot(taken)).wrapping_mul(2).wrapping_add(4);
         let head = memory.load_u16(self.available.wrapping_add(entry))?;
         chain.begin(head);
         let mut next = Some(head);
@@ -171,13 +194,26 @@ impl Queue {
         Ok((flags & FLAG_NEXT != 0).then_some(u16::from_le_bytes([n0, n1])))
     }
 
+    /// Whether the pass has met every descriptor there is: the driver can add no chain to it.
+    pub fn all_met(&self, pass: &Pass) -> bool {
+        let met = pass.seen.iter().fold(0_u32, |sum, word| sum.saturating_add(word.count_ones()));
+        met >= u32::from(self.size)
+    }
+
     /// Gives a chain back to the driver, with the number of bytes written into it.
     pub fn complete(&mut self, memory: &Memory, chain: &Chain, written: u32) -> Result<(), Fault> {
-        let [h0, h1] = chain.head().to_le_bytes();
-        let [w0, w1, w2, w3] = written.to_le_bytes();
-        let entry = u64::from(self.slot()).wrapping_mul(8).wrapping_add(4);
-        memory.write(self.used.wrapping_add(entry), &[h0, h1, 0, 0, w0, w1, w2, w3])?;
-        self.next = self.next.wrapping_add(1);
+        self.complete_all(memory, &[chain.used(written)])
+    }
+
+    /// Gives chains back in the order in which they were taken; the driver sees all of them at once.
+    pub fn complete_all(&mut self, memory: &Memory, chains: &[Used]) -> Result<(), Fault> {
+        for (place, Used { head, written }) in (0_u16..).zip(chains) {
+            let [h0, h1] = head.to_le_bytes();
+            let [w0, w1, w2, w3] = written.to_le_bytes();
+            let entry = u64::from(self.slot(place)).wrapping_mul(8).wrapping_add(4);
+            memory.write(self.used.wrapping_add(entry), &[h0, h1, 0, 0, w0, w1, w2, w3])?;
+        }
+        self.next = self.next.wrapping_add(u16::try_from(chains.len()).unwrap_or(0));
         memory.store_u16(self.used.wrapping_add(2), self.next)?;
         self.completed = true;
         Ok(())
@@ -194,8 +230,8 @@ impl Queue {
         Ok(memory.load_u16(self.available)? & AVAILABLE_FLAG_NO_INTERRUPT == 0)
     }
 
-    /// The ring position of `next`: the size is a power of two.
-    fn slot(&self) -> u16 {
-        self.next & self.size.wrapping_sub(1)
+    /// The ring position of the chain `ahead` after `next`: the size is a power of two.
+    fn slot(&self, ahead: u16) -> u16 {
+        self.next.wrapping_add(ahead) & self.size.wrapping_sub(1)
     }
 }

@@ -6,6 +6,7 @@ use crate::device::Context;
 use crate::fault::Fault;
 use crate::number::{bump, narrow, widen};
 use crate::queue::Queue;
+use crate::rate::Rate;
 
 /// The most bytes one request gets, whatever its length (Firecracker 1.16 allocated what the guest
 /// asked for). The driver asks again for more.
@@ -15,6 +16,7 @@ pub const RNG_REQUEST_BYTES_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct Rng {
     buffer: Box<[u8; RNG_REQUEST_BYTES_MAX]>,
+    rate: Rate,
 }
 
 impl Default for Rng {
@@ -29,7 +31,13 @@ impl Rng {
     /// A device on the host's generator.
     #[must_use]
     pub fn new() -> Self {
-        Self { buffer: Box::new([0; RNG_REQUEST_BYTES_MAX]) }
+        Self { buffer: Box::new([0; RNG_REQUEST_BYTES_MAX]), rate: Rate::default() }
+    }
+
+    /// The same device with a limit.
+    #[must_use]
+    pub fn limited(self, rate: Rate) -> Self {
+        Self { rate, ..self }
     }
 
     pub(crate) fn process(
@@ -42,7 +50,11 @@ impl Rng {
             if context.chain.readable_len() != 0 || context.chain.writable_len() == 0 {
                 return Err(Fault::WrongDirection);
             }
-            let wanted = narrow(u64::from(context.chain.writable_len()));
+            let wanted = narrow(u64::from(context.chain.writable_len())).min(RNG_REQUEST_BYTES_MAX);
+            if let Err(ready) = self.rate.admit(widen(wanted), context.now) {
+                context.held = Some(ready);
+                break;
+            }
             let filled = self.fill(wanted);
             let bytes = self.buffer.get(..filled).unwrap_or(&[]);
             context.chain.write(context.memory, 0, bytes)?;
@@ -54,12 +66,11 @@ impl Rng {
         Ok(())
     }
 
-    /// Fills at most `wanted` bytes of the buffer and gives how many. Fewer only when the host's
+    /// Fills the first `wanted` bytes of the buffer and gives how many. Fewer only when the host's
     /// generator fails, and then the driver sees a short answer rather than made-up bytes.
     fn fill(&mut self, wanted: usize) -> usize {
         let mut filled = 0_usize;
-        let end = wanted.min(RNG_REQUEST_BYTES_MAX);
-        while let Some(rest) = self.buffer.get_mut(filled..end).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = self.buffer.get_mut(filled..wanted).filter(|rest| !rest.is_empty()) {
             match getrandom(rest, GetRandomFlags::empty()) {
                 Ok(count) if count > 0 => filled = filled.saturating_add(count),
                 Err(rustix::io::Errno::INTR) => {}

@@ -12,6 +12,7 @@
 //!
 //! What is refused is ignored and counted: a register write has no way to answer.
 
+mod link;
 mod registers;
 mod saved;
 
@@ -28,7 +29,7 @@ use crate::device::{CONFIG_BYTES, Context, Device, FEATURE_VERSION_1, Queues};
 use crate::fault::Fault;
 use crate::memory::Memory;
 use crate::number::{bump, narrow};
-use crate::queue::Queue;
+use crate::queue::{QUEUES_MAX, Queue};
 
 /// How a device interrupts its driver. The monitor writes an eventfd that KVM turns into an edge.
 pub trait Interrupt: Send {
@@ -74,6 +75,10 @@ pub struct MmioTransport {
     chain: Chain,
     counters: Counters,
     fault: Option<Fault>,
+    /// The monitor's clock, as told last.
+    now: u64,
+    /// By queue: when its next request may go, for one that waits for the device's rate.
+    held: [Option<u64>; QUEUES_MAX],
 }
 
 impl fmt::Debug for MmioTransport {
@@ -99,6 +104,8 @@ impl MmioTransport {
             chain: Chain::new(),
             counters: Counters::default(),
             fault: None,
+            now: 0,
+            held: [None; QUEUES_MAX],
         }
     }
 
@@ -221,7 +228,7 @@ impl MmioTransport {
             (_, _) if asked == now => {}
             (_, _) if asked == now | STATUS_FAILED => {
                 // The driver gave up; so does the device.
-                self.queues = Queues::default();
+                self.drop_queues();
                 self.registers.status |= STATUS_FAILED;
             }
             (0, STATUS_ACKNOWLEDGE) | (STATUS_ACKNOWLEDGE, ACKNOWLEDGED_DRIVER) => {
@@ -245,7 +252,7 @@ impl MmioTransport {
     /// `DRIVER_OK`: every ready queue is checked and frozen, or the device fails.
     fn start(&mut self) -> Wake {
         self.registers.status = RUNNING_STATUS;
-        match self.freeze_queues([0; crate::queue::QUEUES_MAX]) {
+        match self.freeze_queues([0; QUEUES_MAX]) {
             Ok(queues) => {
                 self.queues = queues;
                 Wake::Nothing
@@ -258,7 +265,7 @@ impl MmioTransport {
     }
 
     /// The one way from registers to active queues, at `DRIVER_OK` and after a restore.
-    fn freeze_queues(&self, positions: [u16; crate::queue::QUEUES_MAX]) -> Result<Queues, Fault> {
+    fn freeze_queues(&self, positions: [u16; QUEUES_MAX]) -> Result<Queues, Fault> {
         let mut queues = Queues::default();
         let sizes = self.device.queue_sizes().iter();
         let configs = self.registers.queues.iter().zip(positions);
@@ -270,8 +277,15 @@ impl MmioTransport {
         Ok(queues)
     }
 
-    fn reset(&mut self) {
+    /// Nothing of the driver's is left to do. What was taken from the rates stays taken, or a driver
+    /// could reset its way around them.
+    fn drop_queues(&mut self) {
         self.queues = Queues::default();
+        self.held = [None; QUEUES_MAX];
+    }
+
+    fn reset(&mut self) {
+        self.drop_queues();
         let generation = self.registers.config_generation;
         self.registers = Registers { config_generation: generation, ..Registers::default() };
         self.fault = None;
@@ -281,7 +295,7 @@ impl MmioTransport {
     /// The driver broke the rules: no queue is left, so guest memory is out of reach until a reset.
     fn fail(&mut self, fault: Fault) {
         bump(&mut self.counters.faults);
-        self.queues = Queues::default();
+        self.drop_queues();
         self.fault = Some(fault);
         self.registers.status |= STATUS_NEEDS_RESET;
         self.config_changed();
@@ -308,7 +322,37 @@ impl MmioTransport {
             bump(&mut self.counters.ignored_notify);
             return;
         }
-        self.with_queues(|device, queues, context| device.process(index, queues, context));
+        let held = self.with_queues(|device, queues, context| {
+            device.process(index, queues, context)?;
+            Ok(context.held)
+        });
+        if let Some(slot) = self.held.get_mut(index) {
+            *slot = held;
+        }
+        self.tell_link_change();
+    }
+
+    /// Tells the device that it is `now` by the monitor's monotonic clock, in nanoseconds, and has it
+    /// go on with what waited for this time to come. Called by the I/O thread only.
+    pub fn advance(&mut self, now: u64) {
+        let passed = now.saturating_sub(self.now);
+        self.now = self.now.max(now);
+        if self.wake_at().is_some() {
+            self.counters.throttled_ns = self.counters.throttled_ns.saturating_add(passed);
+        }
+        for (queue, held) in (0_u16..).zip(self.held) {
+            if held.is_some_and(|until| until <= self.now) {
+                self.notify(queue);
+            }
+        }
+    }
+
+    /// When [`Self::advance`] is to be called: the first instant at which a request that waits for the
+    /// device's rate may go. It changes with [`Self::notify`] and [`Self::advance`] only, but for a
+    /// reset, after which nothing waits.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<u64> {
+        self.held.iter().flatten().min().copied()
     }
 
     /// Runs device work on the active queues, then tells the driver what was completed, or fails.
@@ -317,7 +361,8 @@ impl MmioTransport {
         work: impl FnOnce(&mut Device, &mut Queues, &mut Context<'_>) -> Result<T, Fault>,
     ) -> T {
         let (memory, counters, chain) = (&self.memory, &mut self.counters, &mut self.chain);
-        let mut context = Context { memory, counters, chain };
+        let features = self.registers.driver_features;
+        let mut context = Context { memory, counters, chain, features, now: self.now, held: None };
         let done = work(&mut self.device, &mut self.queues, &mut context)
             .and_then(|value| Ok((value, self.take_interrupts()?)));
         match done {
@@ -374,7 +419,7 @@ impl MmioTransport {
     pub fn take_verity_failure(&mut self) -> Option<u64> {
         match &mut self.device {
             Device::Block(block) => block.take_verity_failure(),
-            Device::Console(_) | Device::Rng(_) => None,
+            Device::Console(_) | Device::Rng(_) | Device::Net(_) => None,
         }
     }
 
@@ -386,7 +431,7 @@ impl MmioTransport {
         let taken = console.push(bytes);
         self.with_queues(|device, queues, context| match device {
             Device::Console(console) => console.send_input(queues, context),
-            Device::Block(_) | Device::Rng(_) => Ok(()),
+            Device::Block(_) | Device::Rng(_) | Device::Net(_) => Ok(()),
         });
         taken
     }
@@ -397,7 +442,7 @@ impl MmioTransport {
     pub fn console_pending(&self) -> usize {
         match &self.device {
             Device::Console(console) => console.pending(),
-            Device::Block(_) | Device::Rng(_) => 0,
+            Device::Block(_) | Device::Rng(_) | Device::Net(_) => 0,
         }
     }
 
@@ -415,7 +460,7 @@ impl MmioTransport {
     pub fn console_output(&mut self, sink: &mut dyn FnMut(&[u8]) -> bool) -> Output {
         self.with_queues(|device, queues, context| match device {
             Device::Console(console) => console.output(queues, context, sink),
-            Device::Block(_) | Device::Rng(_) => Ok(Output::Drained),
+            Device::Block(_) | Device::Rng(_) | Device::Net(_) => Ok(Output::Drained),
         })
     }
 

@@ -17,7 +17,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use casemate_devices::{Backend, Block, BlockKind, Console, Device, Rng, Scratch, Serial};
+use casemate_devices::{Backend, Block, BlockKind, Console, Device, Net, Rng, Scratch, Serial};
 
 use guest::{BUFFERS, Guest, LOW_END, Random, WRITE, file_of};
 
@@ -55,7 +55,12 @@ fn count(work: impl FnOnce()) -> u64 {
 fn devices() -> Vec<Device> {
     let scratch = Scratch::new(file_of(&[0; 0x4000]), 0x4000).unwrap();
     let block = Block::new(BlockKind::Scratch, Backend::Scratch(scratch), "scratch").unwrap();
-    vec![Device::Rng(Rng::new()), Device::Console(Console::new()), Device::Block(block)]
+    vec![
+        Device::Rng(Rng::new()),
+        Device::Console(Console::new()),
+        Device::Block(block),
+        Device::Net(Net::new()),
+    ]
 }
 
 /// All in one test: others in this process would be counted too.

@@ -8,11 +8,12 @@ use std::fs::File;
 use std::io::Write;
 
 use casemate_devices::{
-    Backend, Block, BlockKind, Console, Device, Interrupt, MmioTransport, Reader, Rng, Scratch,
-    Verified, Verity,
+    Backend, Block, BlockKind, BucketSize, Console, Device, Interrupt, MmioTransport, Net, Network,
+    Rate, Reader, Rng, Scratch, Verified, Verity,
 };
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 /// Memory below the hole and above it.
@@ -22,6 +23,7 @@ const HIGH_BYTES: usize = 0x1000;
 const RING_BYTES: u64 = 0x1000;
 const BUFFERS: u64 = 0x8000;
 const OPERATIONS_MAX: usize = 256;
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// SHA-256 of a block of zeros: the root of a disk of one block without salt.
 const ZERO_ROOT: [u8; 32] = [
@@ -72,13 +74,37 @@ fn device(kind: u64) -> Device {
     let block = |kind, backend| {
         Device::Block(Block::new(kind, backend, "fuzz").expect("a backend that fits"))
     };
-    match kind % 6 {
+    match kind % 8 {
         0 => Device::Rng(Rng::new()),
         1 => block(BlockKind::Image, image()),
         2 => block(BlockKind::Scratch, scratch()),
         3 => block(BlockKind::Scratch, Backend::Absent),
+        6 => Device::Net(Net::new()),
+        7 => Device::Net(card()),
         _ => Device::Console(Console::new()),
     }
+}
+
+/// A card whose tap has frames and takes none: what is sent is refused, as by an interface that is
+/// down. A rate so low that frames wait.
+fn card() -> Net {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (tap, host) =
+        socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None).expect("a pair");
+    for len in [13, 72, 1526, 3000] {
+        rustix::io::write(&host, &vec![0; len]).expect("a frame");
+    }
+    let size = BucketSize { capacity: 2000, burst: 1000, refill_per_second: 1_000_000 };
+    let mut net = Net::new();
+    net.connect(Network {
+        tap,
+        mac: MAC,
+        addresses: vec![[10, 0, 0, 7].into()],
+        mtu: 1500,
+        receive: Rate::new(None, Some(size)),
+        transmit: Rate::new(None, Some(size)),
+    });
+    net
 }
 
 fn set(transport: &mut MmioTransport, register: u64, value: u32) {
@@ -148,7 +174,11 @@ fn publish(memory: &GuestMemoryMmap, queue: u64, head: u16) {
 /// these the mutator finds a whole chain once in ten thousand inputs.
 fn send(kind: u64, transport: &mut MmioTransport, memory: &GuestMemoryMmap, input: &mut Input<'_>) {
     let shape = input.number(1);
-    let queue = if kind % 6 < 4 { 0 } else { shape % 6 };
+    let queue = match kind % 8 {
+        0..4 => 0,
+        4 | 5 => shape % 6,
+        _ => shape % 2,
+    };
     let first = (input.number(1) % 8) * 4;
     let (readable, writable) = ((shape >> 3) % 3, (shape >> 5) % 3);
     let count = readable + writable;
@@ -170,7 +200,11 @@ fn send(kind: u64, transport: &mut MmioTransport, memory: &GuestMemoryMmap, inpu
 fn header(memory: &GuestMemoryMmap, input: &mut Input<'_>) {
     let at = BUFFERS + (input.number(1) % 0x40) * 0x100;
     let what = input.number(1) as u32;
-    if what & 0x80 == 0 {
+    if what == 0x7f {
+        let kinds: [u16; 4] = [0x0800, 0x0806, 0x86dd, 0x8100];
+        let kind = kinds[input.number(1) as usize % 4].to_be_bytes();
+        poke(memory, at, &[[0; 18].as_slice(), &MAC, &kind].concat());
+    } else if what & 0x80 == 0 {
         poke(memory, at, &(what % 16).to_le_bytes());
         poke(memory, at + 8, &input.number(1).to_le_bytes());
     } else {
@@ -198,7 +232,14 @@ fn operation(
             let count = input.number(1) as usize;
             poke(memory, address, input.bytes(count));
         }
-        2 => transport.notify(input.number(1) as u16 % 8),
+        2 => {
+            let what = input.number(1);
+            transport.notify(what as u16 % 8);
+            if let Some(due) = transport.wake_at().filter(|_| what & 0x80 != 0) {
+                transport.advance(due);
+                assert!(transport.wake_at().is_none_or(|next| next > due));
+            }
+        }
         3 => {
             let count = input.number(1) as usize;
             let bytes = input.bytes(count);

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use casemate_ticket::document::{LaunchDocument, Mode};
 use casemate_ticket::json::{self, Value};
+use casemate_ticket::rates::Rates;
 use casemate_ticket::spec::{KvmClass, Limits, Template as Wanted};
 
 use crate::answers::{self, number, object, string};
@@ -254,6 +255,8 @@ fn build_limits((vcpus, memory_mib): Shape) -> Limits {
         boot_log_bytes: 65_536,
         cpu_quota_percent: vcpus.saturating_mul(100).saturating_add(100),
         pids: 64,
+        // Our kernel and our init alone.
+        rates: Rates::default(),
         stop_ms: 0,
         vmm_overhead_mib: memory_mib.saturating_add(64),
     }
@@ -265,9 +268,14 @@ fn limits_value(limits: &Limits) -> Value {
         ("boot_log_bytes", number(limits.boot_log_bytes)),
         ("cpu_quota_percent", number(limits.cpu_quota_percent)),
         ("pids", number(limits.pids)),
+        ("rates", no_rates()),
         ("stop_ms", number(limits.stop_ms)),
         ("vmm_overhead_mib", number(limits.vmm_overhead_mib)),
     ])
+}
+
+fn no_rates() -> Value {
+    object(["disk_read", "disk_write", "rng"].map(|name| (name, Value::Null)).into())
 }
 
 #[cfg(test)]

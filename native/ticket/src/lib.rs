@@ -13,6 +13,7 @@ pub mod document;
 pub mod json;
 pub mod note;
 pub mod proof;
+pub mod rates;
 pub mod shape;
 pub mod spec;
 pub mod ticket;

@@ -5,6 +5,7 @@
 use crate::app::App;
 use crate::bytes::Digest;
 use crate::json::{self, JsonError, Value};
+use crate::rates::Rates;
 use crate::shape::{self, ShapeError, constant, digest, fields, integer, integer32, wrong};
 use thiserror::Error;
 
@@ -165,6 +166,8 @@ pub struct Limits {
     pub cpu_quota_percent: u32,
     /// Tasks of the VMM's cgroup.
     pub pids: u32,
+    /// Rate limits of the devices.
+    pub rates: Rates,
     /// From STOP to kill, milliseconds.
     pub stop_ms: u32,
     /// Memory beside the guest's, MiB.
@@ -467,16 +470,26 @@ fn read_log(value: &Value) -> Result<u64, ShapeError> {
 }
 
 fn read_limits(value: &Value) -> Result<Limits, ShapeError> {
-    let [boot_log_bytes, boot_ms, cpu_quota_percent, pids, stop_ms, vmm_overhead_mib] = fields(
-        value,
-        "limits",
-        ["boot_log_bytes", "boot_ms", "cpu_quota_percent", "pids", "stop_ms", "vmm_overhead_mib"],
-    )?;
+    let [boot_log_bytes, boot_ms, cpu_quota_percent, pids, rates, stop_ms, vmm_overhead_mib] =
+        fields(
+            value,
+            "limits",
+            [
+                "boot_log_bytes",
+                "boot_ms",
+                "cpu_quota_percent",
+                "pids",
+                "rates",
+                "stop_ms",
+                "vmm_overhead_mib",
+            ],
+        )?;
     Ok(Limits {
         boot_ms: integer32(boot_ms, "limits.boot_ms", 1..=600_000)?,
         boot_log_bytes: integer32(boot_log_bytes, "limits.boot_log_bytes", 0..=1_048_576)?,
         cpu_quota_percent: integer32(cpu_quota_percent, "limits.cpu_quota_percent", 1..=1600)?,
         pids: integer32(pids, "limits.pids", 1..=4096)?,
+        rates: Rates::read(rates)?,
         stop_ms: integer32(stop_ms, "limits.stop_ms", 0..=600_000)?,
         vmm_overhead_mib: integer32(vmm_overhead_mib, "limits.vmm_overhead_mib", 1..=1024)?,
     })

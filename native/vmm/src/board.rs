@@ -1,9 +1,9 @@
-//! What is on the guest's bus: five virtio windows, a serial port that only talks, and a reset line.
+//! What is on the guest's bus: six virtio windows, a serial port that only talks, and a reset line.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use casemate_devices::{I8042, MmioTransport, PortAction, Serial, Wake, window_of};
+use casemate_devices::{I8042, MmioTransport, PortAction, SLOT_COUNT, Serial, Wake, window_of};
 use casemate_wire::metrics::Metrics;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -204,7 +204,7 @@ impl Board {
     /// Doorbells since the last call that no ioeventfd caught, as (slot, queue).
     pub fn rung(&self) -> impl Iterator<Item = (u32, u16)> + use<> {
         let bits = self.rung.swap(0, Ordering::AcqRel);
-        (0..5_u32).flat_map(|slot| (0..8_u16).map(move |queue| (slot, queue))).filter(
+        (0..SLOT_COUNT).flat_map(|slot| (0..8_u16).map(move |queue| (slot, queue))).filter(
             move |&(slot, queue)| {
                 let bit = slot.saturating_mul(8).saturating_add(u32::from(queue));
                 bits.checked_shr(bit).unwrap_or(0) & 1 == 1

@@ -4,27 +4,36 @@
 //! the process for every other thread.
 
 use std::io::ErrorKind;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use casemate_devices::{CONSOLE_OUTPUT_QUEUE, SLOT_CONSOLE, SLOT_COUNT, SLOT_IMAGE, SLOT_INIT};
+use casemate_devices::{
+    CONSOLE_OUTPUT_QUEUE, MmioTransport, SLOT_CONSOLE, SLOT_COUNT, SLOT_IMAGE, SLOT_INIT, SLOT_NET,
+};
 use casemate_wire::control::{FromVmm, Reason};
 use casemate_wire::log_ring::Source;
+use casemate_wire::metrics::DEVICES;
 use casemate_wire::order::Phase;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::agent_stream::AgentStream;
 use crate::board::Board;
+use crate::clock_unsafe::monotonic_ns;
 use crate::failure::{Failure, failure};
 use crate::guest::{Event, Guest};
 use crate::machine::Doorbell;
 use crate::report::{Report, exit};
+use crate::tap_watch::{self, TapWatch};
+use crate::timer::Timer;
 
 const TOKEN_WAKE: u64 = 1 << 32;
 const TOKEN_STREAM: u64 = TOKEN_WAKE + 1;
+const TOKEN_TIMER: u64 = TOKEN_STREAM + 1;
+const TOKEN_TAP: u64 = TOKEN_TIMER + 1;
 const EVENTS: usize = 16;
+const SLOTS: usize = DEVICES.len();
 /// Bytes of a template's boot log that a failure's text ends with.
 const LAST_WORDS: usize = 140;
 /// Between EXIT and power-off: the guest unmounts; longer and it is switched off. Spawn waits a second longer.
@@ -75,6 +84,10 @@ pub struct Io {
     epoll: Epoll,
     /// Room for the serial port's log: a running I/O thread may not map memory.
     boot_log: Vec<u8>,
+    timer: Timer,
+    tap: TapWatch,
+    /// By slot: when the device may go on with what its rate limit holds back.
+    due: [Option<u64>; SLOTS],
     restored: bool,
     template: bool,
     step: Duration,
@@ -113,16 +126,16 @@ impl Io {
     /// `IO` when the kernel refuses.
     pub fn new(wiring: Wiring) -> Result<Self, Failure> {
         let epoll = Epoll::new().map_err(|error| io_failure(&error))?;
-        let watch = |event: &EventFd, token| {
+        let watch = |descriptor: RawFd, token| {
             let wanted = EpollEvent::new(EventSet::IN, token);
-            epoll
-                .ctl(ControlOperation::Add, event.as_raw_fd(), wanted)
-                .map_err(|error| io_failure(&error))
+            epoll.ctl(ControlOperation::Add, descriptor, wanted).map_err(|error| io_failure(&error))
         };
         for (index, bell) in (0_u64..).zip(&wiring.doorbells) {
-            watch(&bell.event, index)?;
+            watch(bell.event.as_raw_fd(), index)?;
         }
-        watch(&wiring.wake, TOKEN_WAKE)?;
+        watch(wiring.wake.as_raw_fd(), TOKEN_WAKE)?;
+        let timer = Timer::new().map_err(|error| io_failure(&error))?;
+        watch(timer.descriptor(), TOKEN_TIMER)?;
         let mut agent = AgentStream::new(TOKEN_STREAM);
         if let Some(stream) = wiring.stream {
             agent.replace(&epoll, stream).map_err(|error| io_failure(&error))?;
@@ -138,6 +151,9 @@ impl Io {
             report: wiring.report,
             epoll,
             boot_log,
+            timer,
+            tap: TapWatch::new(TOKEN_TAP),
+            due: [None; SLOTS],
             restored: wiring.restored,
             template: wiring.template,
             step: wiring.step,
@@ -157,9 +173,7 @@ impl Io {
         if self.restored {
             self.guest.send_unique()?;
             for slot in 0..SLOT_COUNT {
-                if let Some(mut device) = self.board.slot(slot) {
-                    device.resume();
-                }
+                self.with_device(slot, MmioTransport::resume)?;
             }
             self.take_output()?;
         }
@@ -226,6 +240,9 @@ impl Io {
     }
 
     fn wait(&mut self) -> Result<(), Failure> {
+        self.timer
+            .set(self.due.iter().flatten().min().copied())
+            .map_err(|error| io_failure(&error))?;
         let mut events = [EpollEvent::default(); EVENTS];
         let count = match self.epoll.wait(self.timeout_ms(), &mut events) {
             Ok(count) => count,
@@ -244,6 +261,11 @@ impl Io {
                 let _ = self.wake.read();
                 Ok(())
             }
+            TOKEN_TIMER => {
+                self.timer.clear();
+                self.go_on()
+            }
+            TOKEN_TAP => self.with_device(SLOT_NET, |card| tap_watch::ready(card, flags)),
             TOKEN_STREAM => {
                 self.agent.receive(&mut self.guest, flags);
                 Ok(())
@@ -259,11 +281,40 @@ impl Io {
     }
 
     fn notify(&mut self, slot: u32, queue: u16) -> Result<(), Failure> {
-        if let Some(mut device) = self.board.slot(slot) {
-            device.notify(queue);
-        }
+        self.with_device(slot, |device| device.notify(queue))?;
         if slot == SLOT_CONSOLE && queue == CONSOLE_OUTPUT_QUEUE {
             return self.take_output();
+        }
+        Ok(())
+    }
+
+    /// Devices whose time has come go on with what their rate limits held back.
+    fn go_on(&mut self) -> Result<(), Failure> {
+        let now = monotonic_ns();
+        for slot in 0..SLOT_COUNT {
+            let due = usize::try_from(slot).ok().and_then(|slot| *self.due.get(slot)?);
+            if due.is_some_and(|due| due <= now) {
+                self.with_device(slot, |_| ())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells a device the time, has it do something, and notes when it wants to be told again.
+    fn with_device(
+        &mut self,
+        slot: u32,
+        work: impl FnOnce(&mut MmioTransport),
+    ) -> Result<(), Failure> {
+        if let Some(mut device) = self.board.slot(slot) {
+            device.advance(monotonic_ns());
+            work(&mut device);
+            if let Some(due) = usize::try_from(slot).ok().and_then(|slot| self.due.get_mut(slot)) {
+                *due = device.wake_at();
+            }
+            if slot == SLOT_NET {
+                self.tap.update(&self.epoll, &device).map_err(|error| io_failure(&error))?;
+            }
         }
         Ok(())
     }

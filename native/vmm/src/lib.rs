@@ -37,7 +37,9 @@ mod report;
 pub mod run;
 pub mod seccomp;
 pub mod state;
+mod tap_watch;
 mod template;
+mod timer;
 mod vcpu;
 mod vcpu_state;
 #[expect(unsafe_code, reason = "KVM_SET_XSAVE")]

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::sync::Arc;
 
 use casemate_devices::{
-    Backend, Block, BlockKind, Console, Device, Interrupt, MmioTransport, QUEUE_NOTIFY_OFFSET,
-    Reader, Rng, SLOT_CONSOLE, SLOT_IMAGE, SLOT_INIT, SLOT_RNG, SLOT_SCRATCH, Serial,
-    cmdline_entry, irq, window,
+    Backend, Block, BlockKind, BucketSize, Console, Device, Interrupt, MmioTransport, Net,
+    QUEUE_NOTIFY_OFFSET, Rate, Reader, Rng, SLOT_CONSOLE, SLOT_IMAGE, SLOT_INIT, SLOT_NET,
+    SLOT_RNG, SLOT_SCRATCH, Serial, cmdline_entry, irq, window,
 };
+use casemate_ticket::rates::{Bucket, Rate as Limit, Rates};
 use casemate_ticket::spec::Machine as Shape;
 use casemate_wire::control::Reason;
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
@@ -25,7 +26,8 @@ const TSS_ADDRESS: usize = 0xfffb_d000;
 const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
 const MIB: u64 = 1 << 20;
 /// The console first: Linux numbers virtio devices as they come, and the control port is then `/dev/vport0p1`.
-const PROBE_ORDER: [u32; 5] = [SLOT_CONSOLE, SLOT_INIT, SLOT_IMAGE, SLOT_SCRATCH, SLOT_RNG];
+const PROBE_ORDER: [u32; 6] =
+    [SLOT_CONSOLE, SLOT_INIT, SLOT_IMAGE, SLOT_SCRATCH, SLOT_RNG, SLOT_NET];
 
 /// A queue's doorbell: the guest's write to `QueueNotify` makes it readable without an exit to this process.
 #[derive(Debug)]
@@ -114,7 +116,7 @@ pub fn build(kvm: Kvm, parts: Parts) -> Result<(Machine, Option<Pod>), Failure> 
     } else {
         ([image, scratch], None)
     };
-    let devices = devices(Backend::Verified(init), now)?;
+    let devices = devices(Backend::Verified(init), now, &limits.rates)?;
     let mut doorbells = Vec::new();
     let mut slots = Vec::new();
     for (slot, device) in (0..).zip(devices) {
@@ -138,17 +140,34 @@ pub fn build(kvm: Kvm, parts: Parts) -> Result<(Machine, Option<Pod>), Failure> 
     Ok((machine, pod))
 }
 
-fn devices(init: Backend, [image, scratch]: [Backend; 2]) -> Result<[Device; 5], Failure> {
+fn devices(
+    init: Backend,
+    [image, scratch]: [Backend; 2],
+    rates: &Rates,
+) -> Result<[Device; 6], Failure> {
     let disk = |kind, backend, id| {
-        Block::new(kind, backend, id).map(Device::Block).map_err(|error| refuse(id, error))
+        Block::new(kind, backend, id)
+            .map(|block| block.limited(rate(&rates.disk_read), rate(&rates.disk_write)))
+            .map(Device::Block)
+            .map_err(|error| refuse(id, error))
     };
     Ok([
         disk(BlockKind::Image, init, "init")?,
         disk(BlockKind::Image, image, "image")?,
         disk(BlockKind::Scratch, scratch, "scratch")?,
         Device::Console(Console::new()),
-        Device::Rng(Rng::new()),
+        Device::Rng(Rng::new().limited(rate(&rates.rng))),
+        Device::Net(Net::new()),
     ])
+}
+
+fn rate(limit: &Limit) -> Rate {
+    let size = |bucket: Bucket| BucketSize {
+        capacity: bucket.capacity,
+        burst: bucket.burst,
+        refill_per_second: bucket.refill,
+    };
+    Rate::new(limit.operations.map(size), limit.bytes.map(size))
 }
 
 fn add_doorbells(

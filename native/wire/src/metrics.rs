@@ -7,7 +7,7 @@ use crate::bytes::{Cursor, Packet};
 pub const MACHINE_COUNTERS: [&str; 5] =
     ["exits_mmio", "exits_port", "exits_other", "refused_msrs", "stray_accesses"];
 /// Names of a device's counters, in the order of the message; docs/formats.md says what each counts.
-pub const DEVICE_COUNTERS: [&str; 13] = [
+pub const DEVICE_COUNTERS: [&str; 19] = [
     "requests",
     "interrupts",
     "bytes_to_guest",
@@ -21,9 +21,15 @@ pub const DEVICE_COUNTERS: [&str; 13] = [
     "frozen_writes",
     "bad_status_writes",
     "bad_control_messages",
+    "throttled_ns",
+    "dropped_malformed",
+    "dropped_mac",
+    "dropped_address",
+    "dropped_protocol",
+    "dropped_receive",
 ];
 /// Names of the devices, in the order of the message.
-pub const DEVICES: [&str; 5] = ["init", "image", "scratch", "console", "rng"];
+pub const DEVICES: [&str; 6] = ["init", "image", "scratch", "console", "rng", "net"];
 
 /// Bytes of the numbers.
 pub(crate) const METRICS_BYTES: usize =

@@ -144,6 +144,16 @@ static void flood(long long total) {
     }
 }
 
+/* Writes so many bytes to a file, 16 KiB at a time, each on the disk before the next. */
+static void fill(long long total) {
+    static char buffer[1 << 14];
+    int fd = open("/tmp/fill", O_CREAT | O_WRONLY | O_DSYNC, 0600);
+    ssize_t count = fd < 0 ? -1 : 1;
+    for (long long at = 0; at < total && count > 0; at += count) count = write(fd, buffer, sizeof buffer);
+    outcome("fill", "/tmp/fill", count < 0);
+    close(fd);
+}
+
 static void on_term(int number) {
     static const char text[] = "heard TERM\n";
     (void)number;
@@ -199,6 +209,7 @@ static void with(const char *word, const char *what) {
     if (strcmp(word, "slurp") == 0) slurp(what);
     if (strcmp(word, "churn") == 0) churn(what);
     if (strcmp(word, "flood") == 0) flood(atoll(what));
+    if (strcmp(word, "fill") == 0) fill(atoll(what));
     if (strcmp(word, "exit") == 0) {
         fflush(NULL);
         _exit(atoi(what));

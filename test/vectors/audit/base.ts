@@ -55,6 +55,25 @@ export const app: CanonicalObject = {
   seccomp: { digest: digest(program), program: program.toString('base64') },
 }
 
+export const rates: CanonicalObject = {
+  disk_read: { bytes: { burst: 0, capacity: 2 ** 28, refill: 2 ** 28 }, operations: null },
+  disk_write: {
+    bytes: { burst: 2 ** 50, capacity: 1, refill: 2 ** 50 },
+    operations: { burst: 1, capacity: 2 ** 50, refill: 1 },
+  },
+  rng: null,
+}
+
+export const limits: CanonicalObject = {
+  boot_ms: 120_000,
+  boot_log_bytes: 65_536,
+  cpu_quota_percent: 100,
+  pids: 32,
+  rates,
+  stop_ms: 10_000,
+  vmm_overhead_mib: 64,
+}
+
 export const baseSpec: CanonicalObject = {
   v: 'casemate.spec/1',
   launch_id: LAUNCH,
@@ -77,14 +96,7 @@ export const baseSpec: CanonicalObject = {
   },
   descriptors,
   app,
-  limits: {
-    boot_ms: 120_000,
-    boot_log_bytes: 65_536,
-    cpu_quota_percent: 100,
-    pids: 32,
-    stop_ms: 10_000,
-    vmm_overhead_mib: 64,
-  },
+  limits,
 }
 
 /** A whole record, so that Rust reads what audit/record.ts writes; the spec is put in by each case. */

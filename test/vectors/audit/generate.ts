@@ -26,9 +26,11 @@ import {
   descriptors,
   digest,
   key,
+  limits,
   machine,
   NOW,
   program,
+  rates,
 } from './base.ts'
 
 const directory = path.join(import.meta.dirname, 'ticket')
@@ -286,6 +288,33 @@ const specs: readonly Case[] = [
       },
     }),
   },
+  ...(
+    [
+      ['missing', { disk_read: null, disk_write: null }],
+      ['unknown', { ...rates, disk_trim: null }],
+      ['null', null],
+      ['empty', { ...rates, rng: {} }],
+      [
+        'refill',
+        { ...rates, rng: { bytes: { burst: 0, capacity: 1, refill: 0 }, operations: null } },
+      ],
+      [
+        'capacity',
+        { ...rates, rng: { bytes: { burst: 0, capacity: 0, refill: 1 }, operations: null } },
+      ],
+      [
+        'burst',
+        {
+          ...rates,
+          rng: { bytes: { burst: 2 ** 50 + 1, capacity: 1, refill: 1 }, operations: null },
+        },
+      ],
+    ] as const
+  ).map(([what, bad]) => ({
+    name: `spec-rates-${what}`,
+    code: 'SPEC_MALFORMED',
+    spec: changedSpec({ limits: { ...limits, rates: bad } }),
+  })),
   { name: 'mismatch-tenant', code: 'SPEC_MISMATCH', record: { tenant: 'other' } },
   {
     name: 'mismatch-launch',

@@ -13,6 +13,7 @@ pub use scratch::{Scratch, ScratchError};
 pub use verity::{VERITY_BLOCK_BYTES, Verified, Verity, VerityError};
 
 use crate::device::CONFIG_BYTES;
+use crate::rate::Rate;
 
 /// Unit of capacity and of request positions.
 pub const SECTOR_BYTES: u64 = 512;
@@ -89,17 +90,20 @@ impl Backend {
 pub enum AttachError {
     /// A writable backend for an image, or a verified one for scratch.
     Kind,
-    /// The disk has a backend.
+    /// The device has a backend.
     Attached,
     /// The device is no disk.
     NotBlock,
+    /// The device is no network card.
+    NotNet,
 }
 
 impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Kind => "the backend is not of the kind that the disk is",
-            Self::Attached => "the disk has a backend already",
+            Self::Attached => "the device has a backend already",
+            Self::NotNet => "the device is not a network card",
             Self::NotBlock => "the device is not a disk",
         })
     }
@@ -115,6 +119,14 @@ pub struct Block {
     id: [u8; ID_BYTES],
     buffer: Box<[u8]>,
     unverified: Option<u64>,
+    rates: Box<Rates>,
+}
+
+/// What limits a disk in each direction.
+#[derive(Debug, Default)]
+struct Rates {
+    read: Rate,
+    write: Rate,
 }
 
 impl Block {
@@ -134,7 +146,15 @@ impl Block {
             *to = from;
         }
         let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
-        Ok(Self { kind, backend, id: padded, buffer, unverified: None })
+        let rates = Box::default();
+        Ok(Self { kind, backend, id: padded, buffer, unverified: None, rates })
+    }
+
+    /// The same disk with limits. A flush, a discard and a write of zeros are an operation of no
+    /// bytes of `write`; whatever else is not a write is one of `read`.
+    #[must_use]
+    pub fn limited(self, read: Rate, write: Rate) -> Self {
+        Self { rates: Box::new(Rates { read, write }), ..self }
     }
 
     /// Gives a disk without a backend one. Only the transport can tell the guest of it:

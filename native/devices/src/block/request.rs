@@ -45,6 +45,36 @@ impl Request {
     }
 }
 
+/// A request whose lengths are possible, copied from the guest once: what is paid for is what is
+/// done.
+struct Asked {
+    request: Request,
+    /// Data bytes that the device may write, without the status.
+    data_in: u32,
+    /// Data bytes after the header.
+    data_out: u32,
+}
+
+impl Asked {
+    fn read(data_in: u32, context: &Context<'_>) -> Result<Self, Refused> {
+        let data_out = context.chain.readable_len().checked_sub(HEADER_BYTES).ok_or(Refused::Io)?;
+        let mut header = [0; 16];
+        context.chain.read(context.memory, 0, &mut header)?;
+        let request = Request::parse(header);
+        let (in_max, out_max) = match request {
+            Request::Read(_) => (REQUEST_BYTES_MAX, 0),
+            Request::Write(_) => (0, REQUEST_BYTES_MAX),
+            Request::GetId => (u32::MAX, 0),
+            Request::Discard | Request::WriteZeroes => (0, CLEAR_BYTES),
+            Request::Flush | Request::Unknown => (u32::MAX, u32::MAX),
+        };
+        if data_in > in_max || data_out > out_max {
+            return Err(Refused::Io);
+        }
+        Ok(Self { request, data_in, data_out })
+    }
+}
+
 /// Why a request failed, short of a fault of the driver's.
 enum Refused {
     Io,
@@ -87,7 +117,13 @@ impl Block {
             // Without a place for the status the driver could never learn the outcome.
             let status_offset =
                 context.chain.writable_len().checked_sub(1).ok_or(Fault::WrongDirection)?;
-            let (status, written) = match self.answer(status_offset, context) {
+            let asked = Asked::read(status_offset, context);
+            if let Err(ready) = self.admit(&asked, context.now) {
+                context.held = Some(ready);
+                break;
+            }
+            let answer = asked.and_then(|asked| self.answer(&asked, context));
+            let (status, written) = match answer {
                 Ok(written) => (STATUS_OK, written.saturating_add(1)),
                 Err(Refused::Io) => {
                     bump(&mut context.counters.io_errors);
@@ -106,22 +142,24 @@ impl Block {
         Ok(())
     }
 
-    /// Does one request. Gives the number of data bytes written into the chain.
-    fn answer(&mut self, data_in: u32, context: &mut Context<'_>) -> Result<u32, Refused> {
-        let data_out = context.chain.readable_len().checked_sub(HEADER_BYTES).ok_or(Refused::Io)?;
-        let mut header = [0; 16];
-        context.chain.read(context.memory, 0, &mut header)?;
-        let request = Request::parse(header);
-        let (in_max, out_max) = match request {
-            Request::Read(_) => (REQUEST_BYTES_MAX, 0),
-            Request::Write(_) => (0, REQUEST_BYTES_MAX),
-            Request::GetId => (u32::MAX, 0),
-            Request::Discard | Request::WriteZeroes => (0, CLEAR_BYTES),
-            Request::Flush | Request::Unknown => (u32::MAX, u32::MAX),
+    /// Takes a request out of the buckets of its direction. What is refused costs an operation too.
+    fn admit(&mut self, asked: &Result<Asked, Refused>, now: u64) -> Result<(), u64> {
+        let Ok(Asked { request, data_in, data_out }) = asked else {
+            return self.rates.read.admit(0, now);
         };
-        if data_in > in_max || data_out > out_max {
-            return Err(Refused::Io);
+        match request {
+            Request::Read(_) => self.rates.read.admit(u64::from(*data_in), now),
+            Request::Write(_) => self.rates.write.admit(u64::from(*data_out), now),
+            Request::Flush | Request::Discard | Request::WriteZeroes => {
+                self.rates.write.admit(0, now)
+            }
+            Request::GetId | Request::Unknown => self.rates.read.admit(0, now),
         }
+    }
+
+    /// Does one request. Gives the number of data bytes written into the chain.
+    fn answer(&mut self, asked: &Asked, context: &mut Context<'_>) -> Result<u32, Refused> {
+        let Asked { request, data_in, data_out } = *asked;
         match request {
             Request::Read(sector) => self.read(sector, data_in, context),
             Request::Write(sector) => self.write(sector, data_out, context),

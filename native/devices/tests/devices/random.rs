@@ -3,6 +3,7 @@
 use casemate_devices::{Backend, Block, BlockKind, Console, Device, Rng, Scratch};
 
 use crate::guest::{Guest, INDIRECT, NEXT, Random, Rings, WRITE, file_of};
+use crate::net::card_with_frames;
 use crate::verity::verified;
 
 const MEMORY: u64 = 0x4_0000;
@@ -10,10 +11,11 @@ const BUFFERS: u64 = 0x3_0000;
 const ROUNDS: u64 = 400;
 
 fn device(random: &mut Random) -> Device {
-    match random.below(4) {
+    match random.below(5) {
         0 => Device::Rng(Rng::new()),
         1 => Device::Console(Console::new()),
-        2 => {
+        2 => Device::Net(card_with_frames()),
+        3 => {
             let backend = Backend::Verified(verified(3, b"s"));
             Device::Block(Block::new(BlockKind::Image, backend, "x").unwrap())
         }
@@ -77,8 +79,8 @@ fn fill(guest: &Guest, queue: u16, random: &mut Random) -> Vec<(u64, u64)> {
         let head = index;
         // As most requests are: a header, data one way, and a byte for the status.
         let (readable, into) = match (queue, guest.rings(1).size) {
-            (0 | 2 | 4, 2) => (0, 1 + random.below(2)),
-            (1 | 3 | 5, 2) => (1, 0),
+            (0 | 2 | 4, 2 | 256) => (0, 1 + random.below(2)),
+            (1 | 3 | 5, 2 | 256) => (1, 0),
             _ => (random.below(3), 1 + random.below(2)),
         };
         let count = (readable + into) as u16;

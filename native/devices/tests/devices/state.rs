@@ -1,11 +1,12 @@
 //! Saved state: it comes back the same, and what no device can have written is refused.
 
 use casemate_devices::{
-    Backend, Block, BlockKind, Console, Device, Fault, Reader, Rng, Scratch, StateError,
+    Backend, Block, BlockKind, Console, Device, Fault, Net, Reader, Rng, Scratch, StateError,
 };
 
 use crate::block::{DATA, IO_ERROR, OK, READ, request};
 use crate::guest::{BUFFERS, DRIVER_OK, Guest, LOW_END, Line, Random, WRITE, file_of};
+use crate::net::{Card, frame, network, pair};
 use casemate_devices::MmioTransport;
 
 /// Offsets in the state of a transport, for tests that alter it.
@@ -40,6 +41,34 @@ fn restore(guest: &Guest, device: Device, bytes: &[u8]) -> Result<Guest, StateEr
     assert_eq!(reader.rest(), [], "all of it was read");
     restored.transport.resume();
     Ok(restored)
+}
+
+/// The driver of a template has a card without a network. After the restore the same queues carry
+/// frames, and buffers that it gave before are still there.
+#[test]
+fn a_restored_card_gets_its_network() {
+    let mut template = Guest::running(Device::Net(Net::new()));
+    for index in 0..4 {
+        template.chain(0, index, &[(BUFFERS + u64::from(index) * 2048, 2048, WRITE)]);
+        template.publish(0, index);
+    }
+    template.transport.notify(0);
+    let bytes = save(&template);
+    let mut guest = restore(&template, Device::Net(Net::new()), &bytes).unwrap();
+    assert_eq!(guest.transport.link_interest(), None);
+    let (tap, host) = pair();
+    guest.transport.connect(network(tap, &[])).unwrap();
+    assert_eq!((guest.config(6), guest.interrupts()), ([1, 0], 1));
+    let mut card = Card { guest, host };
+    card.deliver(&[9; 60]).unwrap();
+    assert!(card.guest.transport.link_interest().unwrap().receive);
+    card.guest.transport.notify(0);
+    assert_eq!(card.guest.used(0), [(0, 72)]);
+    card.send(&frame(60));
+    assert!(card.sent().is_some());
+    // It is not a state of any other device's.
+    let other = restore(&template, Device::Rng(Rng::new()), &bytes).map(|_| ());
+    assert_eq!(other, Err(StateError::Device(5)));
 }
 
 #[test]

@@ -141,6 +141,7 @@ pub fn spec(describe: &Value, launch_id: &str, words: &[&str]) -> Value {
             ("boot_log_bytes", Value::Integer(65_536)),
             ("cpu_quota_percent", Value::Integer(150)),
             ("pids", Value::Integer(32)),
+            ("rates", object(["disk_read", "disk_write", "rng"].map(|name| (name, Value::Null)))),
             ("stop_ms", Value::Integer(1000)),
             ("vmm_overhead_mib", Value::Integer(64)),
         ])

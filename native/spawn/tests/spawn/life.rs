@@ -55,7 +55,7 @@ fn hands_on_what_a_vmm_counts() {
     assert_eq!(machine.get("exits_mmio"), Some(&Value::Integer(1)));
     assert_eq!(machine.get("stray_accesses"), Some(&Value::Integer(5)));
     assert_eq!(device("init").get("requests"), Some(&Value::Integer(6)));
-    assert_eq!(device("rng").get("bad_control_messages"), Some(&Value::Integer(70)));
+    assert_eq!(device("net").get("dropped_receive"), Some(&Value::Integer(119)));
     assert_eq!(host.ask_pod("metrics", &pod).text(), answer.text(), "as often as it is asked");
     let (deaf, _, _stream) = host.start(&["deaf"]);
     let mut waiting = host.client();

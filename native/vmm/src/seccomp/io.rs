@@ -10,6 +10,7 @@ const MSG_DONTWAIT: u64 = 0x40;
 const MSG_NOSIGNAL: u64 = 0x4000;
 /// `FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE`.
 const PUNCH_HOLE: u64 = 3;
+const TFD_TIMER_ABSTIME: u64 = 1;
 const CLOCK_REALTIME: u64 = 0;
 const CLOCK_MONOTONIC: u64 = 1;
 
@@ -42,6 +43,9 @@ pub(super) const LIST: &[Allow] = &[
     call!(SYS_clock_gettime, "deadlines")
         .when(&[is(0, CLOCK_MONOTONIC)])
         .rare("the host's clock cannot be read without a call"),
+    call!(SYS_timerfd_settime, "wake when a device's rate limit gives way")
+        .when(&[is(1, TFD_TIMER_ABSTIME)])
+        .rare("a device does more than its limits let it"),
     call!(SYS_futex, "wait for a device that a vCPU thread holds, and for the start")
         .when(FUTEX_WAIT)
         .rare("another thread has the lock at that moment, or comes to the barrier later"),

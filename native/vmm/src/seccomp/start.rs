@@ -20,7 +20,10 @@ const SEEK_DATA: u64 = 3;
 const SEEK_HOLE: u64 = 4;
 /// `EFD_CLOEXEC | EFD_NONBLOCK`.
 const EFD_FLAGS: u64 = 0x8_0800;
+/// `TFD_CLOEXEC | TFD_NONBLOCK`.
+const TFD_FLAGS: u64 = 0x8_0800;
 const EPOLL_CLOEXEC: u64 = 0x8_0000;
+const CLOCK_MONOTONIC: u64 = 1;
 const CLOCK_BOOTTIME: u64 = 7;
 const PR_SET_NAME: u64 = 15;
 const PR_SET_NO_NEW_PRIVS: u64 = 38;
@@ -113,6 +116,8 @@ pub(super) const LIST: &[Allow] = &[
     )]),
     call!(SYS_munmap, "give back what was read and is no longer needed"),
     call!(SYS_eventfd2, "doorbells and interrupts").when(&[is(1, EFD_FLAGS)]),
+    call!(SYS_timerfd_create, "when a device's rate limit gives way")
+        .when(&[is(0, CLOCK_MONOTONIC), is(1, TFD_FLAGS)]),
     call!(SYS_epoll_create1, "what the I/O thread waits with").when(&[is(0, EPOLL_CLOEXEC)]),
     // Threads, by the C library and the standard library.
     call!(SYS_clone3, "make the threads"),

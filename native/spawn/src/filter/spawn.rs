@@ -104,7 +104,8 @@ const PLAIN: &[Rule] = calls![
         SYS_sendmsg SYS_recvmsg SYS_shutdown;
     "waiting":
         SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_wait SYS_epoll_pwait SYS_epoll_pwait2 SYS_poll SYS_ppoll
-        SYS_signalfd4 SYS_eventfd2 SYS_pipe2 SYS_nanosleep SYS_clock_nanosleep SYS_restart_syscall;
+        SYS_signalfd4 SYS_timerfd_create SYS_timerfd_settime SYS_eventfd2 SYS_pipe2 SYS_nanosleep
+        SYS_clock_nanosleep SYS_restart_syscall;
     "clocks, where they cannot be read without a call":
         SYS_clock_gettime SYS_clock_getres SYS_gettimeofday SYS_time;
     "memory": SYS_mmap SYS_mprotect SYS_munmap SYS_mremap SYS_madvise SYS_brk SYS_mincore;

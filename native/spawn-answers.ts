@@ -88,6 +88,8 @@ export interface PodStatus {
   readonly spec: string
   readonly pid: number
   readonly state: 'running' | 'exited'
+  /** Running, and all of it stands still. */
+  readonly paused: boolean
   readonly exit: PodExit | null
 }
 
@@ -217,7 +219,7 @@ export function readExit(value: unknown, at: string): PodExit {
 }
 
 export function readPodStatus(value: unknown, at: string): PodStatus {
-  const found = members(value, at, ['pod', 'tenant', 'spec', 'pid', 'state', 'exit'])
+  const found = members(value, at, ['pod', 'tenant', 'spec', 'pid', 'state', 'paused', 'exit'])
   const state = oneOf(found['state'], `${at}.state`, ['running', 'exited'])
   const exit = nullable(found['exit'], (ended) => readExit(ended, `${at}.exit`))
   if ((state === 'exited') !== (exit !== null)) throw new BadShape(at, 'must exit exactly once')
@@ -227,6 +229,7 @@ export function readPodStatus(value: unknown, at: string): PodStatus {
     spec: digest(found['spec'], `${at}.spec`),
     pid: integer(found['pid'], `${at}.pid`, 0),
     state,
+    paused: boolean(found['paused'], `${at}.paused`),
     exit,
   }
 }

@@ -70,6 +70,9 @@ export interface SpawnClient {
   kill(pod: string): Promise<void>
   /** Asks the guest to end and kills it after `timeoutMs`; resolves when spawn took the request. */
   stop(pod: string, timeoutMs: number): Promise<void>
+  /** Stops its processors and devices where they are. stop() and kill() end a pause. */
+  pause(pod: string): Promise<void>
+  resume(pod: string): Promise<void>
   list(): Promise<readonly PodStatus[]>
   adopt(pod: string): Promise<RunningPod>
   /** What the VMM of a running pod has counted so far. */
@@ -210,6 +213,8 @@ export function spawnClient(path: string): SpawnClient {
     },
     kill: (pod) => done({ op: 'kill', pod }),
     stop: (pod, timeoutMs) => done({ op: 'stop', pod, timeout_ms: timeoutMs }),
+    pause: (pod) => done({ op: 'pause', pod }),
+    resume: (pod) => done({ op: 'resume', pod }),
     list: async () =>
       parse(await ask(path, { request: { op: 'list' } }), (answer) =>
         list(members(answer, 'answer', ['ok', 'pods'])['pods'], 'pods', PODS_MAX, readPodStatus),

@@ -26,6 +26,7 @@ export const status = (state: 'running' | 'exited', pod: string = POD): Canonica
   spec: DIGEST,
   pid: 4711,
   state,
+  paused: false,
   exit: state === 'exited' ? exit : null,
 })
 

@@ -1,7 +1,9 @@
 /** Lives of pods: standard input, stop, kill, agents that go and come back, and what is kept of the end. */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
 import { suite, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { PodStream } from '../../native/pod-stream.ts'
 import { SpawnError } from '../../native/spawn-client.ts'
 import type { Machine } from './harness.ts'
@@ -9,6 +11,24 @@ import { type Ended, probe, Running, start } from './launch.ts'
 
 /** Counters that go up in every life. */
 const ORDINARY = new Set(['requests', 'interrupts', 'bytes_to_guest', 'bytes_from_guest'])
+
+/** Clock ticks that each thread of a process has used. */
+const processorTime = (pid: number): string =>
+  readdirSync(`/proc/${pid}/task`)
+    .map((task) => readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8').split(') ')[1] ?? '')
+    .map((stat) => stat.split(' ').slice(11, 13).join('+'))
+    .join(' ')
+
+/** Whether the kernel has stopped its whole cgroup. */
+function stopped(pid: number): boolean {
+  const groups = readFileSync(`/proc/${pid}/cgroup`, 'utf8')
+  const v1 = /^\d+:freezer:(.*)$/mu.exec(groups)?.[1]
+  if (v1 !== undefined) {
+    return readFileSync(`/sys/fs/cgroup/freezer${v1}/freezer.state`, 'utf8') === 'FROZEN\n'
+  }
+  const v2 = /^0::(.*)$/mu.exec(groups)?.[1] ?? ''
+  return readFileSync(`/sys/fs/cgroup${v2}/cgroup.events`, 'utf8').includes('frozen 1')
+}
 
 const told = ({ exit }: Ended): string => `${exit.how} ${exit.value} ${exit.cause}`
 
@@ -71,6 +91,25 @@ export function lifeCases(machine: Machine): void {
       assert.ok(['signal 9 APP_SIGNAL', 'vmm 9 STOP_TIMEOUT'].includes(ended), ended)
     })
 
+    test('stands still while it is paused, and loses nothing', async () => {
+      const script = 'echo up; (while :; do :; done) & read word; echo "took $word"; exit 4'
+      const running = await start(machine, { args: ['/bin/sh', '-c', script] })
+      await running.says(/up/u)
+      await spawn.pause(running.pod)
+      assert.equal((await status(running.pod))?.paused, true)
+      running.stream.stdin(Buffer.from('this\n'))
+      while (!stopped(running.pid)) await sleep(5)
+      const before = processorTime(running.pid)
+      // Not for ordering: a time in which a guest that goes round and round would use a processor.
+      await sleep(500)
+      assert.equal(processorTime(running.pid), before)
+      await assert.rejects(spawn.metrics(running.pod), { code: 'POD_PAUSED' })
+      await spawn.resume(running.pod)
+      const ended = await running.end()
+      assert.equal(told(ended), 'code 4 APP_EXIT', ended.notes)
+      assert.equal(ended.stdout, 'up\ntook this\n')
+    })
+
     test('kills on request, says so, and keeps the end until it is told to forget it', async () => {
       const running = await up()
       const { pod, pid } = running
@@ -81,6 +120,7 @@ export function lifeCases(machine: Machine): void {
         tenant: 'acme',
         spec: running.prepared.specDigest,
         state: 'running',
+        paused: false,
         exit: null,
       })
       await assert.rejects(spawn.forget(pod), { code: 'POD_RUNNING' })

@@ -107,21 +107,22 @@ pub fn metrics(metrics: &Metrics) -> Answer {
 
 /// `{"op":"list"}`: what runs, then what has ended and was not forgotten.
 pub fn list(daemon: &Daemon) -> Answer {
-    let running = daemon
-        .pods
-        .values()
-        .filter_map(|pod| pod.identity.as_ref().map(|identity| entry(identity, pod.pid, None)));
-    let exited = daemon.exited.iter().map(|pod| entry(&pod.identity, pod.pid, Some(&pod.exit)));
+    let running = daemon.pods.values().filter_map(|pod| {
+        pod.identity.as_ref().map(|identity| entry(identity, pod.pid, pod.paused, None))
+    });
+    let exited =
+        daemon.exited.iter().map(|pod| entry(&pod.identity, pod.pid, false, Some(&pod.exit)));
     Answer::new(vec![("pods", Value::Array(running.chain(exited).collect()))])
 }
 
-fn entry(identity: &Identity, pid: i32, exit: Option<&PodExit>) -> Value {
+fn entry(identity: &Identity, pid: i32, paused: bool, exit: Option<&PodExit>) -> Value {
     object(vec![
         ("pod", string(&identity.pod)),
         ("tenant", string(&identity.tenant)),
         ("spec", string(&identity.spec)),
         ("pid", Value::Integer(pid.into())),
         ("state", string(if exit.is_some() { "exited" } else { "running" })),
+        ("paused", Value::Bool(paused)),
         ("exit", exit.map_or(Value::Null, PodExit::to_value)),
     ])
 }

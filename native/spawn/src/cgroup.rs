@@ -1,4 +1,4 @@
-//! A cgroup per VM and worker: memory, CPU time, number of tasks.
+//! A cgroup per VM and worker: memory, CPU time, number of tasks, and whether they go on.
 //!
 //! Version 2 where the unified hierarchy has the controllers, version 1 otherwise (which hybrid hosts
 //! are). The groups lie in `casemate/<instance>/` of each hierarchy; the instance is a hash of the run
@@ -33,7 +33,13 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Layout {
     /// Mount points of one hierarchy per controller.
-    V1 { memory: PathBuf, cpu: PathBuf, pids: PathBuf },
+    V1 {
+        memory: PathBuf,
+        cpu: PathBuf,
+        pids: PathBuf,
+        /// Not every host mounts it.
+        freezer: Option<PathBuf>,
+    },
     /// Mount point of the unified hierarchy.
     V2(PathBuf),
 }
@@ -51,7 +57,26 @@ pub struct Cgroups {
 pub struct Cgroup {
     directories: Vec<PathBuf>,
     memory: PathBuf,
+    freezer: Option<Freezer>,
     is_v2: bool,
+}
+
+/// The file that stops every process of a group where it is, and what is written to it.
+#[derive(Clone, Debug)]
+struct Freezer {
+    file: PathBuf,
+    stop: &'static str,
+    go_on: &'static str,
+}
+
+impl Freezer {
+    fn v1(directory: &Path) -> Self {
+        Self { file: directory.join("freezer.state"), stop: "FROZEN", go_on: "THAWED" }
+    }
+
+    fn v2(directory: &Path) -> Self {
+        Self { file: directory.join("cgroup.freeze"), stop: "1", go_on: "0" }
+    }
 }
 
 /// A file of a group and what is written to it; `optional` files are missing on some kernels.
@@ -145,7 +170,8 @@ fn layout(mountinfo: &str, controllers: impl Fn(&Path) -> String) -> Option<Layo
         let found = mounts.iter().find(|(kind, options, _)| *kind == "cgroup" && with(options));
         found.map(|(_, _, directory)| PathBuf::from(directory))
     };
-    Some(Layout::V1 { memory: v1("memory")?, cpu: v1("cpu")?, pids: v1("pids")? })
+    let (memory, cpu, pids) = (v1("memory")?, v1("cpu")?, v1("pids")?);
+    Some(Layout::V1 { memory, cpu, pids, freezer: v1("freezer") })
 }
 
 impl Cgroups {
@@ -192,8 +218,9 @@ impl Cgroups {
 
     fn roots(&self) -> Vec<PathBuf> {
         match &self.layout {
-            Layout::V1 { memory, cpu, pids } => {
+            Layout::V1 { memory, cpu, pids, freezer } => {
                 let mut roots = vec![memory.clone(), cpu.clone(), pids.clone()];
+                roots.extend(freezer.clone());
                 roots.dedup();
                 roots
             }
@@ -208,16 +235,24 @@ impl Cgroups {
     pub fn create(&self, name: &str, limits: &Limits) -> io::Result<Cgroup> {
         let at = |root: &Path| root.join(&self.below).join(name);
         let plan: Vec<(PathBuf, Vec<Setting>)> = match &self.layout {
-            Layout::V1 { memory, cpu, pids } => vec![
-                (at(memory), v1_memory(limits)),
-                (at(cpu), v1_cpu(limits)),
-                (at(pids), v1_pids(limits)),
-            ],
+            Layout::V1 { memory, cpu, pids, freezer } => {
+                let mut plan = vec![
+                    (at(memory), v1_memory(limits)),
+                    (at(cpu), v1_cpu(limits)),
+                    (at(pids), v1_pids(limits)),
+                ];
+                plan.extend(freezer.as_deref().map(|root| (at(root), Vec::new())));
+                plan
+            }
             Layout::V2(root) => vec![(at(root), v2_all(limits))],
         };
         let memory = plan.first().map(|(directory, _)| directory.clone()).unwrap_or_default();
         let is_v2 = matches!(self.layout, Layout::V2(_));
-        let mut group = Cgroup { directories: Vec::new(), memory, is_v2 };
+        let freezer = match &self.layout {
+            Layout::V1 { freezer, .. } => freezer.as_deref().map(|root| Freezer::v1(&at(root))),
+            Layout::V2(root) => Some(Freezer::v2(&at(root))),
+        };
+        let mut group = Cgroup { directories: Vec::new(), memory, freezer, is_v2 };
         for (directory, settings) in plan {
             if !group.directories.contains(&directory) {
                 group.directories.push(directory.clone());
@@ -246,10 +281,11 @@ impl Cgroups {
     /// When a group stays in use.
     pub fn sweep(&self) -> io::Result<usize> {
         let mut swept: usize = 0;
+        self.let_all_go_on()?;
         for root in self.roots() {
             for entry in fs::read_dir(root.join(&self.below))? {
                 let entry = entry?;
-                if entry.file_type()?.is_dir() {
+                if is_group(&entry) {
                     kill_all(&entry.path())?;
                     swept = swept.saturating_add(1);
                 }
@@ -257,6 +293,23 @@ impl Cgroups {
         }
         Ok(swept)
     }
+
+    /// A stopped process of version 1 takes no signal, SIGKILL neither.
+    fn let_all_go_on(&self) -> io::Result<()> {
+        let Layout::V1 { freezer: Some(root), .. } = &self.layout else { return Ok(()) };
+        for entry in fs::read_dir(root.join(&self.below))? {
+            let entry = entry?;
+            if is_group(&entry) {
+                let freezer = Freezer::v1(&entry.path());
+                fs::write(&freezer.file, freezer.go_on)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_group(entry: &fs::DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_dir())
 }
 
 fn kill_all(directory: &Path) -> io::Result<()> {
@@ -328,6 +381,17 @@ impl Cgroup {
         self.directories
             .iter()
             .try_for_each(|directory| fs::write(directory.join("cgroup.procs"), pid.to_string()))
+    }
+
+    /// Stops every process of the group where it is, or lets them go on.
+    ///
+    /// # Errors
+    /// `Unsupported` on a host with version 1 and without its freezer; otherwise what the kernel says.
+    pub fn pause(&self, paused: bool) -> io::Result<()> {
+        let Some(Freezer { file, stop, go_on }) = &self.freezer else {
+            return Err(ErrorKind::Unsupported.into());
+        };
+        fs::write(file, if paused { stop } else { go_on })
     }
 
     /// Whether the kernel killed a process of the group for want of memory.

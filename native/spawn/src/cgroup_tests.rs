@@ -7,18 +7,22 @@ const HYBRID: &str = "\
 32 31 0:27 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
 34 31 0:29 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
 35 31 0:30 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
+36 31 0:31 / /sys/fs/cgroup/freezer rw,relatime - cgroup cgroup rw,freezer
 40 31 0:35 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 ";
 const UNIFIED: &str = "30 25 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
 
 #[test]
 fn takes_version_1_where_the_unified_hierarchy_lacks_the_controllers() {
-    let expected = Layout::V1 {
+    let expected = |freezer: Option<&str>| Layout::V1 {
         memory: "/sys/fs/cgroup/memory".into(),
         cpu: "/sys/fs/cgroup/cpu".into(),
         pids: "/sys/fs/cgroup/pids".into(),
+        freezer: freezer.map(PathBuf::from),
     };
-    assert_eq!(layout(HYBRID, |_| "hugetlb\n".into()), Some(expected));
+    let found = |text: &str| layout(text, |_| "hugetlb\n".into());
+    assert_eq!(found(HYBRID), Some(expected(Some("/sys/fs/cgroup/freezer"))));
+    assert_eq!(found(&HYBRID.replace("rw,freezer", "rw,net_cls")), Some(expected(None)));
 }
 
 #[test]

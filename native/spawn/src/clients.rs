@@ -168,6 +168,8 @@ impl Daemon {
             Request::Kill(pod) => self.kill_pod(&pod).map(Some),
             Request::Stop { pod, timeout_ms } => self.stop_pod(&pod, timeout_ms).map(Some),
             Request::Adopt(pod) => self.adopt_pod(&pod).map(Some),
+            Request::Pause(pod) => self.pause_pod(&pod).map(Some),
+            Request::Resume(pod) => self.resume_pod(&pod).map(Some),
             Request::Metrics(pod) => self.ask_metrics(id, &pod).map(|()| None),
             Request::Forget(pod) => self.forget_pod(&pod).map(Some),
             Request::Worker { kind, file_bytes } => {

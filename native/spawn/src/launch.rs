@@ -271,6 +271,7 @@ impl Daemon {
             stream: entered.stream,
             said: Said::default(),
             template: None,
+            paused: false,
             metrics_clients: Vec::new(),
             jail_failure: None,
             killed: None,

@@ -55,6 +55,8 @@ pub struct Pod {
     pub client: Option<u64>,
     /// The agent's end of the pod stream, until it was sent.
     pub stream: Option<OwnedFd>,
+    /// All of it stands still.
+    pub paused: bool,
     /// What the VMM said.
     pub said: Said,
     /// Connections that wait for its counters.
@@ -90,7 +92,19 @@ impl Pod {
     pub fn kill(&mut self, why: Killed) {
         self.killed = self.killed.or(Some(why));
         jail::kill(self.end.as_fd());
+        self.go_on();
         (self.boot_until, self.stop_until, self.end_until) = (None, None, None);
+    }
+
+    /// Ends a pause, if there is one. After SIGKILL no instruction of the process is left to run, but version 1 of cgroups
+    /// delivers it only now.
+    fn go_on(&mut self) {
+        if self.paused {
+            self.paused = false;
+            if let Err(error) = self.cgroup.pause(false) {
+                log(&format!("a paused pod cannot go on: {error}"));
+            }
+        }
     }
 
     fn hear(&mut self, packet: Packet) {
@@ -350,6 +364,7 @@ impl Daemon {
     pub(crate) fn stop_pod(&mut self, pod: &str, timeout_ms: u32) -> Result<Answer> {
         let pod = self.running(pod)?;
         let until = Instant::now().checked_add(Duration::from_millis(timeout_ms.into()));
+        pod.go_on();
         pod.stop_until = [pod.stop_until, until].into_iter().flatten().min();
         if let Some(control) = &pod.control {
             // A VMM that does not take it is killed all the same.
@@ -358,9 +373,34 @@ impl Daemon {
         Ok(Answer::new(vec![]))
     }
 
+    /// `pause`: the kernel stops the whole VMM, so that neither processors nor devices go on.
+    pub(crate) fn pause_pod(&mut self, pod: &str) -> Result<Answer> {
+        let pod = self.running(pod)?;
+        if pod.jail.is_some() || pod.boot_until.is_some() || pod.stop_until.is_some() {
+            let message = "the pod is being started or stopped; only one that runs can be paused";
+            return Err(Refusal::new("POD_BUSY", message));
+        }
+        pod.cgroup.pause(true).map_err(|error| {
+            let message = format!("this host cannot pause pods: {error}; mount the cgroup freezer");
+            Refusal::new("PAUSE_NOT_AVAILABLE", message)
+        })?;
+        pod.paused = true;
+        Ok(Answer::new(vec![]))
+    }
+
+    /// `resume`.
+    pub(crate) fn resume_pod(&mut self, pod: &str) -> Result<Answer> {
+        self.running(pod)?.go_on();
+        Ok(Answer::new(vec![]))
+    }
+
     /// `metrics`: answered when the VMM has. Several who ask meanwhile share one answer.
     pub(crate) fn ask_metrics(&mut self, client: u64, pod: &str) -> Result<()> {
         let pod = self.running(pod)?;
+        if pod.paused {
+            let message = "the pod is paused and counts nothing; resume it first";
+            return Err(Refusal::new("POD_PAUSED", message));
+        }
         if pod.said.metrics == Question::None {
             let control = pod.control.as_ref().ok_or_else(not_running)?;
             packets::send(control.as_fd(), FromSpawn::Metrics, None).map_err(|_| busy())?;

@@ -40,6 +40,10 @@ pub enum Request {
     Adopt(String),
     /// The counters of a running pod.
     Metrics(String),
+    /// Stop its processors and devices where they are.
+    Pause(String),
+    /// Let them go on.
+    Resume(String),
     /// Drop the status of an exited pod.
     Forget(String),
     /// Start a worker.
@@ -109,6 +113,8 @@ fn read(value: &Value) -> Result<Request, ShapeError> {
         }
         "adopt" => pod().map(Request::Adopt),
         "metrics" => pod().map(Request::Metrics),
+        "pause" => pod().map(Request::Pause),
+        "resume" => pod().map(Request::Resume),
         "forget" => pod().map(Request::Forget),
         "worker" => {
             let [file_bytes, kind, _] = fields(value, op, ["file_bytes", "kind", "op"])?;
@@ -119,7 +125,7 @@ fn read(value: &Value) -> Result<Request, ShapeError> {
         }
         _ => Err(wrong(
             "op",
-            "must be describe, launch, template, kill, stop, list, adopt, metrics, forget or worker",
+            "must be describe, launch, template, kill, stop, pause, resume, list, adopt, metrics, forget or worker",
         )),
     }
 }
@@ -154,6 +160,8 @@ mod tests {
         assert_eq!(read(r#"{"op":"list"}"#), Request::List);
         assert_eq!(with_pod("kill"), Request::Kill(pod()));
         assert_eq!(with_pod("adopt"), Request::Adopt(pod()));
+        assert_eq!(with_pod("pause"), Request::Pause(pod()));
+        assert_eq!(with_pod("resume"), Request::Resume(pod()));
         assert_eq!(with_pod("forget"), Request::Forget(pod()));
         assert_eq!(
             read(&format!(r#"{{"op":"stop","pod":"{POD}","timeout_ms":5}}"#)),

@@ -192,3 +192,77 @@ fn two_spawns_do_not_share_a_run_directory() {
     assert!(message.contains("another casemate-spawn"), "{message}");
     assert_eq!(host.ask(r#"{"op":"list"}"#).code(), "ok");
 }
+
+/// What the kernel says of the pod's processes. Stopping them takes it a moment.
+fn stands_still(host: &Host, pod: &str) {
+    let group = host.cgroup("freezer", pod);
+    let (file, wanted) = if group.exists() {
+        (group.join("freezer.state"), "FROZEN\n")
+    } else {
+        (host.cgroup("memory", pod).join("cgroup.events"), "frozen 1\n")
+    };
+    wait_for("the kernel to have stopped the pod", || {
+        std::fs::read_to_string(&file).ok().filter(|text| text.contains(wanted))
+    });
+}
+
+fn pause(host: &Host, pod: &str) {
+    // Busy as long as its guest starts.
+    wait_for("the pod to run", || (host.ask_pod("pause", pod).code() == "ok").then_some(()));
+    assert_eq!(host.pod(pod).unwrap().get("paused"), Some(&Value::Bool(true)));
+    stands_still(host, pod);
+}
+
+#[test]
+fn a_paused_pod_stands_still_and_can_be_resumed_stopped_and_killed() {
+    let Some(host) = host() else { return };
+    let (pod, _, stream) = host.start(&["serve"]);
+    assert_eq!(read_exactly(&stream, 5), b"hello");
+    pause(&host, &pod);
+    pause(&host, &pod);
+    assert_eq!(host.ask_pod("metrics", &pod).code(), "POD_PAUSED");
+    // Its VMM takes the new stream when it goes on.
+    let second = host.ask_pod("adopt", &pod).descriptors.pop().unwrap();
+    assert_eq!(host.ask_pod("resume", &pod).code(), "ok");
+    assert_eq!(host.ask_pod("resume", &pod).code(), "ok");
+    assert_eq!(host.pod(&pod).unwrap().get("paused"), Some(&Value::Bool(false)));
+    assert_eq!(read_exactly(&second, 5), b"hello");
+    pause(&host, &pod);
+    assert_eq!(stop(&host, &pod, 60_000), "ok");
+    assert_eq!(host.exit_of(&pod, second).0, "signal 15 APP_SIGNAL");
+    assert_eq!(host.ask_pod("pause", &pod).code(), "POD_NOT_RUNNING");
+    let (pod, _, stream) = host.start(&["deaf"]);
+    pause(&host, &pod);
+    assert_eq!(host.ask_pod("kill", &pod).code(), "ok");
+    assert_eq!(host.exit_of(&pod, stream).0, "vmm 9 KILLED");
+}
+
+#[test]
+fn a_pod_that_is_being_started_or_stopped_is_not_paused() {
+    let Some(host) = host() else { return };
+    let (slow, spec) = host.spec(&["slow"]);
+    host.launch(&spec);
+    assert_eq!(host.ask_pod("pause", &slow).code(), "POD_BUSY");
+    let (deaf, _, _stream) = host.start(&["deaf"]);
+    assert_eq!(stop(&host, &deaf, 600_000), "ok");
+    assert_eq!(host.ask_pod("pause", &deaf).code(), "POD_BUSY");
+}
+
+#[test]
+fn a_paused_pod_is_left_behind_by_no_spawn() {
+    let Some(host) = host() else { return };
+    let (pod, pid, _stream) = host.start(&["deaf"]);
+    pause(&host, &pod);
+    host.signal(Signal::KILL);
+    let host = host.restart();
+    assert!(!host.cgroup("memory", &pod).exists());
+    assert!(!host.cgroup("freezer", &pod).exists());
+    let (pod, pid_of_second, _stream) = host.start(&["deaf"]);
+    pause(&host, &pod);
+    host.signal(Signal::TERM);
+    assert_eq!(host.finish().0, Some(0));
+    for pid in [pid, pid_of_second] {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+    }
+}

@@ -65,7 +65,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
     process,
     seccomp: 'default',
     readOnlyRoot: request.readOnlyRoot,
-    limits: limitsFor(vcpus),
+    limits: limitsFor(vcpus, memoryMib),
     logBytes: LOG_BYTES,
     decision: decisionOf(question, policies, { choice, exceptions }),
   }
@@ -158,7 +158,12 @@ export function quotaRefusal(
   )
 }
 
-const limitsFor = (vcpus: Vcpus): PlannedLimits => ({
+/** Memory of the VMM beside a small guest's, in MiB. */
+const OVERHEAD_MIB_MIN = 64
+/** Page tables of host and KVM take 1/256 of the guest's memory in pages of 4 KiB; shadow paging takes several times that. */
+const OVERHEAD_SHARE = 32
+
+const limitsFor = (vcpus: Vcpus, memoryMib: MemoryMib): PlannedLimits => ({
   // A cold boot takes under a second on hardware, minutes on a busy host with software KVM.
   bootMs: 600_000,
   bootLogBytes: 65_536,
@@ -166,7 +171,7 @@ const limitsFor = (vcpus: Vcpus): PlannedLimits => ({
   pids: 32,
   rates: DEVICE_RATES,
   stopMs: 10_000,
-  vmmOverheadMib: 64,
+  vmmOverheadMib: Math.max(OVERHEAD_MIB_MIN, Math.ceil(memoryMib / OVERHEAD_SHARE)),
 })
 
 function decisionOf(

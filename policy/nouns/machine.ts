@@ -4,8 +4,8 @@ import { BadNoun, type Branded } from './brand.ts'
 /** Guest memory in MiB: even, so that huge pages can back all of it. */
 export type MemoryMib = Branded<number, 'MemoryMib'>
 export const MEMORY_MIB_MIN = 128
-/** Below the 32-bit device hole, so that guest memory is one range. */
-export const MEMORY_MIB_MAX = 3072
+/** What the VMM lays out: 3 GiB below the devices, the rest from 4 GiB on. */
+export const MEMORY_MIB_MAX = 16_384
 
 const isMemoryMib = (input: unknown): input is MemoryMib =>
   typeof input === 'number' && input % 2 === 0 && input >= MEMORY_MIB_MIN && input <= MEMORY_MIB_MAX
@@ -19,7 +19,7 @@ export function parseMemoryMib(input: unknown): MemoryMib {
 /** Virtual CPUs of a pod. */
 export type Vcpus = Branded<number, 'Vcpus'>
 export const VCPUS_MIN = 1
-export const VCPUS_MAX = 2
+export const VCPUS_MAX = 8
 
 const isVcpus = (input: unknown): input is Vcpus =>
   typeof input === 'number' && Number.isInteger(input) && input >= VCPUS_MIN && input <= VCPUS_MAX

@@ -310,6 +310,16 @@ suite('policy/decide: sizes and quotas', () => {
     assert.deepEqual(plan.charge, { vcpus: 2, memoryMib: 256, pods: 1 })
   })
 
+  test('gives the VMM of a large machine more memory beside it', () => {
+    const overhead = (mib: number): number => {
+      const sized = request({ memoryMib: parseMemoryMib(mib) })
+      const quotas = { ...tenant().quotas, memoryMib: { used: 0, limit: 20_000 } }
+      const asked = question({ request: sized, tenant: tenant({ quotas }) })
+      return planned(asked).limits.vmmOverheadMib
+    }
+    assert.deepEqual([128, 2048, 2050, 4096, 16_384].map(overhead), [64, 64, 65, 128, 512])
+  })
+
   test('lets an operator launch for a tenant, under the same rules', () => {
     const principal = { kind: 'operator', uid: 0 } as const
     const plan = planned(question({ request: request({ principal }) }))

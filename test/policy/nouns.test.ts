@@ -63,10 +63,10 @@ const nouns: Readonly<
   },
   memory_mib: {
     parse: parseMemoryMib,
-    good: [128, 256, 3072],
-    bad: [0, 127, 126, 129, 128.5, 3073, 3074, -128, '128', Number.NaN, Infinity, 128n],
+    good: [128, 256, 3072, 3074, 16_384],
+    bad: [0, 127, 126, 129, 128.5, 3073, 16_386, -128, '128', Number.NaN, Infinity, 128n],
   },
-  vcpus: { parse: parseVcpus, good: [1, 2], bad: [0, 3, 1.5, '1', -1, null] },
+  vcpus: { parse: parseVcpus, good: [1, 2, 8], bad: [0, 9, 1.5, '1', -1, null] },
   'isolation level': {
     parse: parseIsolationLevel,
     good: ['host', 'container', 'vm'],

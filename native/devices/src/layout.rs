@@ -4,7 +4,12 @@
 //! (Documentation/admin-guide/kernel-parameters.txt), so the order of slots is the order of names:
 //! the first block device is vda.
 
-/// Guest-physical address of slot 0. Above the largest memory (3,072 MiB ends at `0xc000_0000`).
+/// Guest memory below the devices ends here at the latest; what does not fit goes on at
+/// [`HIGH_MEMORY_BASE`]. Between the two are the devices and the interrupt controllers.
+pub const LOW_MEMORY_END: u64 = 0xc000_0000;
+/// Guest-physical address of the memory that does not fit below the devices.
+pub const HIGH_MEMORY_BASE: u64 = 1 << 32;
+/// Guest-physical address of slot 0, between low and high memory.
 pub const MMIO_BASE: u64 = 0xd000_0000;
 /// Size of one slot's window.
 pub const MMIO_WINDOW_BYTES: u64 = 0x1000;

@@ -48,8 +48,9 @@ pub use counters::Counters;
 pub use device::Device;
 pub use fault::Fault;
 pub use layout::{
-    IRQ_BASE, MMIO_BASE, MMIO_WINDOW_BYTES, QUEUE_NOTIFY_OFFSET, SLOT_CONSOLE, SLOT_COUNT,
-    SLOT_IMAGE, SLOT_INIT, SLOT_NET, SLOT_RNG, SLOT_SCRATCH, cmdline_entry, irq, window, window_of,
+    HIGH_MEMORY_BASE, IRQ_BASE, LOW_MEMORY_END, MMIO_BASE, MMIO_WINDOW_BYTES, QUEUE_NOTIFY_OFFSET,
+    SLOT_CONSOLE, SLOT_COUNT, SLOT_IMAGE, SLOT_INIT, SLOT_NET, SLOT_RNG, SLOT_SCRATCH,
+    cmdline_entry, irq, window, window_of,
 };
 pub use net::{FRAME_BYTES_MAX, Interest, NET_RECEIVE_QUEUE, NET_TRANSMIT_QUEUE, Net, Network};
 pub use port::{I8042, PortAction};

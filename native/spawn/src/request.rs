@@ -5,7 +5,7 @@ use casemate_ticket::note::NOTE_BYTES_MAX;
 use casemate_ticket::shape::{
     ShapeError, fields, integer, integer32, is_tenant_character, text, uuid, word, wrong,
 };
-use casemate_ticket::spec::SPEC_BYTES_MAX;
+use casemate_ticket::spec::{MEMORY_MIB, SPEC_BYTES_MAX, VCPUS};
 use casemate_ticket::ticket::RECORD_BYTES_MAX;
 
 use crate::connection::REQUEST_BYTES_MAX;
@@ -99,8 +99,8 @@ fn read(value: &Value) -> Result<Request, ShapeError> {
         "template" => {
             let [memory_mib, _, vcpus] = fields(value, op, ["memory_mib", "op", "vcpus"])?;
             Ok(Request::Template {
-                vcpus: integer32(vcpus, "vcpus", 1..=8)?,
-                memory_mib: integer32(memory_mib, "memory_mib", 128..=3072)?,
+                vcpus: integer32(vcpus, "vcpus", VCPUS)?,
+                memory_mib: integer32(memory_mib, "memory_mib", MEMORY_MIB)?,
             })
         }
         "kill" => pod().map(Request::Kill),
@@ -195,6 +195,8 @@ mod tests {
             (r#"{"op":"kill","pod":"../../etc"}"#, "pod"),
             (r#"{"op":"kill","pod":"01936f5e-0000-4000-8000-000000000001"}"#, "pod"),
             (r#"{"memory_mib":64,"op":"template","vcpus":1}"#, "memory_mib"),
+            (r#"{"memory_mib":16386,"op":"template","vcpus":1}"#, "memory_mib"),
+            (r#"{"memory_mib":128,"op":"template","vcpus":9}"#, "vcpus"),
             (r#"{"file_bytes":0,"kind":"../x","op":"worker"}"#, "kind"),
             (r#"{"kind":"rootfs","op":"worker"}"#, "file_bytes"),
             (r#"{"file_bytes":12884901889,"kind":"rootfs","op":"worker"}"#, "file_bytes"),

@@ -5,6 +5,11 @@ use crate::json::Value;
 use std::ops::RangeInclusive;
 use thiserror::Error;
 
+/// Virtual CPUs of a machine.
+pub const VCPUS: RangeInclusive<u32> = 1..=8;
+/// Memory of a machine in MiB. `policy/nouns/machine.ts` has the same limits.
+pub const MEMORY_MIB: RangeInclusive<u32> = 128..=16_384;
+
 /// A document whose JSON is canonical but whose members are not what its format says.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{path}: {problem}")]

@@ -9,6 +9,8 @@ use crate::rates::Rates;
 use crate::shape::{self, ShapeError, constant, digest, fields, integer, integer32, wrong};
 use thiserror::Error;
 
+pub use crate::shape::{MEMORY_MIB, VCPUS};
+
 /// Most bytes of a spec.
 pub const SPEC_BYTES_MAX: usize = 524_288;
 /// Bytes of a block of image, tree and disks.
@@ -94,9 +96,9 @@ impl KvmClass {
 /// Shape of the virtual machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Virtual CPUs, 1 to 8.
+    /// Of [`VCPUS`].
     pub vcpus: u32,
-    /// Guest memory in MiB: even, 128 to 3072.
+    /// Guest memory in MiB: even, of [`MEMORY_MIB`].
     pub memory_mib: u32,
     /// Kernel command line, printable ASCII.
     pub cmdline: String,
@@ -364,12 +366,12 @@ pub(crate) fn read_kvm(value: &Value, path: &str) -> Result<KvmClass, ShapeError
 fn read_machine(value: &Value) -> Result<Machine, ShapeError> {
     let [cmdline, memory_mib, vcpus] =
         fields(value, "machine", ["cmdline", "memory_mib", "vcpus"])?;
-    let memory_mib = integer32(memory_mib, "machine.memory_mib", 128..=3072)?;
+    let memory_mib = integer32(memory_mib, "machine.memory_mib", MEMORY_MIB)?;
     if !memory_mib.is_multiple_of(2) {
         return Err(wrong("machine.memory_mib", "must be even"));
     }
     Ok(Machine {
-        vcpus: integer32(vcpus, "machine.vcpus", 1..=8)?,
+        vcpus: integer32(vcpus, "machine.vcpus", VCPUS)?,
         memory_mib,
         // The kernel's COMMAND_LINE_SIZE is 2048 with its final NUL.
         cmdline: shape::word(cmdline, "machine.cmdline", 2047, shape::is_printable)?.into(),

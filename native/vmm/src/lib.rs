@@ -28,6 +28,14 @@ mod io;
 mod launch;
 mod machine;
 mod memory;
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    reason = "tests stop at the first surprise"
+)]
+mod memory_kvm_tests;
 #[expect(unsafe_code, reason = "maps guest memory and registers it with KVM")]
 mod memory_unsafe;
 mod mptable;

@@ -24,7 +24,6 @@ use crate::{cpuid, memory, memory_unsafe, mptable, msr, pvh, vcpu_state};
 /// Above guest memory, where KVM on VMX without unrestricted guest keeps three pages of its own.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
-const MIB: u64 = 1 << 20;
 /// The console first: Linux numbers virtio devices as they come, and the control port is then `/dev/vport0p1`.
 const PROBE_ORDER: [u32; 6] =
     [SLOT_CONSOLE, SLOT_INIT, SLOT_IMAGE, SLOT_SCRATCH, SLOT_RNG, SLOT_NET];
@@ -192,7 +191,7 @@ impl Machine {
         let words = PROBE_ORDER.into_iter().map(cmdline_entry);
         let cmdline =
             std::iter::once(shape.cmdline.clone()).chain(words).collect::<Vec<_>>().join(" ");
-        let bytes = u64::from(shape.memory_mib).saturating_mul(MIB);
+        let bytes = memory::bytes(shape.memory_mib);
         let entry = pvh::load(&self.memory, kernel, &cmdline, bytes)?;
         mptable::write(&self.memory, vcpus)?;
         for (id, vcpu) in (0..).zip(&self.vcpus) {

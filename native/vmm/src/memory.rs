@@ -1,7 +1,14 @@
-//! The guest's memory: anonymous pages from address 0, and for a restored guest the template's data laid over them.
+//! The guest's memory: anonymous pages, and for a restored guest the template's data laid over them.
+//!
+//! One region from address 0 to 3 GiB, and what is more than that in a second one from 4 GiB on: between them are the
+//! devices. A template's file has no such hole: its second region follows the first at once. What works with a position
+//! in that file instead of a guest address asks [`parts`]; everything else sees two regions that do not touch, so that
+//! no buffer can begin in one and end in the other.
 
 use std::fs::File;
 
+use casemate_devices::{HIGH_MEMORY_BASE, LOW_MEMORY_END};
+use casemate_ticket::spec::MEMORY_MIB;
 use casemate_wire::control::Reason;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
@@ -10,23 +17,50 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 use crate::failure::{Failure, failure};
 use crate::memory_unsafe::overlay;
 
-/// Guest memory ends below the device windows at `0xd000_0000`; one region, no hole to get wrong.
-pub const MEMORY_MIB_MAX: u32 = 3_072;
+const MIB: u64 = 1 << 20;
 
-const MIB: usize = 1 << 20;
+/// A piece of guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Guest address of its first byte.
+    pub address: u64,
+    /// Where that byte is in a template's memory file.
+    pub offset: u64,
+    /// Bytes, never 0.
+    pub length: u64,
+}
 
-/// Anonymous, unreserved memory of `mib` MiB at guest address 0.
+/// What lies at positions `start` to `end` (not included) of a template's memory file: nothing, one part, or two with
+/// the hole between them.
+pub fn parts(start: u64, end: u64) -> impl Iterator<Item = Part> {
+    let low = (start, end.min(LOW_MEMORY_END), 0);
+    let high = (start.max(LOW_MEMORY_END), end, HIGH_MEMORY_BASE.saturating_sub(LOW_MEMORY_END));
+    [low, high].into_iter().filter_map(|(start, end, hole)| {
+        let length = end.checked_sub(start).filter(|length| *length != 0)?;
+        Some(Part { address: start.checked_add(hole)?, offset: start, length })
+    })
+}
+
+/// Bytes of `mib` MiB.
+#[must_use]
+pub fn bytes(mib: u32) -> u64 {
+    u64::from(mib).saturating_mul(MIB)
+}
+
+/// Anonymous, unreserved memory of `mib` MiB.
 ///
 /// # Errors
 /// `KVM` when the address space is not to be had.
 pub fn allocate(mib: u32) -> Result<GuestMemoryMmap, Failure> {
     let refuse = || failure(Reason::Kvm, format_args!("memory of {mib} MiB is outside the limits"));
-    if mib == 0 || mib > MEMORY_MIB_MAX {
+    if mib == 0 || mib > *MEMORY_MIB.end() {
         return Err(refuse());
     }
-    let bytes =
-        usize::try_from(mib).ok().and_then(|mib| mib.checked_mul(MIB)).ok_or_else(refuse)?;
-    GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes)])
+    let ranges = parts(0, bytes(mib))
+        .map(|part| Some((GuestAddress(part.address), usize::try_from(part.length).ok()?)))
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(refuse)?;
+    GuestMemoryMmap::from_ranges(&ranges)
         .map_err(|error| failure(Reason::Kvm, format_args!("guest memory: {error}")))
 }
 
@@ -37,11 +71,10 @@ pub fn allocate(mib: u32) -> Result<GuestMemoryMmap, Failure> {
 pub fn lay_template(memory: &GuestMemoryMmap, template: &File) -> Result<(), Failure> {
     let mut position = 0;
     while let Some((start, end)) = next_extent(template, position)? {
-        let length = end
-            .checked_sub(start)
-            .and_then(|length| usize::try_from(length).ok())
-            .ok_or_else(|| failure(Reason::TemplateState, format_args!("extent of no length")))?;
-        overlay(memory, template, start, length)?;
+        if end <= start {
+            return Err(failure(Reason::TemplateState, format_args!("extent of no length")));
+        }
+        parts(start, end).try_for_each(|part| overlay(memory, template, part))?;
         position = end;
     }
     Ok(())
@@ -70,7 +103,7 @@ mod tests {
     use std::os::unix::fs::{FileExt, MetadataExt};
 
     use rustix::fs::{MemfdFlags, memfd_create};
-    use vm_memory::{Bytes, GuestMemoryBackend};
+    use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryRegion};
 
     use super::*;
 
@@ -144,10 +177,64 @@ mod tests {
         }
     }
 
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn memory_beyond_three_gib_goes_on_behind_the_devices() {
+        let part = |address, offset, length| Part { address, offset, length };
+        let all = |start, end| parts(start, end).collect::<Vec<_>>();
+        assert_eq!(all(0, 128 << 20), [part(0, 0, 128 << 20)]);
+        assert_eq!(all(0, 3 * GIB), [part(0, 0, 3 * GIB)]);
+        assert_eq!(all(0, 3 * GIB + 1), [part(0, 0, 3 * GIB), part(4 * GIB, 3 * GIB, 1)]);
+        assert_eq!(
+            all(3 * GIB - 2, 3 * GIB + 1),
+            [part(3 * GIB - 2, 3 * GIB - 2, 2), part(4 * GIB, 3 * GIB, 1)]
+        );
+        assert_eq!(all(5 * GIB, 6 * GIB), [part(6 * GIB, 5 * GIB, GIB)]);
+        assert_eq!(all(7, 7), []);
+        assert_eq!(all(u64::MAX - 1, u64::MAX), [], "beyond the last address there is");
+        for (mib, ends) in [(3_072, vec![3 * GIB]), (16_384, vec![3 * GIB, 17 * GIB])] {
+            let memory = allocate(mib).unwrap();
+            let found = memory.iter().map(|region| region.last_addr().0 + 1).collect::<Vec<_>>();
+            assert_eq!(found, ends, "{mib} MiB");
+        }
+    }
+
+    /// What a device checks a buffer against, with the hole that a real machine has.
+    #[test]
+    fn nothing_begins_before_the_hole_and_ends_behind_it() {
+        let memory = allocate(4_096).unwrap();
+        let slice = |address, length: u64| {
+            memory.get_slice(GuestAddress(address), usize::try_from(length).unwrap()).is_ok()
+        };
+        assert!(slice(3 * GIB - 8, 8) && slice(4 * GIB, 8) && slice(5 * GIB - 8, 8));
+        for (address, length) in
+            [(3 * GIB - 8, GIB + 16), (3 * GIB - 8, 9), (4 * GIB - 1, 2), (5 * GIB - 8, 9)]
+        {
+            assert!(!slice(address, length), "{length} at {address:#x}");
+        }
+        let mut bytes = [0; 16];
+        assert!(memory.read_slice(&mut bytes, GuestAddress(3 * GIB - 8)).is_err());
+    }
+
+    #[test]
+    fn an_extent_over_the_hole_is_laid_on_both_sides_of_it() {
+        let template = File::from(memfd_create("casemate-memory", MemfdFlags::CLOEXEC).unwrap());
+        template.set_len(bytes(3_200)).unwrap();
+        template.write_all_at(&vec![7; 1 << 20], 3 * GIB - (1 << 20)).unwrap();
+        template.write_all_at(&vec![8; 1 << 20], 3 * GIB).unwrap();
+        let memory = allocate(3_200).unwrap();
+        lay_template(&memory, &template).unwrap();
+        let at = |address| memory.read_obj::<u8>(GuestAddress(address)).ok();
+        assert_eq!([at(3 * GIB - (1 << 20) - 1), at(3 * GIB - (1 << 20))], [Some(0), Some(7)]);
+        assert_eq!([at(3 * GIB - 1), at(3 * GIB), at(4 * GIB - 1)], [Some(7), None, None]);
+        assert_eq!([at(4 * GIB), at(4 * GIB + (1 << 20))], [Some(8), Some(0)]);
+    }
+
     #[test]
     fn refuses_memory_outside_the_limits_and_extents_outside_the_memory() {
         assert!(allocate(0).is_err());
-        assert!(allocate(MEMORY_MIB_MAX + 1).is_err());
+        assert!(allocate(*MEMORY_MIB.end() + 1).is_err());
         let template = template();
         let small = allocate(2).unwrap();
         assert!(

@@ -4,51 +4,50 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::failure::{Failure, failure};
+use crate::memory::Part;
 use casemate_wire::control::Reason;
 
-/// Tells KVM where the guest's memory is: one slot, from guest address 0.
+/// Tells KVM where the guest's memory is: one slot for each region.
 ///
 /// # Errors
 /// `KVM` when the region cannot be found or KVM refuses it.
 pub fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), Failure> {
-    let base = memory.get_host_address(GuestAddress(0)).map_err(|error| {
-        failure(Reason::Kvm, format_args!("guest memory has no start: {error}"))
-    })?;
-    let region = kvm_userspace_memory_region {
-        slot: 0,
-        flags: 0,
-        guest_phys_addr: 0,
-        memory_size: memory.iter().map(GuestMemoryRegion::len).sum(),
-        userspace_addr: u64::try_from(base.expose_provenance()).map_err(|_| {
-            failure(Reason::Kvm, format_args!("guest memory is outside the address space"))
-        })?,
-    };
-    // SAFETY: the mapping belongs to `memory`, which lives as long as the process (the VM is never taken apart).
-    unsafe { vm.set_user_memory_region(region) }
-        .map_err(|error| failure(Reason::Kvm, format_args!("set_user_memory_region: {error}")))
+    for (slot, region) in (0..).zip(memory.iter()) {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.start_addr().raw_value(),
+            memory_size: region.len(),
+            userspace_addr: u64::try_from(region.as_ptr().expose_provenance()).map_err(|_| {
+                failure(Reason::Kvm, format_args!("guest memory is outside the address space"))
+            })?,
+        };
+        // SAFETY: the mapping belongs to `memory`, which lives as long as the process (the VM is never taken apart).
+        unsafe { vm.set_user_memory_region(region) }.map_err(|error| {
+            failure(Reason::Kvm, format_args!("set_user_memory_region: {error}"))
+        })?;
+    }
+    Ok(())
 }
 
-/// Lays `length` bytes of `file` from `offset` over the guest memory at the same address, private to this process.
+/// Lays the bytes of `file` that are `part` over the guest memory there, private to this process.
 ///
 /// Only extents that hold data are laid: a private mapping of a memfd's hole would cost its page twice, once in
 /// the memfd and once as the copy.
 ///
 /// # Errors
 /// `TEMPLATE_STATE` when the range is not inside the guest's memory or the kernel refuses the mapping.
-pub fn overlay(
-    memory: &GuestMemoryMmap,
-    file: impl AsFd,
-    offset: u64,
-    length: usize,
-) -> Result<(), Failure> {
+pub fn overlay(memory: &GuestMemoryMmap, file: impl AsFd, part: Part) -> Result<(), Failure> {
     let refuse = |why: std::fmt::Arguments<'_>| failure(Reason::TemplateState, why);
+    let length = usize::try_from(part.length)
+        .map_err(|_| refuse(format_args!("extent length does not fit")))?;
     let target = memory
-        .get_slice(GuestAddress(offset), length)
+        .get_slice(GuestAddress(part.address), length)
         .map_err(|error| refuse(format_args!("extent outside guest memory: {error}")))?;
-    let file_offset = libc::off_t::try_from(offset)
+    let file_offset = libc::off_t::try_from(part.offset)
         .map_err(|_| refuse(format_args!("extent offset does not fit a file offset")))?;
     let target = target.ptr_guard_mut();
     // SAFETY: the target range is inside one mapping that this process owns, checked by `get_slice`; nothing holds a

@@ -12,6 +12,7 @@ use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, ReadVolatile};
 
 use crate::failure::{Failure, failure};
+use crate::memory;
 use crate::mptable::MPTABLE_ADDRESS;
 
 const GDT_ADDRESS: u64 = 0x500;
@@ -61,13 +62,18 @@ fn write_start_info(
         type_: MEMORY_TYPE_RAM,
         reserved: 0,
     };
-    let map = [ram(0, MPTABLE_ADDRESS), ram(HIGH_MEMORY_ADDRESS, memory_bytes)];
+    // The first part of memory without what lies between the MP table and 1 MiB, then the second one, if there is one.
+    let mut map = vec![ram(0, MPTABLE_ADDRESS)];
+    map.extend(
+        memory::parts(HIGH_MEMORY_ADDRESS, memory_bytes)
+            .map(|part| ram(part.address, part.address.saturating_add(part.length))),
+    );
     let info = hvm_start_info {
         magic: START_MAGIC,
         version: 1,
         cmdline_paddr: CMDLINE_ADDRESS,
         memmap_paddr: MEMORY_MAP_ADDRESS,
-        memmap_entries: 2,
+        memmap_entries: u32::try_from(map.len()).unwrap_or(0),
         ..hvm_start_info::default()
     };
     let mut at = MEMORY_MAP_ADDRESS;

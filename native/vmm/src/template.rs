@@ -15,9 +15,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::failure::{Failure, failure};
 use crate::machine::Machine;
+use crate::memory::{self, Part};
 use crate::report::Report;
-
-const MIB: u64 = 1 << 20;
 
 /// Saves the standing machine and hands it to spawn.
 ///
@@ -30,9 +29,11 @@ pub fn take(machine: &Machine, memory_mib: u32, report: &Report) -> Result<(), F
     let state_file = memfd("casemate-state")?;
     state_file.write_all_at(&state, 0).map_err(|error| refuse("state", error))?;
     seal(&state_file)?;
-    let memory_size = u64::from(memory_mib).saturating_mul(MIB);
+    let memory_size = memory::bytes(memory_mib);
     let memory_file = memfd("casemate-memory")?;
-    copy_data(&machine.memory, memory_size, &memory_file)?;
+    ftruncate(&memory_file, memory_size).map_err(|error| refuse("memory", error))?;
+    memory::parts(0, memory_size)
+        .try_for_each(|part| copy_data(&machine.memory, part, &memory_file))?;
     seal(&memory_file)?;
     let state_size = u64::try_from(state.len()).unwrap_or(u64::MAX);
     send(report, &FromVmm::Template { state_size, memory_size }, &state_file, &memory_file)
@@ -55,17 +56,16 @@ fn seal(file: &File) -> Result<(), Failure> {
 }
 
 /// Writes every block that is not all zero; the rest stays a hole.
-fn copy_data(memory: &GuestMemoryMmap, size: u64, file: &File) -> Result<(), Failure> {
-    ftruncate(file, size).map_err(|error| refuse("memory", error))?;
+fn copy_data(memory: &GuestMemoryMmap, part: Part, file: &File) -> Result<(), Failure> {
     let mut block = [0; BLOCK_SIZE];
     let step = u64::try_from(BLOCK_SIZE).unwrap_or(1);
     let mut position = 0;
-    while position < size {
-        memory
-            .read_slice(&mut block, GuestAddress(position))
-            .map_err(|error| refuse("memory", error))?;
+    while position < part.length {
+        let address = GuestAddress(part.address.saturating_add(position));
+        memory.read_slice(&mut block, address).map_err(|error| refuse("memory", error))?;
         if block.iter().any(|byte| *byte != 0) {
-            file.write_all_at(&block, position).map_err(|error| refuse("memory", error))?;
+            let offset = part.offset.saturating_add(position);
+            file.write_all_at(&block, offset).map_err(|error| refuse("memory", error))?;
         }
         position = position.saturating_add(step);
     }
@@ -93,4 +93,39 @@ fn send(
     )
     .map_err(|error| refuse("message", error))?;
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn memory_behind_the_hole_follows_at_once_in_the_file_and_comes_back_to_its_place() {
+        let memory = memory::allocate(3_074).unwrap();
+        let places = [3 * GIB - MIB + 5, 3 * GIB - 1, 4 * GIB, 4 * GIB + MIB - 1];
+        for (value, address) in (1_u8..).zip(places) {
+            memory.write_obj(value, GuestAddress(address)).unwrap();
+        }
+        let file = memfd("casemate-memory").unwrap();
+        ftruncate(&file, memory::bytes(3_074)).unwrap();
+        memory::parts(3 * GIB - MIB, 3 * GIB + MIB)
+            .try_for_each(|part| copy_data(&memory, part, &file))
+            .unwrap();
+        let mut byte = [0];
+        for (value, offset) in
+            (1_u8..).zip([3 * GIB - MIB + 5, 3 * GIB - 1, 3 * GIB, 3 * GIB + MIB - 1])
+        {
+            file.read_exact_at(&mut byte, offset).unwrap();
+            assert_eq!(byte, [value], "{offset:#x}");
+        }
+        let again = memory::allocate(3_074).unwrap();
+        memory::lay_template(&again, &file).unwrap();
+        for (value, address) in (1_u8..).zip(places) {
+            assert_eq!(again.read_obj::<u8>(GuestAddress(address)).unwrap(), value);
+        }
+    }
 }

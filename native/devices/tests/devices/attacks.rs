@@ -222,6 +222,8 @@ fn buffers_lie_inside_one_region_of_memory() {
         (BUFFERS, u32::MAX),
         (0, u32::MAX),
         (0xd000_0000, 8),
+        // Begins in one region, goes over the hole and ends in the other.
+        (LOW_END - 8, (HIGH - LOW_END) as u32 + 16),
         (HIGH - 1, 2),
         (HIGH_END - 8, 9),
         (u64::MAX, 1),

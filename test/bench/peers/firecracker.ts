@@ -1,7 +1,7 @@
 /** Firecracker, from the outside: configuration file, API socket, snapshot files. No jailer. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import path from 'node:path'
 import type { Parts } from './parts.ts'
@@ -10,14 +10,15 @@ import { quiet, startVm } from './vm.ts'
 
 /** Characters of its last words in an error. */
 const SAID_LAST = 300
+const ELF_HEAD = 4096
 const HTTP_NO_CONTENT = 204
 const RESETS = 'r'
 const IDLES = 'i'
 
 export interface Firecracker extends Peer {
   readonly version: string
-  /** Whether its threads run under seccomp filters: builds for GNU libc have none by default. */
-  readonly filtered: boolean
+  /** A dynamic program is a build for GNU libc, whose seccomp filters allow everything (its build.rs). */
+  readonly dynamic: boolean
 }
 
 /** Why there is nothing to compare with, in one line, or null. */
@@ -78,16 +79,11 @@ async function ask(socketPath: string, at: readonly [string, string], body: obje
 interface Snapshot {
   readonly state: string
   readonly memory: string
-  readonly filtered: boolean
 }
 
-/** Whether every thread but the idle ones of libraries has a filter (Seccomp: 2). */
-function isFiltered(pid: number): boolean {
-  const folder = `/proc/${pid}/task`
-  return readdirSync(folder).every((task) =>
-    /^Seccomp:\s+2$/mu.test(readFileSync(path.join(folder, task, 'status'), 'utf8')),
-  )
-}
+/** Whether a program asks for a loader: its name lies in the first page of the file. */
+const isDynamic = (program: string): boolean =>
+  readFileSync(program).subarray(0, ELF_HEAD).includes('/ld-linux')
 
 /** Waits for the word that the guest's init says before it waits. @throws when Firecracker ended before */
 const ready = (child: ChildProcess): Promise<void> =>
@@ -113,13 +109,11 @@ async function takeSnapshot(host: Host): Promise<Snapshot> {
   process.once('exit', () => child.kill('SIGKILL'))
   try {
     await ready(child)
-    const pid = child.pid ?? 0
-    await quiet([{ pid }])
-    const filtered = isFiltered(pid)
+    await quiet([{ pid: child.pid ?? 0 }])
     await ask(socket, ['PATCH', '/vm'], { state: 'Paused' })
     const kind = { snapshot_type: 'Full', snapshot_path: state, mem_file_path: memory }
     await ask(socket, ['PUT', '/snapshot/create'], kind)
-    return { state, memory, filtered }
+    return { state, memory }
   } finally {
     child.kill('SIGKILL')
     await end
@@ -149,7 +143,7 @@ export async function openFirecracker(host: Host): Promise<Firecracker> {
   }
   return {
     version: /v\S+/u.exec(version)?.[0] ?? 'unknown',
-    filtered: snapshot.filtered,
+    dynamic: isDynamic(program),
     memory: /\/fc\.memory$/u,
     first: () => cold(parts.first.path, byKey),
     boot: () => cold(kernel, `${byKey} act=reset`),

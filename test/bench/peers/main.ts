@@ -44,7 +44,7 @@ interface Report {
   readonly time: string
   readonly host: Environment
   readonly kvm: 'software' | 'hardware'
-  readonly firecracker: { readonly version: string; readonly filtered: boolean }
+  readonly firecracker: { readonly version: string; readonly dynamic: boolean }
   readonly pairs: readonly Pair[]
   readonly failed: readonly Skipped[]
 }
@@ -122,13 +122,13 @@ async function measureAll(folder: string, program: string): Promise<Report> {
         say(`${group}: failed: ${reason}`)
       }
     }
-    const { version, filtered } = theirs
+    const { version, dynamic } = theirs
     return {
       v: 'casemate.peers/1',
       time,
       host,
       kvm,
-      firecracker: { version, filtered },
+      firecracker: { version, dynamic },
       pairs,
       failed,
     }
@@ -142,7 +142,7 @@ function print({ time, host, kvm, firecracker, pairs }: Report): void {
     `${time}, commit ${host.commit ?? 'unknown'}${host.changed === true ? ' with changes' : ''}`,
     `${host.cpu}, ${host.cores} cores, ${host.memory_mib} MiB, Linux ${host.kernel}, ${host.file_system}, load ${host.load}`,
     `Node ${host.node}, KVM: ${kvm}`,
-    `Firecracker ${firecracker.version}, ${firecracker.filtered ? 'with' : 'built without'} seccomp filters`,
+    `Firecracker ${firecracker.version}, ${firecracker.dynamic ? 'for GNU libc: its seccomp filters allow everything' : 'static'}`,
     '',
     table(pairs),
   ]
@@ -163,7 +163,10 @@ async function main(program: string): Promise<void> {
 const unknown = options.only?.find((name) => !Object.hasOwn(groups, name))
 const program = process.env['FIRECRACKER']
 const missing = noFirecracker(program) ?? whyNot()
-if (unknown !== undefined) {
+if (options.boots !== undefined && !/^[1-9]\d{0,2}$/u.test(options.boots)) {
+  say(`--boots is a number from 1 to 999, not ${options.boots}`)
+  process.exitCode = USAGE_ERROR
+} else if (unknown !== undefined) {
   say(`there is no group ${unknown}; there are: ${Object.keys(groups).join(', ')}`)
   process.exitCode = USAGE_ERROR
 } else if (missing !== null || program === undefined) say(`skipped: ${missing}`)

@@ -5,12 +5,17 @@ import { createInterface } from 'node:readline'
 import { setTimeout as pause } from 'node:timers/promises'
 
 const NS_PER_MS = 1_000_000
-/** A quiet guest uses next to nothing of a core; a tick is 10 ms (sysconf _SC_CLK_TCK is 100 on x86). */
-const QUIET_MS = 1000
-const QUIET_TICKS = 3
-const QUIET_TIMES = 3
-const QUIET_TICKS_EACH = 1
-const QUIET_TRIES = 600
+/**
+ * A quiet guest uses some hundredths of a core in software KVM, for its timers; one that boots uses more even where it
+ * shares the cores. A tick is 10 ms (sysconf _SC_CLK_TCK is 100 on x86).
+ */
+const LOOK_MS = 1000
+const QUIET_TICKS = 6
+/** Looks in a row that must agree. */
+const CALM = 3
+const LOOKS_MAX = 600
+/** Memory that grows by less than this share in a look is taken to grow no more. */
+const SETTLED = 0.002
 /** Fields 14 and 15 of proc_pid_stat(5), counted behind the name in parentheses. */
 const UTIME = 11
 
@@ -92,16 +97,36 @@ interface Process {
   readonly pid: number
 }
 
-const ticksOfAll = (vms: readonly Process[]): number =>
-  vms.reduce((sum, { pid }) => sum + ticksOf(readFileSync(`/proc/${pid}/stat`, 'latin1')), 0)
+/** Looks until `isCalm` was true three times in a row. @throws when that never happens */
+async function until(isCalm: () => boolean): Promise<void> {
+  let calm = 0
+  for (let looks = 0; calm < CALM; looks += 1) {
+    if (looks === LOOKS_MAX) throw new Error('the guests do not come to rest')
+    await pause(LOOK_MS)
+    calm = isCalm() ? calm + 1 : 0
+  }
+}
 
 /** Waits until the guests have nothing left to do. @throws when one of them has ended */
-export async function quiet(vms: readonly Process[]): Promise<void> {
-  let before = ticksOfAll(vms)
-  for (let tries = 0, calm = 0; tries < QUIET_TRIES && calm < QUIET_TIMES; tries += 1) {
-    await pause(QUIET_MS)
-    const now = ticksOfAll(vms)
-    calm = now - before < QUIET_TICKS + QUIET_TICKS_EACH * vms.length ? calm + 1 : 0
+export function quiet(processes: readonly Process[]): Promise<void> {
+  const look = (): readonly number[] =>
+    processes.map(({ pid }) => ticksOf(readFileSync(`/proc/${pid}/stat`, 'latin1')))
+  let before = look()
+  return until(() => {
+    const now = look()
+    const isCalm = now.every((ticks, at) => ticks - (before[at] ?? 0) < QUIET_TICKS)
     before = now
-  }
+    return isCalm
+  })
+}
+
+/** Waits until what `look` measures grows no more. */
+export function settled(look: () => number): Promise<void> {
+  let before = look()
+  return until(() => {
+    const now = look()
+    const isCalm = Math.abs(now - before) <= before * SETTLED
+    before = now
+    return isCalm
+  })
 }

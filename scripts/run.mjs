@@ -1,7 +1,7 @@
 /**
  * Starts a script or program of the checkout under Node 24, whatever Node npm itself runs in.
  *
- *   node scripts/run.mjs demo|test|check|bench|fuzz [arguments]   set-up, then scripts/<name>.mjs
+ *   node scripts/run.mjs demo|test|check|bench|fuzz [arguments]   set-up, then scripts/<name>.mjs; bench:peers is bench --peers
  *   node scripts/run.mjs start [arguments]                        set-up, then `casemate up` in the foreground
  *   node scripts/run.mjs casemate [arguments]                     the CLI; set-up only when there was none yet
  */
@@ -19,6 +19,7 @@ const COMMANDS = {
   check: ['scripts/check.mjs'],
   bench: ['scripts/bench.mjs'],
   fuzz: ['scripts/fuzz.mjs'],
+  'bench:peers': ['scripts/bench.mjs', '--peers'],
   start: [CLI, 'up'],
   casemate: [CLI],
 }

@@ -1,6 +1,6 @@
 /** What a measurement comes to: a few numbers with their unit, and how they are shown. */
 
-export type Unit = 'ms' | 'us' | 'KiB' | 'MB/s' | 'records/s'
+export type Unit = 'ms' | 'us' | 'KiB' | 'MB/s' | 'records/s' | 'VMs/s'
 
 /** One measured thing. docs/benchmarks.md says for each id what was measured. */
 export interface Figure {

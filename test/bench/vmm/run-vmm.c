@@ -5,7 +5,7 @@
 // which are made here. A line on standard output for each thing that happens:
 //   pid N                      the VMM's
 //   said KIND NS TEXT          a control message, nanoseconds after execve was called; TEXT of FAILURE
-//   ended STATUS               as of waitpid
+//   ended STATUS NS            as of waitpid, nanoseconds after execve was called
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -81,6 +81,6 @@ int main(int argc, char **argv) {
   }
   int status;
   check(waitpid(vmm, &status, 0) != vmm, "waitpid");
-  printf("ended %d\n", status);
+  printf("ended %d %lld\n", status, now() - *began);
   return 0;
 }

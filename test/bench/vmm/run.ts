@@ -47,20 +47,61 @@ function memfdOf(machine: Machine, name: string): number {
   return openSync(path.join(folder, found), 'r')
 }
 
+/** A memfd of its own, opened for reading alone as the VMM wants it. */
+function sealedFile(bytes: Buffer): number {
+  const fd = memfdSealed('casemate-kernel', bytes)
+  try {
+    return openSync(`/proc/self/fd/${fd}`, 'r')
+  } finally {
+    closeSync(fd)
+  }
+}
+
 /** The launch document of spawn for these papers, sealed. */
 async function documentFd(machine: Machine, prepared: Prepared): Promise<number> {
   const document = documentOf(machine, await papers(machine, prepared))
   return memfdSealed('launch-document', document)
 }
 
-type Place = number | 'ignore'
+export type Place = number | 'ignore'
 
-/** Descriptors 6 to 13; what this launch has no use for is closed. */
-function openRoles(machine: Machine, isRestored: boolean): readonly Place[] {
-  const [kvm, init] = [openSync('/dev/kvm', 'r+'), openSync(machine.artifacts.init, 'r')]
-  return isRestored
-    ? [kvm, 'ignore', init, memfdOf(machine, 'casemate-state'), memfdOf(machine, 'casemate-memory')]
-    : [kvm, memfdOf(machine, 'casemate-kernel'), init, 'ignore', 'ignore']
+/** Files that stand in for the host's own; the launch's spec must name them. */
+export interface Instead {
+  readonly kernel?: Buffer
+  /** Path of an init disk. */
+  readonly init?: string
+}
+
+/** Descriptors 6 to 10; what this launch has no use for is closed. */
+function openRoles(machine: Machine, isRestored: boolean, instead: Instead): readonly Place[] {
+  const kvm = openSync('/dev/kvm', 'r+')
+  const init = openSync(instead.init ?? machine.artifacts.init, 'r')
+  if (isRestored) {
+    const [state, memory] = ['casemate-state', 'casemate-memory']
+    return [kvm, 'ignore', init, memfdOf(machine, state), memfdOf(machine, memory)]
+  }
+  const { kernel } = instead
+  const image = kernel === undefined ? memfdOf(machine, 'casemate-kernel') : sealedFile(kernel)
+  return [kvm, image, init, 'ignore', 'ignore']
+}
+
+/** Descriptors 3 to 13 of a launch, but for those that run-vmm makes; closed again after `use`. */
+export async function withPlaces<T>(
+  machine: Machine,
+  prepared: Prepared,
+  use: (places: readonly Place[]) => Promise<T>,
+  instead: Instead = {},
+): Promise<T> {
+  const document = await documentFd(machine, prepared)
+  const roles = openRoles(machine, prepared.template !== null, instead)
+  const scratch = openSync(scratchFile(machine, prepared), 'r+')
+  try {
+    return await withFiles(prepared, ({ image, log }) =>
+      use([document, 'ignore', 'ignore', ...roles, image, scratch, log]),
+    )
+  } finally {
+    for (const fd of [document, scratch, ...roles]) if (fd !== 'ignore') closeSync(fd)
+  }
 }
 
 interface Watching {
@@ -73,19 +114,8 @@ interface Watching {
 }
 
 /** Runs the launch as far as wanted. @throws when the VMM failed, or ended before */
-export async function watchVmm(watching: Watching, prepared: Prepared): Promise<Watched> {
-  const { machine } = watching
-  const document = await documentFd(machine, prepared)
-  const roles = openRoles(machine, prepared.template !== null)
-  const scratch = openSync(scratchFile(machine, prepared), 'r+')
-  try {
-    return await withFiles(prepared, ({ image, log }) =>
-      follow(watching, prepared, [document, 'ignore', 'ignore', ...roles, image, scratch, log]),
-    )
-  } finally {
-    for (const fd of [document, scratch, ...roles]) if (fd !== 'ignore') closeSync(fd)
-  }
-}
+export const watchVmm = (watching: Watching, prepared: Prepared): Promise<Watched> =>
+  withPlaces(watching.machine, prepared, (places) => follow(watching, prepared, places))
 
 /** Hears what the runner says, and looks at the VMM's memory if asked to. */
 class Watcher {

@@ -64,6 +64,14 @@ suite('bench/smaps', () => {
     assert.deepEqual(found, { overhead_kib: 325, has_guest: true })
   })
 
+  test('leaves out a guest that another program maps from a file of its own', () => {
+    const pieces = [...own, { at: '7f000000-7f004000', rss: 16, name: '/tmp/a/fc.memory' }]
+    const mappings = parseSmaps(pieces.map(block).join(''))
+    const found = sampleOf(mappings, GUEST_BYTES, /\/fc\.memory$/u)
+    assert.deepEqual(found, { overhead_kib: 320, has_guest: true })
+    assert.equal(sampleOf(mappings, GUEST_BYTES / 2).has_guest, false)
+  })
+
   test('counts everything before guest memory is mapped, and says so', () => {
     assert.deepEqual(sample(...own), { overhead_kib: 320, has_guest: false })
   })

@@ -12,7 +12,7 @@ export interface Mapping {
 }
 
 /** Name of the memfd that a template's memory is kept in. */
-const TEMPLATE_MEMORY = /^\/memfd:casemate-memory\b/u
+export const TEMPLATE_MEMORY: RegExp = /^\/memfd:casemate-memory\b/u
 /** Everything of a mapping that is wanted; the first line is its addresses, offset and name. */
 const MAPPING =
   /^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \d+ *(.*)\n(?:[A-Za-z_]+: .*\n)*?Rss: +(\d+) kB$/mu
@@ -33,12 +33,16 @@ export const parseSmaps = (text: string): readonly Mapping[] =>
   text === '' ? [] : text.split(BETWEEN).map(mappingOf)
 
 /**
- * Where guest memory is, or null before it is mapped. Restored, it is pieces of the template's memfd
- * with anonymous memory between them, and an offset in the memfd is a guest address; booted, it is
+ * Where guest memory is, or null before it is mapped. Restored, it is pieces of the template's file
+ * with anonymous memory between them, and an offset in the file is a guest address; booted, it is
  * one anonymous mapping of just its size.
  */
-function guestStart(mappings: readonly Mapping[], guestBytes: number): number | null {
-  const piece = mappings.find(({ name }) => TEMPLATE_MEMORY.test(name))
+function guestStart(
+  mappings: readonly Mapping[],
+  guestBytes: number,
+  memory: RegExp,
+): number | null {
+  const piece = mappings.find(({ name }) => memory.test(name))
   if (piece !== undefined) return piece.start - piece.offset
   const whole = mappings.find(({ start, end, name }) => name === '' && end - start === guestBytes)
   return whole?.start ?? null
@@ -52,9 +56,16 @@ export interface Sample {
   readonly has_guest: boolean
 }
 
-/** @throws RangeError when a mapping is guest memory in part: then it was not understood */
-export function sampleOf(mappings: readonly Mapping[], guestBytes: number): Sample {
-  const start = guestStart(mappings, guestBytes) ?? Infinity
+/**
+ * @param memory names the file that a restored guest's memory is mapped from
+ * @throws RangeError when a mapping is guest memory in part: then it was not understood
+ */
+export function sampleOf(
+  mappings: readonly Mapping[],
+  guestBytes: number,
+  memory: RegExp = TEMPLATE_MEMORY,
+): Sample {
+  const start = guestStart(mappings, guestBytes, memory) ?? Infinity
   const end = start + guestBytes
   let sum = 0
   for (const mapping of mappings) {

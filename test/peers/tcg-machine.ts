@@ -141,7 +141,7 @@ export async function runUnderTcg(t: TestContext, args: readonly string[]): Prom
   const folder = mkdtempSync(path.join(tmpdir(), 'casemate-tcg-'))
   t.after(() => rmSync(folder, { recursive: true }))
   const probe = path.join(folder, 'probe')
-  compile('probe', probe)
+  compile('guest/probe', probe)
   const tar = busyboxTar('/bin/busybox', probeEntry(probe))
   const image = await buildDisk(path.join(folder, 'image'), tar)
   const control = path.join(folder, 'control')

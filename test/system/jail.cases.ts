@@ -86,7 +86,7 @@ export function jailCases(machine: Machine): void {
       const { prepared } = one
       const files = new Set([prepared.image.path, prepared.logPath])
       const known =
-        /^(\/dev\/null|socket:\[\d+\]|anon_inode:(\[eventfd\]|\[eventpoll\]|kvm-vm|kvm-vcpu:0))$/u
+        /^(\/dev\/null|socket:\[\d+\]|anon_inode:(\[eventfd\]|\[eventpoll\]|\[timerfd\]|kvm-vm|kvm-vcpu:0))$/u
       const odd = descriptorsOf(one.pid).filter(
         ([, what]) => !known.test(what) && !files.has(what) && what !== machine.artifacts.init,
       )

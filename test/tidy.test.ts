@@ -56,6 +56,13 @@ const linesThat = (
   )
 
 suite('tidy', () => {
+  test('no file has both sides of a merge', () => {
+    assert.deepEqual(
+      linesThat(texts, (line) => /^(<{7}|>{7}) /u.test(line)),
+      [],
+    )
+  })
+
   test('sees the tree', () => {
     for (const name of ['package.json', 'native/Cargo.toml', HERE]) assert.ok(files.includes(name))
   })

@@ -7,6 +7,7 @@
  */
 import { after, suite, test } from 'node:test'
 import { appCases } from './app.cases.ts'
+import { balloonCases } from './balloon.cases.ts'
 import { callsCases } from './calls.cases.ts'
 import { descriptorCases } from './descriptors.cases.ts'
 import { floodCases } from './flood.cases.ts'
@@ -31,6 +32,7 @@ const groups: readonly Group[] = [
   ['app', appCases],
   ['life', lifeCases],
   ['processors', processorsCases],
+  ['balloon', balloonCases],
   ['verity', verityCases],
   ['unique', uniqueCases],
   ['tickets', ticketCases],

@@ -64,6 +64,11 @@ impl Chain {
         Used { head: self.head, written }
     }
 
+    /// The buffers the device may write.
+    pub fn writable(&self) -> &[Segment] {
+        &self.writable
+    }
+
     /// Bytes the device may read.
     pub fn readable_len(&self) -> u32 {
         self.readable_len

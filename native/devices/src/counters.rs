@@ -19,9 +19,10 @@ pub struct Counters {
     pub interrupts: u64,
     /// Bytes that went from the device into guest memory.
     pub bytes_in: u64,
-    /// Bytes that the device took from guest memory.
+    /// Bytes that the device took from guest memory; a balloon: that went back to the host.
     pub bytes_out: u64,
-    /// Block requests answered with an I/O error, for whatever cause.
+    /// Block requests answered with an I/O error, for whatever cause; pieces that a balloon could
+    /// not give back.
     pub io_errors: u64,
     /// Block requests of a kind that is not offered.
     pub unsupported: u64,

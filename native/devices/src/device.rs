@@ -1,5 +1,6 @@
 //! The closed set of devices, and what a transport needs to know of each.
 
+use crate::balloon::Balloon;
 use crate::block::Block;
 use crate::chain::Chain;
 use crate::console::Console;
@@ -28,6 +29,8 @@ pub enum Device {
     Rng(Rng),
     /// A network card.
     Net(Net),
+    /// The way back for memory that the guest does not use.
+    Balloon(Balloon),
 }
 
 /// Active queues, by number. All are empty unless the driver is running.
@@ -55,6 +58,7 @@ impl Device {
             Self::Block(_) => 2,
             Self::Console(_) => 3,
             Self::Rng(_) => 4,
+            Self::Balloon(_) => 5,
         }
     }
 
@@ -65,6 +69,7 @@ impl Device {
             Self::Console(_) => 3,
             Self::Rng(_) => 4,
             Self::Net(_) => 5,
+            Self::Balloon(_) => 5,
         }
     }
 
@@ -76,6 +81,7 @@ impl Device {
                 Self::Console(_) => Console::FEATURES,
                 Self::Rng(_) => 0,
                 Self::Net(_) => Net::FEATURES,
+                Self::Balloon(_) => Balloon::FEATURES,
             }
     }
 
@@ -87,6 +93,7 @@ impl Device {
             Self::Console(_) => &Console::QUEUE_SIZES,
             Self::Rng(_) => &Rng::QUEUE_SIZES,
             Self::Net(_) => &Net::QUEUE_SIZES,
+            Self::Balloon(_) => &Balloon::QUEUE_SIZES,
         }
     }
 
@@ -95,7 +102,8 @@ impl Device {
         match self {
             Self::Block(block) => block.config(),
             Self::Console(_) => Console::config(),
-            Self::Rng(_) => [0; CONFIG_BYTES],
+            // The balloon's: no pages are wanted, and none are in it.
+            Self::Rng(_) | Self::Balloon(_) => [0; CONFIG_BYTES],
             Self::Net(net) => net.config(),
         }
     }
@@ -105,7 +113,7 @@ impl Device {
         match self {
             Self::Console(console) => console.reset(),
             Self::Net(net) => net.reset(),
-            Self::Block(_) | Self::Rng(_) => {}
+            Self::Block(_) | Self::Rng(_) | Self::Balloon(_) => {}
         }
     }
 
@@ -127,6 +135,10 @@ impl Device {
                 Some(queue) => rng.process(queue, context),
                 None => Ok(()),
             },
+            Self::Balloon(balloon) => match queues.get_mut(index).and_then(Option::as_mut) {
+                Some(queue) => balloon.process(index, queue, context),
+                None => Ok(()),
+            },
         }
     }
 
@@ -134,7 +146,7 @@ impl Device {
     pub(crate) fn save(&self, out: &mut Vec<u8>) {
         match self {
             Self::Console(console) => console.save(out),
-            Self::Block(_) | Self::Rng(_) | Self::Net(_) => {}
+            Self::Block(_) | Self::Rng(_) | Self::Net(_) | Self::Balloon(_) => {}
         }
     }
 
@@ -142,7 +154,7 @@ impl Device {
     pub(crate) fn restore(&mut self, state: &mut Reader<'_>) -> Result<(), StateError> {
         match self {
             Self::Console(console) => console.restore(state),
-            Self::Block(_) | Self::Rng(_) | Self::Net(_) => Ok(()),
+            Self::Block(_) | Self::Rng(_) | Self::Net(_) | Self::Balloon(_) => Ok(()),
         }
     }
 }

@@ -32,6 +32,8 @@ pub enum Fault {
     ChainTooLong,
     /// A chain without the readable or writable part that the queue is for.
     WrongDirection,
+    /// Memory given back that does not begin and end with a page.
+    NotWholePages(u64),
     /// Guest memory that was checked could not be accessed.
     Memory,
 }
@@ -62,6 +64,9 @@ impl fmt::Display for Fault {
             Self::ChainTooLong => f.write_str("a chain has more bytes than the queue takes"),
             Self::WrongDirection => {
                 f.write_str("a chain lacks the readable or writable part that the queue is for")
+            }
+            Self::NotWholePages(address) => {
+                write!(f, "the memory reported free at {address:#x} is no whole pages")
             }
             Self::Memory => f.write_str("guest memory could not be accessed"),
         }

@@ -1,7 +1,7 @@
 //! The devices a guest sees, and nothing else of the virtual machine.
 //!
 //! [`MmioTransport`] is one virtio-mmio (version 2) window with one [`Device`] behind it: a
-//! [`Block`], a [`Console`], a [`Net`] or an [`Rng`]. [`Serial`] is the boot log. The monitor owns memory,
+//! [`Block`], a [`Console`], an [`Rng`], a [`Net`] or a [`Balloon`]. [`Serial`] is the boot log. The monitor owns memory,
 //! threads and interrupts; it calls in from two kinds of thread, behind one lock per transport:
 //!
 //! - a vCPU thread, on a register access: [`MmioTransport::read`], [`MmioTransport::write`].
@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod balloon;
 mod block;
 mod chain;
 mod console;
@@ -36,6 +37,7 @@ mod serial;
 mod state;
 mod transport;
 
+pub use balloon::{BALLOON_PASS_BYTES_MAX, Balloon, Reclaim};
 pub use block::{
     AttachError, Backend, Block, BlockKind, REQUEST_BYTES_MAX, SECTOR_BYTES, Scratch, ScratchError,
     VERITY_BLOCK_BYTES, Verified, Verity, VerityError,
@@ -49,8 +51,8 @@ pub use device::Device;
 pub use fault::Fault;
 pub use layout::{
     HIGH_MEMORY_BASE, IRQ_BASE, LOW_MEMORY_END, MMIO_BASE, MMIO_WINDOW_BYTES, QUEUE_NOTIFY_OFFSET,
-    SLOT_CONSOLE, SLOT_COUNT, SLOT_IMAGE, SLOT_INIT, SLOT_NET, SLOT_RNG, SLOT_SCRATCH,
-    cmdline_entry, irq, window, window_of,
+    SLOT_BALLOON, SLOT_CONSOLE, SLOT_COUNT, SLOT_IMAGE, SLOT_INIT, SLOT_NET, SLOT_RNG,
+    SLOT_SCRATCH, cmdline_entry, irq, window, window_of,
 };
 pub use net::{FRAME_BYTES_MAX, Interest, NET_RECEIVE_QUEUE, NET_TRANSMIT_QUEUE, Net, Network};
 pub use port::{I8042, PortAction};

@@ -419,7 +419,7 @@ impl MmioTransport {
     pub fn take_verity_failure(&mut self) -> Option<u64> {
         match &mut self.device {
             Device::Block(block) => block.take_verity_failure(),
-            Device::Console(_) | Device::Rng(_) | Device::Net(_) => None,
+            Device::Console(_) | Device::Rng(_) | Device::Net(_) | Device::Balloon(_) => None,
         }
     }
 
@@ -431,7 +431,7 @@ impl MmioTransport {
         let taken = console.push(bytes);
         self.with_queues(|device, queues, context| match device {
             Device::Console(console) => console.send_input(queues, context),
-            Device::Block(_) | Device::Rng(_) | Device::Net(_) => Ok(()),
+            Device::Block(_) | Device::Rng(_) | Device::Net(_) | Device::Balloon(_) => Ok(()),
         });
         taken
     }
@@ -442,7 +442,7 @@ impl MmioTransport {
     pub fn console_pending(&self) -> usize {
         match &self.device {
             Device::Console(console) => console.pending(),
-            Device::Block(_) | Device::Rng(_) | Device::Net(_) => 0,
+            Device::Block(_) | Device::Rng(_) | Device::Net(_) | Device::Balloon(_) => 0,
         }
     }
 
@@ -460,7 +460,9 @@ impl MmioTransport {
     pub fn console_output(&mut self, sink: &mut dyn FnMut(&[u8]) -> bool) -> Output {
         self.with_queues(|device, queues, context| match device {
             Device::Console(console) => console.output(queues, context, sink),
-            Device::Block(_) | Device::Rng(_) | Device::Net(_) => Ok(Output::Drained),
+            Device::Block(_) | Device::Rng(_) | Device::Net(_) | Device::Balloon(_) => {
+                Ok(Output::Drained)
+            }
         })
     }
 

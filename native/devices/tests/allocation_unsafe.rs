@@ -17,7 +17,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use casemate_devices::{Backend, Block, BlockKind, Console, Device, Net, Rng, Scratch, Serial};
+use casemate_devices::{
+    Backend, Balloon, Block, BlockKind, Console, Device, Net, Rng, Scratch, Serial,
+};
 
 use guest::{BUFFERS, Guest, LOW_END, Random, WRITE, file_of};
 
@@ -60,6 +62,7 @@ fn devices() -> Vec<Device> {
         Device::Console(Console::new()),
         Device::Block(block),
         Device::Net(Net::new()),
+        Device::Balloon(Balloon::new(Box::new(guest::Given::default()))),
     ]
 }
 

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::Write;
 
 use casemate_devices::{
-    Backend, Block, BlockKind, BucketSize, Console, Device, Interrupt, MmioTransport, Net, Network,
-    Rate, Reader, Rng, Scratch, Verified, Verity,
+    Backend, Balloon, Block, BlockKind, BucketSize, Console, Device, Interrupt, MmioTransport, Net, Network,
+    Rate, Reader, Reclaim, Rng, Scratch, Verified, Verity,
 };
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -30,6 +30,19 @@ const ZERO_ROOT: [u8; 32] = [
     0xad, 0x7f, 0xac, 0xb2, 0x58, 0x6f, 0xc6, 0xe9, 0x66, 0xc0, 0x04, 0xd7, 0xd1, 0xd1, 0x6b, 0x02,
     0x4f, 0x58, 0x05, 0xff, 0x7c, 0xb4, 0x7c, 0x7a, 0x85, 0xda, 0xbd, 0x8b, 0x48, 0x89, 0x2c, 0xa7,
 ];
+
+/// Memory goes nowhere, but a device may only name what is there, in whole pages.
+#[derive(Debug)]
+struct Judge;
+
+impl Reclaim for Judge {
+    fn give_back(&self, address: u64, bytes: u64) -> bool {
+        let end = address.checked_add(bytes).expect("an end");
+        assert!(address % 4096 == 0 && bytes % 4096 == 0 && bytes > 0);
+        assert!(end <= LOW as u64 || (address >= HIGH && end <= HIGH + HIGH_BYTES as u64));
+        address % 8192 == 0
+    }
+}
 
 struct NoInterrupt;
 
@@ -74,13 +87,14 @@ fn device(kind: u64) -> Device {
     let block = |kind, backend| {
         Device::Block(Block::new(kind, backend, "fuzz").expect("a backend that fits"))
     };
-    match kind % 8 {
+    match kind % 9 {
         0 => Device::Rng(Rng::new()),
         1 => block(BlockKind::Image, image()),
         2 => block(BlockKind::Scratch, scratch()),
         3 => block(BlockKind::Scratch, Backend::Absent),
         6 => Device::Net(Net::new()),
         7 => Device::Net(card()),
+        8 => Device::Balloon(Balloon::new(Box::new(Judge))),
         _ => Device::Console(Console::new()),
     }
 }
@@ -174,9 +188,10 @@ fn publish(memory: &GuestMemoryMmap, queue: u64, head: u16) {
 /// these the mutator finds a whole chain once in ten thousand inputs.
 fn send(kind: u64, transport: &mut MmioTransport, memory: &GuestMemoryMmap, input: &mut Input<'_>) {
     let shape = input.number(1);
-    let queue = match kind % 8 {
+    let queue = match kind % 9 {
         0..4 => 0,
         4 | 5 => shape % 6,
+        8 => shape % 3,
         _ => shape % 2,
     };
     let first = (input.number(1) % 8) * 4;

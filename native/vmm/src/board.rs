@@ -1,4 +1,4 @@
-//! What is on the guest's bus: six virtio windows, a serial port that only talks, and a reset line.
+//! What is on the guest's bus: virtio windows, a serial port that only talks, and a reset line.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::sync::Arc;
 
 use casemate_devices::{
-    Backend, Block, BlockKind, BucketSize, Console, Device, Interrupt, MmioTransport, Net,
-    QUEUE_NOTIFY_OFFSET, Rate, Reader, Rng, SLOT_CONSOLE, SLOT_IMAGE, SLOT_INIT, SLOT_NET,
-    SLOT_RNG, SLOT_SCRATCH, Serial, cmdline_entry, irq, window,
+    Backend, Balloon, Block, BlockKind, BucketSize, Console, Device, Interrupt, MmioTransport, Net,
+    QUEUE_NOTIFY_OFFSET, Rate, Reader, Rng, SLOT_BALLOON, SLOT_CONSOLE, SLOT_IMAGE, SLOT_INIT,
+    SLOT_NET, SLOT_RNG, SLOT_SCRATCH, Serial, cmdline_entry, irq, window,
 };
 use casemate_ticket::rates::{Bucket, Rate as Limit, Rates};
 use casemate_ticket::spec::Machine as Shape;
@@ -25,8 +25,8 @@ use crate::{cpuid, memory, memory_unsafe, mptable, msr, pvh, vcpu_state};
 const TSS_ADDRESS: usize = 0xfffb_d000;
 const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
 /// The console first: Linux numbers virtio devices as they come, and the control port is then `/dev/vport0p1`.
-const PROBE_ORDER: [u32; 6] =
-    [SLOT_CONSOLE, SLOT_INIT, SLOT_IMAGE, SLOT_SCRATCH, SLOT_RNG, SLOT_NET];
+const PROBE_ORDER: [u32; 7] =
+    [SLOT_CONSOLE, SLOT_INIT, SLOT_IMAGE, SLOT_SCRATCH, SLOT_RNG, SLOT_NET, SLOT_BALLOON];
 
 /// A queue's doorbell: the guest's write to `QueueNotify` makes it readable without an exit to this process.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ pub fn build(kvm: Kvm, parts: Parts) -> Result<(Machine, Option<Pod>), Failure> 
     } else {
         ([image, scratch], None)
     };
-    let devices = devices(Backend::Verified(init), now, &limits.rates)?;
+    let devices = devices(Backend::Verified(init), now, &limits.rates, &memory)?;
     let mut doorbells = Vec::new();
     let mut slots = Vec::new();
     for (slot, device) in (0..).zip(devices) {
@@ -143,7 +143,8 @@ fn devices(
     init: Backend,
     [image, scratch]: [Backend; 2],
     rates: &Rates,
-) -> Result<[Device; 6], Failure> {
+    memory: &GuestMemoryMmap,
+) -> Result<[Device; 7], Failure> {
     let disk = |kind, backend, id| {
         Block::new(kind, backend, id)
             .map(|block| block.limited(rate(&rates.disk_read), rate(&rates.disk_write)))
@@ -157,6 +158,7 @@ fn devices(
         Device::Console(Console::new()),
         Device::Rng(Rng::new().limited(rate(&rates.rng))),
         Device::Net(Net::new()),
+        Device::Balloon(Balloon::new(Box::new(memory::Pages(memory.clone())))),
     ])
 }
 

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 
-use casemate_devices::{HIGH_MEMORY_BASE, LOW_MEMORY_END};
+use casemate_devices::{HIGH_MEMORY_BASE, LOW_MEMORY_END, Reclaim};
 use casemate_ticket::spec::MEMORY_MIB;
 use casemate_wire::control::Reason;
 use rustix::fs::{SeekFrom, seek};
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use crate::failure::{Failure, failure};
-use crate::memory_unsafe::overlay;
+use crate::memory_unsafe::{give_back, overlay};
 
 const MIB: u64 = 1 << 20;
 
@@ -62,6 +62,16 @@ pub fn allocate(mib: u32) -> Result<GuestMemoryMmap, Failure> {
         .ok_or_else(refuse)?;
     GuestMemoryMmap::from_ranges(&ranges)
         .map_err(|error| failure(Reason::Kvm, format_args!("guest memory: {error}")))
+}
+
+/// Guest memory as the balloon sees it: pages that can be given back to the host.
+#[derive(Debug)]
+pub struct Pages(pub GuestMemoryMmap);
+
+impl Reclaim for Pages {
+    fn give_back(&self, address: u64, bytes: u64) -> bool {
+        give_back(&self.0, address, bytes)
+    }
 }
 
 /// Lays every data extent of the template's memory over `memory`.
@@ -154,6 +164,48 @@ mod tests {
         assert_eq!(bytes, [7, 7, 7, 7, 7, 9], "the template's data and what was written since");
         memory.read_slice(&mut bytes, GuestAddress(1 << 20)).unwrap();
         assert_eq!(bytes, [0, 0, 0, 0, 0, 9], "zero where it has none");
+    }
+
+    #[test]
+    fn pages_that_are_given_back_are_gone_until_they_are_touched_again() {
+        let template = template();
+        let memory = allocate(SIZE_MIB).unwrap();
+        lay_template(&memory, &template).unwrap();
+        for page in 0..PAGES {
+            memory.write_obj(9_u8, GuestAddress(page * PAGE)).unwrap();
+        }
+        let host = Pages(memory.clone());
+        // All of the template's first MiB but a page at each end, and a MiB that it does not have.
+        assert!(host.give_back(PAGE, (1 << 20) - 2 * PAGE));
+        assert!(host.give_back(1 << 20, 1 << 20));
+        let gone = 2 * 256 - 2;
+        assert_eq!(pages(&memory), (PAGES - gone, PAGES - gone));
+        let at = |address| memory.read_obj::<u8>(GuestAddress(address)).unwrap();
+        assert_eq!([at(0), at(PAGE), at((1 << 20) - PAGE)], [9, 7, 9], "the template's again");
+        assert_eq!([at(1 << 20), at((2 << 20) - PAGE), at(2 << 20)], [0, 0, 9]);
+        memory.write_obj(3_u8, GuestAddress(PAGE)).unwrap();
+        assert_eq!(at(PAGE), 3);
+    }
+
+    #[test]
+    fn nothing_outside_of_guest_memory_is_given_back() {
+        let memory = allocate(4_096).unwrap();
+        let host = Pages(memory.clone());
+        memory.write_obj(1_u8, GuestAddress(3 * GIB - PAGE)).unwrap();
+        memory.write_obj(1_u8, GuestAddress(4 * GIB)).unwrap();
+        for (address, bytes) in [
+            (3 * GIB - PAGE, 2 * PAGE),
+            (3 * GIB - PAGE, GIB + 2 * PAGE),
+            (4 * GIB - PAGE, 2 * PAGE),
+            (3 * GIB, PAGE),
+            (5 * GIB, PAGE),
+            (u64::MAX - PAGE + 1, PAGE),
+            (0, u64::MAX - PAGE + 1),
+        ] {
+            assert!(!host.give_back(address, bytes), "{bytes:#x} at {address:#x}");
+        }
+        let at = |address| memory.read_obj::<u8>(GuestAddress(address)).unwrap();
+        assert_eq!([at(3 * GIB - PAGE), at(4 * GIB)], [1, 1], "and what was inside is untouched");
     }
 
     #[test]

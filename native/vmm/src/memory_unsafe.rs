@@ -1,4 +1,4 @@
-//! Guest memory as KVM and the kernel's memory manager see it: the two calls that no library makes safe.
+//! Guest memory as KVM and the kernel's memory manager see it: the calls that no library makes safe.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -67,4 +67,15 @@ pub fn overlay(memory: &GuestMemoryMmap, file: impl AsFd, part: Part) -> Result<
         return Err(refuse(format_args!("mmap of a template extent: {error}")));
     }
     Ok(())
+}
+
+/// Takes the pages of `bytes` bytes at guest address `address` from the guest; false when the range is not inside one
+/// region or the kernel refuses. The next access finds zeros there, or the template's page.
+pub fn give_back(memory: &GuestMemoryMmap, address: u64, bytes: u64) -> bool {
+    let Ok(length) = usize::try_from(bytes) else { return false };
+    let Ok(target) = memory.get_slice(GuestAddress(address), length) else { return false };
+    let target = target.ptr_guard_mut();
+    // SAFETY: the range is inside one mapping of guest memory, checked by `get_slice`, so nothing of this process's own
+    // is in it; nothing holds a reference into guest memory, whose bytes may change at any time anyway.
+    unsafe { libc::madvise(target.as_ptr().cast(), length, libc::MADV_DONTNEED) == 0 }
 }

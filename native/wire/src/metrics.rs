@@ -29,7 +29,7 @@ pub const DEVICE_COUNTERS: [&str; 19] = [
     "dropped_receive",
 ];
 /// Names of the devices, in the order of the message.
-pub const DEVICES: [&str; 6] = ["init", "image", "scratch", "console", "rng", "net"];
+pub const DEVICES: [&str; 7] = ["init", "image", "scratch", "console", "rng", "net", "balloon"];
 
 /// Bytes of the numbers.
 pub(crate) const METRICS_BYTES: usize =

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -180,6 +181,17 @@ static void eat(void) {
     }
 }
 
+/* Touches so many MiB, and gives them back to the kernel when it is told to. */
+static void borrow(int mib) {
+    size_t size = (size_t)mib << 20;
+    volatile char *block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (size_t at = 0; block != MAP_FAILED && at < size; at += 4096) block[at] = 1;
+    outcome("borrow", "memory", block == MAP_FAILED);
+    fflush(NULL);
+    line();
+    outcome("return", "memory", munmap((void *)block, size));
+}
+
 /* A fault, not raise(): the first process of a namespace can ignore a signal, but not this. */
 static int *volatile nowhere;
 
@@ -210,6 +222,7 @@ static void with(const char *word, const char *what) {
     if (strcmp(word, "churn") == 0) churn(what);
     if (strcmp(word, "flood") == 0) flood(atoll(what));
     if (strcmp(word, "fill") == 0) fill(atoll(what));
+    if (strcmp(word, "borrow") == 0) borrow(atoi(what));
     if (strcmp(word, "exit") == 0) {
         fflush(NULL);
         _exit(atoi(what));

@@ -34,7 +34,7 @@ impl MmioTransport {
     pub fn link_descriptor(&self) -> Option<RawFd> {
         match &self.device {
             Device::Net(net) => net.descriptor(),
-            Device::Block(_) | Device::Console(_) | Device::Rng(_) => None,
+            Device::Block(_) | Device::Console(_) | Device::Rng(_) | Device::Balloon(_) => None,
         }
     }
 
@@ -44,7 +44,7 @@ impl MmioTransport {
     pub fn link_interest(&self) -> Option<Interest> {
         match &self.device {
             Device::Net(net) => net.interest(&self.queues),
-            Device::Block(_) | Device::Console(_) | Device::Rng(_) => None,
+            Device::Block(_) | Device::Console(_) | Device::Rng(_) | Device::Balloon(_) => None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use casemate_devices::{Device, Interrupt, MmioTransport};
+use casemate_devices::{Device, Interrupt, MmioTransport, Reclaim};
 use rustix::fs::{MemfdFlags, memfd_create};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -35,6 +35,29 @@ pub struct Line(Arc<AtomicU64>);
 impl Interrupt for Line {
     fn raise(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// What a balloon gave back: pieces and bytes, and the last piece.
+#[derive(Clone, Debug, Default)]
+pub struct Given(Arc<[AtomicU64; 4]>);
+
+impl Given {
+    pub fn pieces_bytes_last(&self) -> (u64, u64, (u64, u64)) {
+        let [pieces, bytes, address, last] = &*self.0;
+        let number = |value: &AtomicU64| value.load(Ordering::SeqCst);
+        (number(pieces), number(bytes), (number(address), number(last)))
+    }
+}
+
+impl Reclaim for Given {
+    fn give_back(&self, address: u64, bytes: u64) -> bool {
+        let [pieces, all, last_address, last] = &*self.0;
+        pieces.fetch_add(1, Ordering::SeqCst);
+        all.fetch_add(bytes, Ordering::SeqCst);
+        last_address.store(address, Ordering::SeqCst);
+        last.store(bytes, Ordering::SeqCst);
+        true
     }
 }
 

@@ -15,6 +15,7 @@
 )]
 
 mod attacks;
+mod balloon;
 mod block;
 mod console;
 mod guest;

@@ -56,6 +56,7 @@ fn hands_on_what_a_vmm_counts() {
     assert_eq!(machine.get("stray_accesses"), Some(&Value::Integer(5)));
     assert_eq!(device("init").get("requests"), Some(&Value::Integer(6)));
     assert_eq!(device("net").get("dropped_receive"), Some(&Value::Integer(119)));
+    assert_eq!(device("balloon").get("requests"), Some(&Value::Integer(120)));
     assert_eq!(host.ask_pod("metrics", &pod).text(), answer.text(), "as often as it is asked");
     let (deaf, _, _stream) = host.start(&["deaf"]);
     let mut waiting = host.client();

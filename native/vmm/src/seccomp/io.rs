@@ -11,6 +11,7 @@ const MSG_NOSIGNAL: u64 = 0x4000;
 /// `FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE`.
 const PUNCH_HOLE: u64 = 3;
 const TFD_TIMER_ABSTIME: u64 = 1;
+const MADV_DONTNEED: u64 = 4;
 const CLOCK_REALTIME: u64 = 0;
 const CLOCK_MONOTONIC: u64 = 1;
 
@@ -36,6 +37,9 @@ pub(super) const LIST: &[Allow] = &[
     call!(SYS_fdatasync, "flush of scratch").when(&[on(SCRATCH)]),
     call!(SYS_fallocate, "discard gives scratch space back, and never makes the file larger")
         .when(&[on(SCRATCH), is(1, PUNCH_HOLE)]),
+    call!(SYS_madvise, "memory that the guest does not use goes back to the host")
+        .when(&[is(2, MADV_DONTNEED)])
+        .rare("the guest's kernel has had pieces of 512 KiB of free memory for two seconds"),
     call!(SYS_getrandom, "entropy for the guest").when(&[is(2, 0)]),
     call!(SYS_clock_gettime, "the time of a line of the log")
         .when(&[is(0, CLOCK_REALTIME)])

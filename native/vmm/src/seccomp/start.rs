@@ -32,7 +32,6 @@ const SECCOMP_SET_MODE_FILTER: u64 = 1;
 const SIGSETXID: u64 = 33;
 /// `SIGRTMIN` of the C library.
 const SIGNAL_OF_PAUSE: u64 = 34;
-const MADV_DONTNEED: u64 = 4;
 const MSG_NOSIGNAL: u64 = 0x4000;
 /// `FUTEX_WAIT | FUTEX_PRIVATE_FLAG`.
 const FUTEX_WAIT_PLAIN: u64 = 128;
@@ -140,7 +139,6 @@ pub(super) const LIST: &[Allow] = &[
     call!(SYS_tgkill, "to send it").when(&[is(2, SIGNAL_OF_PAUSE)]),
     call!(SYS_rt_sigreturn, "after it"),
     call!(SYS_clock_nanosleep, "before it is sent again"),
-    call!(SYS_madvise, "a thread that ends gives its stack back").when(&[is(2, MADV_DONTNEED)]),
     call!(SYS_exit, "a vCPU thread of a template ends"),
     call!(SYS_futex, "wait for its end")
         .when(&[is(1, FUTEX_JOIN), is_wide(3, 0)])

@@ -66,7 +66,14 @@ const EDGES: &[Edge] = &[
     (Start, libc::SYS_pkey_mprotect, [4096, 4096, 1, 0, 0, 0], NO),
     (Io, libc::SYS_mprotect, [4096, 4096, 1, 0, 0, 0], NO),
     (Io, libc::SYS_mremap, [4096, 4096, 8192, 1, 0, 0], NO),
-    (Io, libc::SYS_madvise, [4096, 4096, 4, 0, 0, 0], NO),
+    // MADV_DONTNEED on the thread of the balloon; neither WILLNEED, REMOVE, HUGEPAGE nor DONTNEED_LOCKED.
+    (Io, libc::SYS_madvise, [4096, 4096, 4, 0, 0, 0], YES),
+    (Io, libc::SYS_madvise, [4096, 4096, 3, 0, 0, 0], NO),
+    (Io, libc::SYS_madvise, [4096, 4096, 9, 0, 0, 0], NO),
+    (Io, libc::SYS_madvise, [4096, 4096, 14, 0, 0, 0], NO),
+    (Io, libc::SYS_madvise, [4096, 4096, 24, 0, 0, 0], NO),
+    (Vcpu, libc::SYS_madvise, [4096, 4096, 4, 0, 0, 0], NO),
+    (Control, libc::SYS_madvise, [4096, 4096, 4, 0, 0, 0], NO),
     // Descriptors come in on the control socket and nowhere else.
     (Control, libc::SYS_recvmsg, [CONTROL, 0, CLOEXEC, 0, 0, 0], YES),
     (Control, libc::SYS_recvmsg, [UPPER | CONTROL, 0, UPPER | CLOEXEC, 0, 0, 0], YES),

@@ -100,7 +100,7 @@ static void addresses(void)
     u32 wrong = 0, tried = 0;
     for (u32 at = MEMORY_END; at >= MEMORY_END; at += 0x00f1b003) {
         u32 page = at & ~0xfffu;
-        if ((page >= 0xd0000000u && page <= 0xd0006000u) || page == LOCAL_APIC || page == IO_APIC)
+        if ((page >= 0xd0000000u && page <= 0xd0007000u) || page == LOCAL_APIC || page == IO_APIC)
             continue;
         AT(u8, at) = 0;
         AT(u16, at) = 0;
@@ -108,8 +108,8 @@ static void addresses(void)
         wrong += AT(u8, at) != 0xff || AT(u16, at) != 0xffff || AT(u32, at) != 0xffffffff;
         tried++;
     }
-    static const u32 edges[] = {MEMORY_END - 2, MEMORY_END - 1, 0xd0000000u - 2, 0xd0000ffeu, 0xd0001ffdu, 0xd0005fffu,
-                                0xd0005ffeu, 0xfffffff0u};
+    static const u32 edges[] = {MEMORY_END - 2, MEMORY_END - 1, 0xd0000000u - 2, 0xd0000ffeu, 0xd0001ffdu, 0xd0006fffu,
+                                0xd0006ffeu, 0xfffffff0u};
     for (u32 at = 0; at < sizeof edges / sizeof *edges; at++) {
         AT(u32, edges[at]) = 0x01020304;
         tried += AT(u32, edges[at]) != 0x12345678;

@@ -69,7 +69,7 @@ impl Device {
             Self::Console(_) => 3,
             Self::Rng(_) => 4,
             Self::Net(_) => 5,
-            Self::Balloon(_) => 5,
+            Self::Balloon(_) => 6,
         }
     }
 

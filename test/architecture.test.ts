@@ -34,9 +34,10 @@ const crates: Readonly<Record<string, readonly string[]>> = {
   wire: [],
   ticket: [],
   devices: [],
+  filter: [],
   'guest-init': ['wire', 'ticket'],
-  spawn: ['wire', 'ticket'],
-  vmm: ['wire', 'ticket', 'devices'],
+  spawn: ['wire', 'ticket', 'filter'],
+  vmm: ['wire', 'ticket', 'devices', 'filter'],
 }
 
 /** Where the compiler takes our word in what casemate-vmm is linked from: `unsafe` in the code, whatever follows. */

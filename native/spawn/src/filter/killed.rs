@@ -1,6 +1,6 @@
 //! What ends the process at once: nothing of ours calls it, and attacks on kernels and hosts begin with it.
 
-use super::rule::{Rule, call, calls, lacks};
+use casemate_filter::{Rule, call, calls, lacks};
 
 /// `CLONE_THREAD`.
 const THREAD: u64 = 0x1_0000;

@@ -10,20 +10,14 @@
 //! listens. That is the lesser evil. In a spawn that makes such a call somebody else's code runs, as root.
 
 mod killed;
-pub mod rule;
 mod spawn;
 mod worker;
 
-use std::collections::BTreeMap;
 use std::io;
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
+use casemate_filter::{Action, Program, Rule};
 
 use crate::refusal::{Refusal, Result};
-use rule::{Rule, When};
 
 /// Whose filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +55,8 @@ impl Kind {
 /// A compiled filter.
 #[derive(Debug)]
 pub struct Filter {
-    killed: BpfProgram,
-    permitted: BpfProgram,
+    killed: Program,
+    permitted: Program,
 }
 
 impl Filter {
@@ -71,15 +65,21 @@ impl Filter {
     /// # Errors
     /// `SECCOMP` when a list does not compile, which no list that passed the tests does.
     pub fn compile(kind: Kind) -> Result<Self> {
-        let unknown = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-        let refuse = |error: seccompiler::BackendError| {
+        let refuse = |error: io::Error| {
             Refusal::new("SECCOMP", format!("the filter does not compile: {error}"))
         };
         Ok(Self {
-            killed: program(&kind.killed(), SeccompAction::Allow, SeccompAction::KillProcess)
+            killed: Program::compile(&kind.killed(), Action::Allow, Action::Kill)
                 .map_err(refuse)?,
-            permitted: program(&kind.permitted(), unknown, SeccompAction::Allow).map_err(refuse)?,
+            permitted: Program::compile(&kind.permitted(), Action::Unknown, Action::Allow)
+                .map_err(refuse)?,
         })
+    }
+
+    /// In the order they are installed in: a worker's list permits no further filter.
+    #[must_use]
+    pub fn programs(&self) -> [&Program; 2] {
+        [&self.killed, &self.permitted]
     }
 
     /// Installs it on the calling thread; `no_new_privs` comes with it. Allocates nothing when it succeeds.
@@ -87,14 +87,7 @@ impl Filter {
     /// # Errors
     /// What the kernel says.
     pub fn install(&self) -> io::Result<()> {
-        // In this order: a worker's list permits no further filter.
-        for program in [&self.killed, &self.permitted] {
-            seccompiler::apply_filter(program).map_err(|error| match error {
-                seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => error,
-                _ => io::ErrorKind::InvalidInput.into(),
-            })?;
-        }
-        Ok(())
+        self.programs().into_iter().try_for_each(Program::install)
     }
 }
 
@@ -106,27 +99,4 @@ pub fn enter() -> Result<()> {
     Filter::compile(Kind::Spawn)?.install().map_err(|error| {
         Refusal::new("SECCOMP", format!("the kernel takes no system-call filter: {error}"))
     })
-}
-
-fn program(
-    list: &(impl Iterator<Item = &'static Rule> + Clone),
-    otherwise: SeccompAction,
-    met: SeccompAction,
-) -> std::result::Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for rule in list.clone() {
-        let entry = rules.entry(rule.call).or_default();
-        // To the compiler a call without conditions is one that is always met: one rule without makes it so.
-        let mut same = list.clone().filter(|other| other.call == rule.call);
-        if same.all(|other| !other.when.is_empty()) {
-            let conditions = rule.when.iter().map(condition).collect::<std::result::Result<_, _>>();
-            entry.push(SeccompRule::new(conditions?)?);
-        }
-    }
-    SeccompFilter::new(rules, otherwise, met, TargetArch::x86_64)?.try_into()
-}
-
-fn condition(when: &When) -> std::result::Result<SeccompCondition, seccompiler::BackendError> {
-    let operator = SeccompCmpOp::MaskedEq(when.mask);
-    SeccompCondition::new(when.argument, SeccompCmpArgLen::Qword, operator, when.value)
 }

@@ -10,7 +10,7 @@
 //! What VMM threads call all the time has no condition here: their own lists have one, and the kernel answers for calls
 //! without a condition from a table, without running a program.
 
-use super::rule::{Rule, When, call, calls, is, is_wide, lacks};
+use casemate_filter::{Rule, When, call, calls, is, is_wide, lacks};
 
 const AF_UNIX: u64 = 1;
 /// `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID`, `NEWNET`: spawn makes them with clone3.

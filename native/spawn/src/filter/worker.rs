@@ -5,7 +5,7 @@
 //! none because it makes no process. It opens files for reading only, reaches no socket, and starts nothing: after its
 //! own start, which is this filter's first call, another execveat would only make it another worker.
 
-use super::rule::{Rule, call, calls, has, is, is_wide, lacks};
+use casemate_filter::{Rule, call, calls, has, is, is_wide, lacks};
 
 /// `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID`, `NEWNET`.
 const NAMESPACES: u64 = 0x7e02_0000;

@@ -70,9 +70,14 @@ fn hands_on_what_a_vmm_counts() {
 #[test]
 fn names_the_system_call_that_a_filter_stopped() {
     let Some(host) = host() else { return };
-    let (told, why) = host.end_of(&["seccomp"]);
-    assert_eq!(told, "vmm 31 VMM_SECCOMP");
-    assert!(why.contains("connect (42)"), "{why}");
+    // The tests of filters kill thousands of children, and the kernel writes ten lines about such in five seconds.
+    let _quiet = crate::filter::KERNEL_LOG.lock();
+    let mut trials = (0..30).map(|_| {
+        let (told, why) = host.end_of(&["seccomp"]);
+        assert_eq!(told, "vmm 31 VMM_SECCOMP");
+        why
+    });
+    assert!(trials.any(|why| why.contains("connect (42)")), "never named");
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! The control thread: messages with spawn, and nothing else. It allocates nothing.
 
-use super::rule::{Allow, EVENTFD, FUTEX_WAIT, FUTEX_WAKE, call, is, on};
+use casemate_filter::{Rule, call, is};
+
+use super::conditions::{EVENTFD, FUTEX_WAIT, FUTEX_WAKE, on};
 use crate::descriptors::CONTROL;
 
 const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
 
-pub(super) const LIST: &[Allow] = &[
+pub(super) const LIST: &[Rule] = &[
     call!(
         SYS_recvmsg,
         "messages of spawn, and a fresh pod stream with one: the only way a descriptor comes in"

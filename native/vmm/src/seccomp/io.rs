@@ -1,7 +1,9 @@
 //! The I/O thread: queues of the devices, the control pipe, the pod's log and stream. Its heap grows by brk alone: what
 //! is large is made before the filter.
 
-use super::rule::{Allow, EVENTFD, FUTEX_WAIT, FUTEX_WAKE, call, is, is_wide, on};
+use casemate_filter::{Rule, call, is, is_wide};
+
+use super::conditions::{EVENTFD, FUTEX_WAIT, FUTEX_WAKE, on};
 use crate::descriptors::{IMAGE, INIT, LOG, SCRATCH};
 
 const EPOLL_CTL_ADD: u64 = 1;
@@ -15,7 +17,7 @@ const MADV_DONTNEED: u64 = 4;
 const CLOCK_REALTIME: u64 = 0;
 const CLOCK_MONOTONIC: u64 = 1;
 
-pub(super) const LIST: &[Allow] = &[
+pub(super) const LIST: &[Rule] = &[
     call!(SYS_epoll_wait, "wait for doorbells, the stream and time"),
     call!(SYS_epoll_ctl, "watch a fresh pod stream").when(&[is(1, EPOLL_CTL_ADD)]),
     call!(SYS_epoll_ctl, "watch the pod stream for what can be done with it now")

@@ -6,24 +6,18 @@
 //!
 //! `casemate-vmm --filters` prints the lists; native/vmm/README.md says which tests hold them.
 
+mod conditions;
 mod control;
 mod io;
-mod rule;
 mod start;
 mod vcpu;
 
-use std::collections::BTreeMap;
-
+use casemate_filter::{Action, Program, Rule};
 use casemate_ticket::bytes::Digest;
 use casemate_ticket::json::{self, Value};
 use casemate_wire::control::Reason;
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
 
 use crate::failure::{Failure, failure};
-pub use rule::{Allow, When};
 
 /// The kinds of filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +49,7 @@ impl Kind {
 
     /// The rules written down for it.
     #[must_use]
-    pub const fn rules(self) -> &'static [Allow] {
+    pub const fn rules(self) -> &'static [Rule] {
         match self {
             Self::Start => start::LIST,
             Self::Control => control::LIST,
@@ -66,7 +60,7 @@ impl Kind {
 
     /// The rules it allows calls by. Filters only ever take away, so the start has to leave every thread its own. These
     /// come first, because every call of a running thread goes through both filters.
-    pub fn allowed(self) -> impl Iterator<Item = &'static Allow> + Clone {
+    pub fn allowed(self) -> impl Iterator<Item = &'static Rule> + Clone {
         let threads: &[Self] =
             if self == Self::Start { &[Self::Control, Self::Io, Self::Vcpu] } else { &[] };
         threads.iter().flat_map(|kind| kind.rules()).chain(self.rules())
@@ -76,7 +70,8 @@ impl Kind {
 /// A compiled filter and the digest of its bytes.
 #[derive(Debug)]
 pub struct Filter {
-    program: BpfProgram,
+    /// What the kernel runs.
+    pub program: Program,
     /// SHA-256 of the program's instructions, 8 bytes each as `struct sock_filter`.
     pub digest: Digest,
 }
@@ -86,35 +81,12 @@ pub struct Filter {
 /// # Errors
 /// `SECCOMP` when the list does not compile, which no list that passed the tests does.
 pub fn compile(kind: Kind) -> Result<Filter, Failure> {
-    let refuse = |error: seccompiler::BackendError| {
-        failure(Reason::Seccomp, format_args!("the filter does not compile: {error}"))
-    };
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for allow in kind.allowed() {
-        let entry = rules.entry(allow.call).or_default();
-        // To the compiler a call without rules is one that is always allowed: one rule without conditions makes it so.
-        let same = |other: &&Allow| other.call == allow.call;
-        if kind.allowed().filter(same).all(|other| !other.when.is_empty()) {
-            let conditions = allow.when.iter().map(condition).collect::<Result<_, _>>();
-            entry.push(SeccompRule::new(conditions.map_err(refuse)?).map_err(refuse)?);
-        }
-    }
-    let (otherwise, matched) = (SeccompAction::KillProcess, SeccompAction::Allow);
-    let filter =
-        SeccompFilter::new(rules, otherwise, matched, TargetArch::x86_64).map_err(refuse)?;
-    let program = BpfProgram::try_from(filter).map_err(refuse)?;
-    let mut bytes = Vec::new();
-    for instruction in &program {
-        bytes.extend(instruction.code.to_le_bytes());
-        bytes.extend([instruction.jt, instruction.jf]);
-        bytes.extend(instruction.k.to_le_bytes());
-    }
-    Ok(Filter { program, digest: Digest::of(&bytes) })
-}
-
-fn condition(when: &When) -> Result<SeccompCondition, seccompiler::BackendError> {
-    let operator = SeccompCmpOp::MaskedEq(when.mask);
-    SeccompCondition::new(when.argument, SeccompCmpArgLen::Qword, operator, when.value)
+    let program =
+        Program::compile(&kind.allowed(), Action::Kill, Action::Allow).map_err(|error| {
+            failure(Reason::Seccomp, format_args!("the filter does not compile: {error}"))
+        })?;
+    let digest = Digest::of(&program.bytes());
+    Ok(Filter { program, digest })
 }
 
 /// Installs the filter on the calling thread; `no_new_privs` comes with it.
@@ -122,8 +94,7 @@ fn condition(when: &When) -> Result<SeccompCondition, seccompiler::BackendError>
 /// # Errors
 /// `SECCOMP` when the kernel refuses.
 pub fn install(filter: &Filter) -> Result<(), Failure> {
-    seccompiler::apply_filter(&filter.program)
-        .map_err(|error| failure(Reason::Seccomp, format_args!("{error}")))
+    filter.program.install().map_err(|error| failure(Reason::Seccomp, format_args!("{error}")))
 }
 
 /// All filters with their digests and rules as canonical JSON, for `--filters`. Masks and values are hexadecimal.
@@ -141,7 +112,7 @@ pub fn print() -> Result<String, Failure> {
     Ok(json::write(&Value::object(members)))
 }
 
-fn describe_rule(rule: &Allow) -> Value {
+fn describe_rule(rule: &Rule) -> Value {
     let text = |text: &str| Value::String(text.to_owned());
     let conditions = rule.when.iter().map(|when| {
         Value::object(vec![
@@ -157,25 +128,4 @@ fn describe_rule(rule: &Allow) -> Value {
         ("when".to_owned(), Value::Array(conditions.collect())),
         ("why".to_owned(), text(rule.why)),
     ])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `BPF_RET | BPF_K`, and two of its answers.
-    const RETURN: u16 = 0x06;
-    const ALLOW: u32 = 0x7fff_0000;
-    const KILL_PROCESS: u32 = 0x8000_0000;
-
-    /// A thread that is killed alone would leave the others running, with whatever it had locked.
-    #[test]
-    fn every_filter_allows_a_call_or_kills_the_process_and_knows_nothing_else() {
-        for kind in Kind::ALL {
-            let program = compile(kind).map(|filter| filter.program).unwrap_or_default();
-            let answers: std::collections::BTreeSet<u32> =
-                program.iter().filter(|step| step.code == RETURN).map(|step| step.k).collect();
-            assert!(answers.into_iter().eq([ALLOW, KILL_PROCESS]), "{kind:?}");
-        }
-    }
 }

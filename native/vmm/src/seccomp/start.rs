@@ -3,7 +3,9 @@
 //!
 //! What running threads may do is allowed here too (a filter can only take away) and not repeated.
 
-use super::rule::{Allow, call, has, is, is_wide, on};
+use casemate_filter::{Rule, call, is, is_wide, lacks};
+
+use super::conditions::on;
 use crate::descriptors::{CONTROL, KERNEL};
 
 /// All bits of `prot` but `PROT_READ` and `PROT_WRITE`.
@@ -45,7 +47,7 @@ macro_rules! request {
     };
 }
 
-pub(super) const LIST: &[Allow] = &[
+pub(super) const LIST: &[Rule] = &[
     // Descriptors: what spawn left, looked at and read.
     call!(SYS_fcntl, "is there a descriptor of this number").when(&[is(1, F_GETFD)]),
     call!(SYS_fcntl, "how it may be used").when(&[is(1, F_GETFL)]),
@@ -107,12 +109,9 @@ pub(super) const LIST: &[Allow] = &[
     request!(0x8030_ae7c, "KVM_GET_CLOCK: into a template"),
     request!(0x4030_ae7b, "KVM_SET_CLOCK: from a template"),
     call!(SYS_mmap, "guest memory, template, processors, stacks and heap; never executable")
-        .when(&[has(2, NEITHER_READ_NOR_WRITE, 0)]),
-    call!(SYS_mprotect, "stacks with a guard page; never executable").when(&[has(
-        2,
-        NEITHER_READ_NOR_WRITE,
-        0,
-    )]),
+        .when(&[lacks(2, NEITHER_READ_NOR_WRITE)]),
+    call!(SYS_mprotect, "stacks with a guard page; never executable")
+        .when(&[lacks(2, NEITHER_READ_NOR_WRITE)]),
     call!(SYS_munmap, "give back what was read and is no longer needed"),
     call!(SYS_eventfd2, "doorbells and interrupts").when(&[is(1, EFD_FLAGS)]),
     call!(SYS_timerfd_create, "when a device's rate limit gives way")

@@ -1,11 +1,13 @@
 //! vCPU threads: run the guest, answer its register accesses, ring an interrupt. They never allocate.
 
-use super::rule::{Allow, EVENTFD, FUTEX_WAIT, FUTEX_WAKE, call, is, is_wide};
+use casemate_filter::{Rule, call, is, is_wide};
+
+use super::conditions::{EVENTFD, FUTEX_WAIT, FUTEX_WAKE};
 
 /// `_IO(KVMIO, 0x80)`.
 const KVM_RUN: u64 = 0xae80;
 
-pub(super) const LIST: &[Allow] = &[
+pub(super) const LIST: &[Rule] = &[
     call!(SYS_ioctl, "run the guest").when(&[is(1, KVM_RUN), is_wide(2, 0)]),
     call!(SYS_write, "raise an interrupt or wake the I/O thread through an eventfd").when(EVENTFD),
     call!(SYS_futex, "wait for a device that the I/O thread holds, for the start, and for the end")

@@ -3,19 +3,21 @@
 
 use std::collections::BTreeSet;
 
-use casemate_vmm::seccomp::{Allow, Kind};
+use casemate_filter::Rule;
+use casemate_filter::probe::{Fate, Way, arguments_of, number};
+use casemate_vmm::seccomp::Kind;
 
-use crate::probe::{Question, arguments_of, ask, dry, number, passes};
+use crate::probe::{Question, ask, dry, passes};
 
 /// What the lists say of a call.
 fn expected(question: &Question) -> bool {
     let call = i64::try_from(question.call).unwrap();
-    question.kind.allowed().any(|rule| rule.matches(call, &question.arguments))
+    question.kind.allowed().any(|rule| rule.is_met(call, &question.arguments))
 }
 
 /// For each condition the rule's own arguments with one bit of the argument changed, for each of its 64 bits. Those outside
 /// the mask are the upper half of an `int`, which the kernel does not read and a filter must not either.
-fn broken(kind: Kind, rule: &Allow) -> impl Iterator<Item = (usize, Question)> {
+fn broken(kind: Kind, rule: &Rule) -> impl Iterator<Item = (usize, Question)> {
     let right = arguments_of(rule);
     rule.when.iter().enumerate().flat_map(move |(condition, when)| {
         let call = number(rule.call);
@@ -28,7 +30,7 @@ fn broken(kind: Kind, rule: &Allow) -> impl Iterator<Item = (usize, Question)> {
 }
 
 fn both_sides(kind: Kind) {
-    let rules: Vec<&Allow> = kind.allowed().collect();
+    let rules: Vec<&Rule> = kind.allowed().collect();
     let right: Vec<Question> =
         rules.iter().map(|rule| dry(kind, number(rule.call), arguments_of(rule))).collect();
     for ((rule, passed), question) in rules.iter().zip(passes(&right)).zip(&right) {
@@ -85,13 +87,13 @@ fn calls_that_are_rarely_made_work_when_they_are_needed() {
         let rules = kind.rules().iter().filter(|rule| rule.rare.is_some());
         rules.map(move |rule| Question {
             kind,
-            way: "real",
+            way: Way::Real,
             call: number(rule.call),
             arguments: arguments_of(rule),
         })
     };
     let questions: Vec<Question> = Kind::ALL.into_iter().flat_map(rare).collect();
-    for (answer, question) in ask(&questions).iter().zip(&questions) {
-        assert!(answer.starts_with("ended "), "{question:x?}: {answer}");
+    for (fate, question) in ask(&questions).iter().zip(&questions) {
+        assert!(matches!(fate, Fate::Ended(_)), "{question:x?}: {fate:?}");
     }
 }

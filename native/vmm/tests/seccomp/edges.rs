@@ -1,8 +1,9 @@
 //! Calls that somebody who runs code in a VMM would try, written out by hand: nothing here is taken from the lists.
 
+use casemate_filter::probe::number;
 use casemate_vmm::seccomp::Kind::{self, Control, Io, Start, Vcpu};
 
-use crate::probe::{Question, dry, number, passes};
+use crate::probe::{Question, dry, passes};
 
 /// Bits above those of an `int`, which the kernel does not read.
 const UPPER: u64 = 0xdead_beef_0000_0000;

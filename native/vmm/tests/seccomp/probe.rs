@@ -1,72 +1,19 @@
-//! Asking `filter_probe`.
+//! Asking `filter_probe` about the VMM's filters.
 
-use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write as _};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-
-use casemate_vmm::seccomp::{Allow, Kind, compile};
+use casemate_filter::probe::{self, Fate, Way, number};
+use casemate_vmm::seccomp::{Kind, compile};
 
 /// One call under one filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Question {
-    pub kind: Kind,
-    pub way: &'static str,
-    pub call: u64,
-    pub arguments: [u64; 6],
-}
-
-pub fn number(call: i64) -> u64 {
-    u64::try_from(call).unwrap()
-}
+pub type Question = probe::Question<Kind>;
 
 pub fn dry(kind: Kind, call: u64, arguments: [u64; 6]) -> Question {
-    Question { kind, way: "dry", call, arguments }
-}
-
-/// The arguments that meet all conditions of a rule; those it says nothing of are 0.
-pub fn arguments_of(rule: &Allow) -> [u64; 6] {
-    let mut arguments = [0; 6];
-    for when in rule.when {
-        arguments[usize::from(when.argument)] |= when.value;
-    }
-    assert!(rule.when.iter().all(|when| when.holds(&arguments)), "{}: {rule:?}", rule.name());
-    arguments
-}
-
-/// The example, which cargo builds beside the tests.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let probe = test.parent().unwrap().parent().unwrap().join("examples/filter_probe");
-    assert!(probe.exists(), "{} is missing: run `cargo test -p casemate-vmm`", probe.display());
-    probe
+    Question { kind, way: Way::Dry, call, arguments }
 }
 
 /// What became of each, in their order.
-pub fn ask(questions: &[Question]) -> Vec<String> {
-    let mut child = Command::new(program())
-        .args(Kind::ALL.map(|kind| compile(kind).unwrap().digest.to_string()))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let mut text = String::new();
-    for Question { kind, way, call, arguments } in questions {
-        write!(text, "{} {way} {call:x}", kind.name()).unwrap();
-        for argument in arguments {
-            write!(text, " {argument:x}").unwrap();
-        }
-        text.push('\n');
-    }
-    // Beside the reading: neither pipe holds everything.
-    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()));
-    let answers: Vec<String> =
-        BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap).collect();
-    assert!(child.wait().unwrap().success(), "the probe gave up");
-    writer.join().unwrap().unwrap();
-    assert_eq!(answers.len(), questions.len());
-    answers
+pub fn ask(questions: &[Question]) -> Vec<Fate> {
+    let sets = Kind::ALL.map(|kind| (kind, vec![compile(kind).unwrap().program]));
+    probe::ask("filter_probe", &sets, questions)
 }
 
 /// Two calls that newer kernels make themselves for uprobes, and let past every filter for that; anybody else gets SIGILL
@@ -81,15 +28,12 @@ pub fn passes(questions: &[Question]) -> Vec<bool> {
     ask(questions)
         .iter()
         .zip(questions)
-        .map(|(answer, question)| match answer.as_str() {
-            "killed" => false,
-            "allowed" => true,
-            "signal 4" | "ended 6" if OF_UPROBES.contains(&question.call) => false,
-            other => {
-                let made = made.contains(&question.call) && other.starts_with("ended ");
-                assert!(made, "{question:x?}: {other}");
-                true
-            }
+        .map(|(fate, question)| match fate {
+            Fate::Killed => false,
+            Fate::Passed => true,
+            Fate::Signal(4) | Fate::Ended(6) if OF_UPROBES.contains(&question.call) => false,
+            Fate::Ended(_) if made.contains(&question.call) => true,
+            other => panic!("{question:x?}: {other:?}"),
         })
         .collect()
 }

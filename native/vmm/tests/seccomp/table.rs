@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
+use casemate_filter::probe::{Fate, Way, arguments_of, number};
 use casemate_vmm::seccomp::Kind;
 
-use crate::probe::{Question, arguments_of, ask, dry, number, passes};
+use crate::probe::{Question, ask, dry, passes};
 
 /// How far the table goes. What lies beyond is no call yet, and killed like everything without a rule.
 const LAST: u64 = 470;
@@ -115,15 +116,14 @@ fn no_call_is_allowed_through_the_32_bit_entry() {
     let questions: Vec<Question> = Kind::ALL
         .into_iter()
         .flat_map(|kind| {
-            let ask = move |call| Question { kind, way: "i386", call, arguments: [0; 6] };
+            let ask = move |call| Question { kind, way: Way::I386, call, arguments: [0; 6] };
             (0..=LAST).map(ask)
         })
         .collect();
-    let answers = ask(&questions);
+    let fates = ask(&questions);
     // A kernel without that entry has no such call to filter: the instruction faults.
-    let refused = ["killed", "signal 11"];
-    let odd =
-        answers.iter().zip(&questions).find(|(answer, _)| !refused.contains(&answer.as_str()));
+    let refused = [Fate::Killed, Fate::Signal(11)];
+    let odd = fates.iter().zip(&questions).find(|(fate, _)| !refused.contains(fate));
     assert_eq!(odd, None);
 }
 
@@ -132,6 +132,6 @@ fn no_call_is_allowed_through_the_32_bit_entry() {
 fn a_call_that_nobody_filters_passes() {
     let question =
         |way| Question { kind: Kind::Io, way, call: number(libc::SYS_brk), arguments: [0; 6] };
-    assert_eq!(ask(&[question("dry")]), ["allowed"]);
-    assert_eq!(ask(&[question("real")]), ["ended 0"]);
+    assert_eq!(ask(&[question(Way::Dry)]), [Fate::Passed]);
+    assert_eq!(ask(&[question(Way::Real)]), [Fate::Ended(0)]);
 }

@@ -1,0 +1,23 @@
+//! Conditions that more than one list has.
+
+use casemate_filter::{When, is, is_wide};
+
+/// The first argument is this descriptor, a number where spawn put what `descriptors.rs` says. All that a thread could put
+/// there instead, by close and recvmsg, is a pod stream: a socket, which has no positions to read or write at.
+pub(super) const fn on(descriptor: i32) -> When {
+    let [b0, b1, b2, b3] = descriptor.to_le_bytes();
+    is(0, u64::from_le_bytes([b0, b1, b2, b3, 0, 0, 0, 0]))
+}
+
+/// `FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG`, the form the standard library waits with.
+const WAIT: u64 = 137;
+/// `FUTEX_WAKE | FUTEX_PRIVATE_FLAG`.
+const WAKE: u64 = 129;
+
+/// Waiting without a time, so that nothing has to be restarted after a stop. The allocator's lock waits in another form
+/// (`FUTEX_WAIT`), which is not here: of the running threads one alone allocates.
+pub(super) const FUTEX_WAIT: &[When] = &[is(1, WAIT), is_wide(3, 0)];
+/// Waking who waits so.
+pub(super) const FUTEX_WAKE: &[When] = &[is(1, WAKE)];
+/// An eventfd takes and gives 8 bytes.
+pub(super) const EVENTFD: &[When] = &[is_wide(2, 8)];

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto'
 import { type Canonical, canonicalBytes } from '../policy/canonical.ts'
 import { type Digest, parseDigest } from '../policy/nouns/digest.ts'
+import type { PodNetwork } from '../policy/nouns/network.ts'
 import type {
   DeviceRate,
   DeviceRates,
@@ -33,6 +34,8 @@ export interface SpecParts {
   readonly template: Template | null
   readonly image: VerifiedDisk
   readonly seccomp: SeccompProgram
+  /** null: the card's link is down. */
+  readonly network: PodNetwork | null
 }
 
 export interface Spec {
@@ -95,8 +98,12 @@ const diskOf = (role: 'init' | 'image', { size, verity }: VerifiedDisk): Canonic
   verity: { ...verity },
 })
 
+/** Spawn makes the tap that the descriptor stands for. */
+const tapOf = (network: PodNetwork | null): readonly Canonical[] =>
+  network === null ? [] : [{ role: 'net', access: 'read-write' }]
+
 /** @throws SpecError */
-export function buildSpec({ plan, host, template, image, seccomp }: SpecParts): Spec {
+export function buildSpec({ plan, host, template, image, seccomp, network }: SpecParts): Spec {
   const bytes = canonicalBytes({
     v: 'casemate.spec/1',
     launch_id: plan.pod,
@@ -114,7 +121,9 @@ export function buildSpec({ plan, host, template, image, seccomp }: SpecParts): 
       diskOf('image', image),
       { role: 'scratch', access: 'read-write', ...host.scratch },
       { role: 'log', access: 'read-write', size: plan.logBytes },
+      ...tapOf(network),
     ],
+    ...(network === null ? {} : { network: { ...network } }),
     app: {
       name: 'app',
       process: processOf(plan.process),

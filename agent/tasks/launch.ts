@@ -208,7 +208,7 @@ async function specOf(ports: LaunchPorts, parts: Parts): Promise<Spec> {
   const profile = defaultSeccompProfile(plan.process.capabilities.bounding)
   const seccomp = await ports.seccomp(profile)
   const image = { size: rootfs.size, verity: rootfs.verity }
-  return buildSpec({ ...parts, image, seccomp })
+  return buildSpec({ ...parts, image, seccomp, network: null })
 }
 
 function intentOf(

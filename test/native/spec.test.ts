@@ -21,6 +21,7 @@ function partsOf(changes: Partial<LaunchRequest> = {}): SpecParts {
     template: null,
     image: { size: 8192, verity: { data_blocks: 2, root: '11'.repeat(32), salt: '22' } },
     seccomp: { digest: digest('7'), program: 'BgAAAAAA/38=' },
+    network: null,
   }
 }
 
@@ -41,6 +42,14 @@ suite('native/spec', () => {
     assert.deepEqual(leaves(spec).filter((path) => path.includes('access')).length, 4)
   })
 
+  test('has a network and the tap for it, or neither', () => {
+    const network = { addresses: ['10.88.0.2/24'], mac: '02:0a:58:00:00:02', mtu: 1500 }
+    const spec = Object(parseCanonical(buildSpec({ ...partsOf(), network }).bytes))
+    assert.deepEqual(spec.network, network)
+    assert.deepEqual(spec.descriptors.slice(4), [{ access: 'read-write', role: 'net' }])
+    assert.equal(Object(parseCanonical(buildSpec(partsOf()).bytes)).descriptors.length, 4)
+  })
+
   test('changes with everything it is made from', () => {
     const parts = partsOf()
     const template = {
@@ -59,6 +68,7 @@ suite('native/spec', () => {
       { ...parts, image: { ...parts.image, size: 12_288 } },
       { ...parts, host: { ...parts.host, scratch: { blocks: digest('0'), size: 1 << 20 } } },
       { ...parts, seccomp: { ...parts.seccomp, digest: digest('0') } },
+      { ...parts, network: { addresses: ['10.0.0.2/24'], mac: '02:00:00:00:00:01', mtu: 1500 } },
       { ...parts, host: { ...host, node: 'other' } },
       { ...parts, host: { ...host, cmdline: 'other' } },
       { ...parts, host: { ...host, kernel: { ...host.kernel, digest: digest('0') } } },

@@ -25,6 +25,7 @@ import {
   parseVcpus,
   UNTRUSTED_DEFAULT_CAPABILITIES,
 } from '../../policy/index.ts'
+import type { PodNetwork } from '../../policy/nouns/network.ts'
 import { parseWorkingDirectory } from '../../policy/nouns/process.ts'
 import { DEVICE_RATES } from '../../policy/rates.ts'
 import { digestOf } from '../native/workers/rootfs/build-image.ts'
@@ -55,6 +56,7 @@ export interface Wish {
   readonly image?: DiskFile
   readonly logBytes?: number
   readonly bootMs?: number
+  readonly network?: PodNetwork
   /** Another spawn than the machine's own. */
   readonly on?: SpawnHost
 }
@@ -175,6 +177,7 @@ export async function prepare(
     template,
     image,
     seccomp,
+    network: wish.network ?? null,
   })
   const loose = structuredClone(parseCanonical(built.bytes)) as Loose
   bend(loose)

@@ -101,9 +101,9 @@ fn logged(record: &[u8], spec: &[u8]) {
 /// A spec of any bytes, recorded as it is.
 fn spec(bytes: &[u8]) {
     if let Ok(parsed) = Spec::parse(bytes) {
-        let (app, hostname) =
+        let config =
             App::parse_config(parsed.guest_config.as_bytes()).expect("the app of a good spec");
-        assert_eq!((app, hostname), (parsed.app, parsed.hostname));
+        assert_eq!(config, (parsed.app, parsed.hostname, parsed.network));
     }
     let _ = TemplateSpec::parse(bytes);
     let Value::Object(mut members) = HOST.record.clone() else { return };

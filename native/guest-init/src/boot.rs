@@ -30,7 +30,7 @@ use rustix::time::{ClockId, Timespec, clock_settime};
 
 use crate::link::{Inbox, Outbox, wait};
 use crate::places::{Places, Source};
-use crate::{cgroup, entropy_unsafe, loopback, process_unsafe, session};
+use crate::{cgroup, entropy_unsafe, network, process_unsafe, session};
 
 /// Port 1 of the first virtio console: the VMM has no other.
 const PORT: &str = "/dev/vport0p1";
@@ -63,7 +63,7 @@ fn first_life() -> Result<Infallible, String> {
     // All depend on how the kernel was built, and an app may run without any.
     let _ = std::fs::write(REPORTING_ORDER.0, REPORTING_ORDER.1);
     let _ = cgroup::create(Path::new(CGROUPS));
-    let _ = loopback::bring_up();
+    let _ = network::bring_loopback_up();
     let port = open_port()?;
     let mut outbox = Outbox::default();
     let mut conversation = Conversation::boot();

@@ -20,7 +20,8 @@ mod entropy_unsafe;
 pub mod exec;
 pub mod failure;
 pub mod link;
-pub mod loopback;
+pub mod netlink;
+pub mod network;
 pub mod places;
 pub mod privileges;
 #[expect(unsafe_code, reason = "fork, exec and unshare change what the process is")]

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::child::Plan;
 use crate::failure::{Failure, OrFailure};
 use crate::link::{Broken, Inbox, Outbox, poll_for};
+use crate::network;
 use crate::places::Places;
 use crate::running::{Report, Running};
 
@@ -147,7 +148,8 @@ impl Session<'_> {
     fn start(&mut self, config: &[u8]) -> Result<(), Broken> {
         let started = App::parse_config(config)
             .or_failure(ErrorCode::Config, "use the configuration")
-            .and_then(|(app, hostname)| {
+            .and_then(|(app, hostname, network)| {
+                network.map_or(Ok(()), |network| network::configure(network::CARD, &network))?;
                 Running::start(&Plan { app: &app, hostname: &hostname, places: self.places })
             });
         match started {

@@ -3,7 +3,10 @@
 
 use crate::bytes::{Digest, decode_base64};
 use crate::json::{self, INTEGER_MAX, Value};
-use crate::shape::{self, ShapeError, boolean, digest, fields, integer32, list, text, wrong};
+use crate::network::Network;
+use crate::shape::{
+    self, ShapeError, boolean, digest, fields, fields_and_one, integer32, list, text, wrong,
+};
 use crate::spec::SpecError;
 
 /// Most bytes of a CONFIG frame's payload (docs/formats.md section 7).
@@ -160,18 +163,21 @@ impl App {
         })
     }
 
-    /// Reads the payload of a CONFIG frame, `{"app":...,"hostname":...}`: the app and the host name.
+    /// Reads the payload of a CONFIG frame, `{"app":...,"hostname":...,"network":...}`: the app, the host name, and the
+    /// network if there is one.
     ///
     /// The seccomp program is not hashed again: the VMM checked it in the spec, and guest-init must
     /// not run code that detects CPU features.
     ///
     /// # Errors
     /// Bytes that are not canonical, members that are missing, unknown or out of bounds.
-    pub fn parse_config(bytes: &[u8]) -> Result<(Self, String), SpecError> {
+    pub fn parse_config(bytes: &[u8]) -> Result<(Self, String, Option<Network>), SpecError> {
         let value = json::parse(bytes, CONFIG_BYTES_MAX)?;
-        let [app, hostname] = fields(&value, "config", ["app", "hostname"])?;
+        let ([app, hostname], network) =
+            fields_and_one(&value, "config", ["app", "hostname"], "network")?;
         let hostname = shape::word(hostname, "hostname", 63, shape::is_hostname_character)?;
-        Ok((Self::read(app)?, hostname.into()))
+        let network = network.map(Network::read).transpose()?;
+        Ok((Self::read(app)?, hostname.into(), network))
     }
 }
 

@@ -9,8 +9,10 @@
 pub mod app;
 pub mod blocks;
 pub mod bytes;
+mod descriptors;
 pub mod document;
 pub mod json;
+pub mod network;
 pub mod note;
 pub mod proof;
 pub mod rates;

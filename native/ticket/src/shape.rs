@@ -35,10 +35,33 @@ pub fn fields<'a, const N: usize>(
     path: &str,
     names: [&str; N],
 ) -> Result<[&'a Value; N], ShapeError> {
+    members(value, path, names, None)
+}
+
+/// As [`fields`], and one member more that may be absent; `null` is a value like others.
+///
+/// # Errors
+/// As [`fields`].
+pub fn fields_and_one<'a, const N: usize>(
+    value: &'a Value,
+    path: &str,
+    names: [&str; N],
+    optional: &str,
+) -> Result<([&'a Value; N], Option<&'a Value>), ShapeError> {
+    Ok((members(value, path, names, Some(optional))?, value.get(optional)))
+}
+
+fn members<'a, const N: usize>(
+    value: &'a Value,
+    path: &str,
+    names: [&str; N],
+    optional: Option<&str>,
+) -> Result<[&'a Value; N], ShapeError> {
     let Value::Object(members) = value else {
         return Err(wrong(path, "must be an object"));
     };
-    if let Some((key, _)) = members.iter().find(|(key, _)| !names.contains(&key.as_str())) {
+    let known = |key: &str| names.contains(&key) || optional == Some(key);
+    if let Some((key, _)) = members.iter().find(|(key, _)| !known(key)) {
         let shown: String = key.chars().take(64).collect();
         return Err(wrong(path, format!("unknown member {shown:?}")));
     }

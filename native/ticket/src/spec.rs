@@ -1,21 +1,23 @@
 //! The spec (docs/formats.md section 2): the one document that spawn and the VMM configure
-//! themselves from. All members are required, unknown ones refused, every bound checked here, so
+//! themselves from. All members but `network` are required, unknown ones refused, every bound checked here, so
 //! that what holds a [`Spec`] never checks again.
 
 use crate::app::App;
 use crate::bytes::Digest;
+use crate::descriptors::{Descriptors, read_disk};
 use crate::json::{self, JsonError, Value};
+use crate::network::Network;
 use crate::rates::Rates;
-use crate::shape::{self, ShapeError, constant, digest, fields, integer, integer32, wrong};
+use crate::shape::{
+    self, ShapeError, constant, digest, fields, fields_and_one, integer, integer32, wrong,
+};
 use thiserror::Error;
 
+pub use crate::descriptors::{BLOCK_SIZE, Scratch, VerifiedDisk, verified_size};
 pub use crate::shape::{MEMORY_MIB, VCPUS};
 
 /// Most bytes of a spec.
 pub const SPEC_BYTES_MAX: usize = 524_288;
-/// Bytes of a block of image, tree and disks.
-pub const BLOCK_SIZE: u64 = 4096;
-const DISK_SIZE_MAX: u64 = 1 << 40;
 const MIB: u64 = 1 << 20;
 
 /// Why bytes are no spec.
@@ -135,28 +137,6 @@ pub struct Template {
     pub state: File,
 }
 
-/// A disk whose every block is checked against a dm-verity tree as it is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerifiedDisk {
-    /// Bytes of data and tree.
-    pub size: u64,
-    /// Data blocks of 4096 bytes.
-    pub data_blocks: u64,
-    /// Root of the tree.
-    pub root: [u8; 32],
-    /// Salt, at most 64 bytes.
-    pub salt: Vec<u8>,
-}
-
-/// The writable disk of one launch, equal to a known empty file system when it starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scratch {
-    /// Bytes.
-    pub size: u64,
-    /// Block digest (section 2).
-    pub blocks: Digest,
-}
-
 /// Times, sizes and cgroup limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -209,9 +189,11 @@ pub struct Spec {
     pub log_size: u64,
     /// What runs inside.
     pub app: App,
+    /// Its network, if it has one.
+    pub network: Option<Network>,
     /// Limits.
     pub limits: Limits,
-    /// Canonical JSON of `{"app":...,"hostname":...}`: the payload of the CONFIG frame (section 7).
+    /// Canonical JSON of app, hostname and network, if any: the payload of the CONFIG frame (section 7).
     pub guest_config: String,
 }
 
@@ -241,22 +223,25 @@ impl Spec {
     }
 
     fn read(value: &Value) -> Result<Self, ShapeError> {
-        let [
-            app,
-            descriptors,
-            hostname,
-            kernel,
-            kvm,
-            launch_id,
-            level,
-            limits,
-            machine,
-            node,
-            template,
-            tenant,
-            version,
-            vmm,
-        ] = fields(
+        let (
+            [
+                app,
+                descriptors,
+                hostname,
+                kernel,
+                kvm,
+                launch_id,
+                level,
+                limits,
+                machine,
+                node,
+                template,
+                tenant,
+                version,
+                vmm,
+            ],
+            network,
+        ) = fields_and_one(
             value,
             "spec",
             [
@@ -275,20 +260,19 @@ impl Spec {
                 "v",
                 "vmm",
             ],
+            "network",
         )?;
         constant(version, "v", "casemate.spec/1")?;
         let machine = read_machine(machine)?;
         let template = read_template(template, &machine)?;
-        let Value::Array(items) = descriptors else {
-            return Err(wrong("descriptors", "must be an array"));
-        };
-        let [init, image, scratch, log] = items.as_slice() else {
-            return Err(wrong("descriptors", "must be init, image, scratch, log"));
-        };
-        let guest_config = json::write(&Value::object(vec![
-            ("app".into(), app.clone()),
-            ("hostname".into(), hostname.clone()),
-        ]));
+        let Descriptors { init, image, scratch, log_size, net } = Descriptors::read(descriptors)?;
+        let mut guest_config =
+            vec![("app".into(), app.clone()), ("hostname".into(), hostname.clone())];
+        guest_config.extend(network.map(|network| ("network".into(), network.clone())));
+        let network = network.map(Network::read).transpose()?;
+        if network.is_some() != net {
+            return Err(wrong("network", "goes with a descriptor net, and only with it"));
+        }
         Ok(Self {
             launch_id: shape::uuid(launch_id, "launch_id", Some(b'7'))?.into(),
             tenant: shape::word(tenant, "tenant", 63, shape::is_tenant_character)?.into(),
@@ -299,14 +283,15 @@ impl Spec {
             vmm: read_vmm(vmm)?,
             kernel: read_kernel(kernel)?,
             template,
-            init: read_disk(init, "init")?,
-            image: read_disk(image, "image")?,
-            scratch: read_scratch(scratch)?,
-            log_size: read_log(log)?,
+            init,
+            image,
+            scratch,
+            log_size,
             app: read_app(app)?,
+            network,
             limits: read_limits(limits)?,
             machine,
-            guest_config,
+            guest_config: json::write(&Value::object(guest_config)),
         })
     }
 }
@@ -414,61 +399,6 @@ fn read_template(value: &Value, machine: &Machine) -> Result<Option<Template>, S
             size: integer(state_size, "template.state_size", 1..=16 * MIB)?,
         },
     }))
-}
-
-fn read_disk(value: &Value, role: &str) -> Result<VerifiedDisk, ShapeError> {
-    let [access, named, size, verity] = fields(value, role, ["access", "role", "size", "verity"])?;
-    constant(named, "descriptors.role", role)?;
-    constant(access, "descriptors.access", "read")?;
-    let [data_blocks, root, salt] =
-        fields(verity, "descriptors.verity", ["data_blocks", "root", "salt"])?;
-    let data_blocks =
-        integer(data_blocks, "descriptors.verity.data_blocks", 1..=DISK_SIZE_MAX / BLOCK_SIZE)?;
-    let expected = verified_size(data_blocks);
-    let root = shape::hex(root, "descriptors.verity.root", 32)?;
-    Ok(VerifiedDisk {
-        size: integer(size, "descriptors.size", expected..=expected)?,
-        data_blocks,
-        root: root.try_into().map_err(|_| wrong("descriptors.verity.root", "must be 32 bytes"))?,
-        salt: shape::hex(salt, "descriptors.verity.salt", 64)?,
-    })
-}
-
-/// Bytes of `data_blocks` data blocks and their dm-verity tree (version 1, 128 hashes a block, no
-/// superblock). One data block needs no tree: its hash is the root.
-#[must_use]
-pub fn verified_size(data_blocks: u64) -> u64 {
-    let mut blocks = data_blocks;
-    let mut level = data_blocks;
-    while level > 1 {
-        level = level.div_ceil(128);
-        blocks = blocks.saturating_add(level);
-    }
-    blocks.saturating_mul(BLOCK_SIZE)
-}
-
-fn read_scratch(value: &Value) -> Result<Scratch, ShapeError> {
-    let [access, blocks, role, size] =
-        fields(value, "scratch", ["access", "blocks", "role", "size"])?;
-    constant(role, "descriptors.role", "scratch")?;
-    constant(access, "descriptors.access", "read-write")?;
-    let size = integer(size, "scratch.size", BLOCK_SIZE..=DISK_SIZE_MAX)?;
-    if !size.is_multiple_of(BLOCK_SIZE) {
-        return Err(wrong("scratch.size", "must be a multiple of 4096"));
-    }
-    Ok(Scratch { size, blocks: digest(blocks, "scratch.blocks")? })
-}
-
-fn read_log(value: &Value) -> Result<u64, ShapeError> {
-    let [access, role, size] = fields(value, "log", ["access", "role", "size"])?;
-    constant(role, "descriptors.role", "log")?;
-    constant(access, "descriptors.access", "read-write")?;
-    // A header block and at least two segments of 65536 bytes.
-    let size = integer(size, "log.size", 135_168..=1 << 30)?;
-    if !size.is_multiple_of(BLOCK_SIZE) {
-        return Err(wrong("log.size", "must be a multiple of 4096"));
-    }
-    Ok(size)
 }
 
 fn read_limits(value: &Value) -> Result<Limits, ShapeError> {

@@ -204,11 +204,52 @@ fn a_template_spec_has_init_alone() {
 fn the_guest_gets_the_app_and_nothing_else() {
     let vector = valid();
     let spec = Spec::parse(string(&vector, "spec").as_bytes()).unwrap();
-    let (app, hostname) =
+    let (app, hostname, network) =
         casemate_ticket::app::App::parse_config(spec.guest_config.as_bytes()).unwrap();
-    assert_eq!(app, spec.app);
+    assert_eq!((&app, network), (&spec.app, None));
     assert_eq!(hostname, "web-1");
     assert_eq!(app.process.capabilities.bounding, 1);
     assert_eq!(app.process.rlimits[1].hard, u64::MAX);
     assert!(!spec.guest_config.contains("acme"));
+}
+
+/// The valid spec with these members changed or added.
+fn spec_with(changes: &[(&str, &str)]) -> Vec<u8> {
+    let vector = valid();
+    let spec = json::parse(string(&vector, "spec").as_bytes(), 1 << 20).unwrap();
+    let Value::Object(mut members) = spec else { unreachable!() };
+    for (name, text) in changes {
+        members.retain(|(key, _)| key != name);
+        members.push(((*name).into(), json::parse(text.as_bytes(), 1 << 20).unwrap()));
+    }
+    json::write(&Value::object(members)).into_bytes()
+}
+
+#[test]
+fn a_network_and_a_tap_come_together() {
+    let network = r#"{"addresses":["10.88.0.2/24"],"mac":"02:0a:58:00:00:02","mtu":1500}"#;
+    let vector = valid();
+    let spec = json::parse(string(&vector, "spec").as_bytes(), 1 << 20).unwrap();
+    let four = json::write(spec.get("descriptors").unwrap());
+    let tap = r#"{"access":"read-write","role":"net"}"#;
+    let with = |taps: &str| four.replace("}]", &format!("}}{taps}]"));
+    let five = with(&format!(",{tap}"));
+
+    let parsed = Spec::parse(&spec_with(&[("descriptors", &five), ("network", network)])).unwrap();
+    let config = casemate_ticket::app::App::parse_config(parsed.guest_config.as_bytes()).unwrap();
+    assert_eq!(config.2, parsed.network);
+    assert_eq!(parsed.network.unwrap().addresses.len(), 1);
+
+    for changes in [
+        vec![("descriptors", five.as_str())],
+        vec![("network", network)],
+        vec![("descriptors", &five), ("network", "null")],
+        vec![("descriptors", &with(&format!(",{tap},{tap}"))), ("network", network)],
+        vec![
+            ("descriptors", &with(",{\"access\":\"read\",\"role\":\"net\"}")),
+            ("network", network),
+        ],
+    ] {
+        assert!(Spec::parse(&spec_with(&changes)).is_err(), "accepted {changes:?}");
+    }
 }

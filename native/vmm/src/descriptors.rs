@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::Seek;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
 use casemate_ticket::blocks::{BLOCK_SIZE, BlockDigest};
@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use crate::failure::{Failure, failure};
 use crate::fds_unsafe::take;
+use crate::tap_unsafe;
 
 /// Launch document.
 pub const DOCUMENT: RawFd = 3;
@@ -41,6 +42,16 @@ pub const IMAGE: RawFd = 11;
 pub const SCRATCH: RawFd = 12;
 /// The pod's log.
 pub const LOG: RawFd = 13;
+/// The pod's tap.
+pub const NET: RawFd = 14;
+
+/// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`: frames of Ethernet with a header of virtio's before, one queue, gone with its
+/// last descriptor.
+const TAP_FLAGS: u16 = 0x0002 | 0x1000 | 0x4000;
+/// `struct virtio_net_hdr_mrg_rxbuf`.
+const TAP_HEADER_BYTES: i32 = 12;
+/// `TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6`.
+const TAP_OFFLOAD: u64 = 1 | 2 | 4;
 
 /// How a file may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +94,32 @@ pub fn file(number: RawFd, role: &str, size: u64, access: Access) -> Result<File
         return Err(refuse(role, format_args!("is not opened for {access:?}")));
     }
     Ok(File::from(descriptor))
+}
+
+/// The tap at [`NET`], which does not block and hands over frames as the network card takes them.
+///
+/// # Errors
+/// `DESCRIPTOR` saying what differs.
+pub fn tap() -> Result<OwnedFd, Failure> {
+    let role = "net";
+    let tap = present(NET, role)?;
+    let open = fcntl_getfl(&tap)
+        .map_err(|error| refuse(role, format_args!("cannot be examined: {error}")))?;
+    if open & (OFlags::ACCMODE | OFlags::NONBLOCK) != OFlags::RDWR | OFlags::NONBLOCK {
+        return Err(refuse(role, format_args!("is not opened for ReadWrite without waiting")));
+    }
+    let not_ours = |error: std::io::Error| refuse(role, format_args!("is no tap: {error}"));
+    let flags = tap_unsafe::flags(tap.as_fd()).map_err(not_ours)?;
+    if flags != TAP_FLAGS {
+        return Err(refuse(role, format_args!("has flags {flags:#x}, not {TAP_FLAGS:#x}")));
+    }
+    let header = tap_unsafe::header_bytes(tap.as_fd()).map_err(not_ours)?;
+    if header != TAP_HEADER_BYTES {
+        return Err(refuse(role, format_args!("has headers of {header} bytes")));
+    }
+    tap_unsafe::set_offload(tap.as_fd(), TAP_OFFLOAD)
+        .map_err(|error| refuse(role, format_args!("takes no offloads: {error}")))?;
+    Ok(tap)
 }
 
 /// All of `file`, when its digest is `digest`. Read once into private memory and hashed there, so that what was

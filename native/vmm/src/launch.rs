@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use casemate_devices::{Scratch, Verified, Verity};
+use casemate_devices::{Network, Rate, Scratch, Verified, Verity};
 use casemate_ticket::document::{DOCUMENT_BYTES_MAX, LaunchDocument, Mode};
 use casemate_ticket::spec::{Limits, Machine, Spec, Template, TemplateSpec, VerifiedDisk, Vmm};
 use casemate_ticket::ticket::check;
@@ -17,7 +17,7 @@ use rustix::fs::fstat;
 use crate::clock_unsafe::boottime_ns;
 use crate::descriptors::{
     Access, DOCUMENT, IMAGE, INIT, KERNEL, LOG, MEMORY, SCRATCH, STATE, STREAM, check_blocks,
-    check_digest, file, present, read_verified, sealed,
+    check_digest, file, present, read_verified, sealed, tap,
 };
 use crate::failure::{Failure, failure};
 
@@ -43,6 +43,8 @@ pub enum Start {
 pub struct Pod {
     /// The tenant's image and the pod's scratch disk, until they are part of a machine.
     disks: Option<(Verified, Scratch)>,
+    /// The pod's network, until it is part of a machine.
+    network: Option<Network>,
     /// The pod's log and its size in bytes.
     pub log: (File, u64),
     /// CONFIG for guest-init, canonical JSON.
@@ -58,6 +60,11 @@ impl Pod {
     /// The disks, for the machine. Once.
     pub fn take_disks(&mut self) -> Option<(Verified, Scratch)> {
         self.disks.take()
+    }
+
+    /// The network, if the pod has one, for the machine. Once.
+    pub fn take_network(&mut self) -> Option<Network> {
+        self.network.take()
     }
 }
 
@@ -125,6 +132,7 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
     check_blocks(&scratch_file, "scratch", scratch.size, scratch.blocks)?;
     let scratch = Scratch::new(scratch_file, scratch.size)
         .map_err(|error| failure(Reason::Descriptor, format_args!("scratch: {error}")))?;
+    let network = admitted.spec.network.as_ref().map(connect).transpose()?;
     let log = file(LOG, "log", admitted.spec.log_size, Access::ReadWrite)?;
     Ok(Parts {
         machine,
@@ -133,6 +141,7 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
         init: verified(INIT, "init", &init)?,
         pod: Some(Pod {
             disks: Some((verified(IMAGE, "image", &image)?, scratch)),
+            network,
             log: (log, admitted.spec.log_size),
             guest_config: admitted.spec.guest_config,
             stream,
@@ -150,6 +159,17 @@ fn gather_template(document: &LaunchDocument) -> Result<Parts, Failure> {
         machine: spec.machine,
         limits: spec.limits,
         pod: None,
+    })
+}
+
+fn connect(network: &casemate_ticket::network::Network) -> Result<Network, Failure> {
+    Ok(Network {
+        tap: tap()?,
+        mac: network.mac,
+        addresses: network.addresses.iter().map(|address| address.ip).collect(),
+        mtu: network.mtu,
+        receive: Rate::default(),
+        transmit: Rate::default(),
     })
 }
 

@@ -45,6 +45,8 @@ mod report;
 pub mod run;
 pub mod seccomp;
 pub mod state;
+#[expect(unsafe_code, reason = "asks the kernel about a tap")]
+mod tap_unsafe;
 mod tap_watch;
 mod template;
 mod timer;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use casemate_devices::{
     Backend, Balloon, Block, BlockKind, BucketSize, Console, Device, Interrupt, MmioTransport, Net,
-    QUEUE_NOTIFY_OFFSET, Rate, Reader, Rng, SLOT_BALLOON, SLOT_CONSOLE, SLOT_IMAGE, SLOT_INIT,
-    SLOT_NET, SLOT_RNG, SLOT_SCRATCH, Serial, cmdline_entry, irq, window,
+    Network, QUEUE_NOTIFY_OFFSET, Rate, Reader, Rng, SLOT_BALLOON, SLOT_CONSOLE, SLOT_IMAGE,
+    SLOT_INIT, SLOT_NET, SLOT_RNG, SLOT_SCRATCH, Serial, cmdline_entry, irq, window,
 };
 use casemate_ticket::rates::{Bucket, Rate as Limit, Rates};
 use casemate_ticket::spec::Machine as Shape;
@@ -136,6 +136,9 @@ pub fn build(kvm: Kvm, parts: Parts) -> Result<(Machine, Option<Pod>), Failure> 
         machine.attach(SLOT_IMAGE, image)?;
         machine.attach(SLOT_SCRATCH, scratch)?;
     }
+    if let Some(network) = pod.as_mut().and_then(Pod::take_network) {
+        machine.connect(network)?;
+    }
     Ok((machine, pod))
 }
 
@@ -237,6 +240,12 @@ impl Machine {
     fn attach(&self, slot: u32, backend: Backend) -> Result<(), Failure> {
         let mut device = self.board.slot(slot).ok_or_else(|| refuse("slot", "is missing"))?;
         device.attach(backend).map_err(|error| refuse("disk", error))
+    }
+
+    /// The driver was told an address and a size in the template; guest-init sets what the spec says.
+    fn connect(&self, network: Network) -> Result<(), Failure> {
+        let mut card = self.board.slot(SLOT_NET).ok_or_else(|| refuse("slot", "is missing"))?;
+        card.connect(network).map_err(|error| refuse("network", error))
     }
 
     /// The whole state of a machine whose processors do not run.

@@ -267,6 +267,8 @@ codes! {
         Config = 7, "APP_CONFIG";
         /// Anything else that went wrong before the app ran.
         Other = 8, "APP_START";
+        /// The network card could not be made what the configuration says.
+        Network = 9, "APP_NETWORK";
     }
 }
 

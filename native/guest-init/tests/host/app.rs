@@ -20,7 +20,11 @@ pub fn main(args: &[String]) -> ExitCode {
         }
         ["args", rest @ ..] => println!("{rest:?}"),
         ["env"] => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
-        ["print", path] => print!("{}", tell(fs::read_to_string(path))),
+        ["print", paths @ ..] => {
+            for path in paths {
+                print!("{}", tell(fs::read_to_string(path)));
+            }
+        }
         ["list", path] => list(path),
         ["write", path] => print!("{}", tell(fs::write(path, "new").map(|()| "written".into()))),
         ["cwd"] => print!("{}", tell(std::env::current_dir().map(|d| d.display().to_string()))),

@@ -1,6 +1,6 @@
 //! CONFIG frames for the tests: a default app, and changes to it.
 
-use casemate_ticket::json::{Value, write};
+use casemate_ticket::json::{Value, parse, write};
 
 pub struct Config {
     pub args: Vec<String>,
@@ -15,6 +15,8 @@ pub struct Config {
     pub no_new_privileges: bool,
     pub read_only_root: bool,
     pub seccomp: Option<Vec<[u8; 8]>>,
+    /// Canonical JSON.
+    pub network: Option<&'static str>,
 }
 
 /// The app of the image, told to do `what`.
@@ -32,6 +34,7 @@ pub fn app(what: &[&str]) -> Config {
         no_new_privileges: true,
         read_only_root: false,
         seccomp: None,
+        network: None,
     }
 }
 
@@ -90,7 +93,10 @@ impl Config {
             ("read_only_root", Value::Bool(self.read_only_root)),
             ("seccomp", seccomp),
         ]);
-        write(&object(&[("app", app), ("hostname", Value::String("web-1".into()))])).into_bytes()
+        let mut members = vec![("app", app), ("hostname", Value::String("web-1".into()))];
+        let network = self.network.map(|text| parse(text.as_bytes(), 4096).unwrap());
+        members.extend(network.map(|network| ("network", network)));
+        write(&object(&members)).into_bytes()
     }
 }
 

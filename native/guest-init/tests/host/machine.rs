@@ -71,10 +71,19 @@ pub struct Machine {
 impl Machine {
     /// Starts init and hears `UNIQUE_DONE`.
     pub fn start(place: &Path, tunables: Option<&str>) -> Self {
+        Self::start_with(place, tunables, None)
+    }
+
+    /// The same, in a network namespace that the shell command `network` has prepared.
+    pub fn start_with(place: &Path, tunables: Option<&str>, network: Option<&str>) -> Self {
         let (socket, theirs) = UnixStream::pair().unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private"]);
+        if let Some(network) = network {
+            command.args(["--net", "sh", "-c"]);
+            command.arg(format!("{network} && exec \"$@\"")).arg("sh");
+        }
         command.arg(std::env::current_exe().unwrap()).arg("--init").arg(place);
         command.env_clear().envs(tunables.map(|value| ("GLIBC_TUNABLES", value)));
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stderr(Stdio::piped());

@@ -174,6 +174,24 @@ pub fn spec(describe: &Value, launch_id: &str, words: &[&str]) -> Value {
     ])
 }
 
+/// Gives a spec a network with this one address.
+pub fn connect(spec: &mut Value, address: &str, mtu: i64) {
+    let network = object([
+        ("addresses", Value::Array(vec![text(address)])),
+        ("mac", text("02:0a:58:00:00:02")),
+        ("mtu", Value::Integer(mtu)),
+    ]);
+    let Value::Object(members) = spec else { panic!("no object") };
+    let tap = object([("access", text("read-write")), ("role", text("net"))]);
+    for (name, member) in members.iter_mut() {
+        if let ("descriptors", Value::Array(items)) = (name.as_str(), member) {
+            items.push(tap.clone());
+        }
+    }
+    members.push(("network".into(), network));
+    *spec = Value::object(std::mem::take(members));
+}
+
 pub const SCRATCH_SIZE: i64 = 8 << 20;
 pub const LOG_SIZE: i64 = 4 << 20;
 

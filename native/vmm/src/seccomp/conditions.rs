@@ -3,10 +3,16 @@
 use casemate_filter::{When, is, is_wide};
 
 /// The first argument is this descriptor, a number where spawn put what `descriptors.rs` says. All that a thread could put
-/// there instead, by close and recvmsg, is a pod stream: a socket, which has no positions to read or write at.
+/// there instead, by close and recvmsg, is a pod stream: a socket, which has no positions to read or write at, and which in
+/// the tap's place would be used as it may be anyway.
 pub(super) const fn on(descriptor: i32) -> When {
+    descriptor_is(0, descriptor)
+}
+
+/// As [`on`], for another argument.
+pub(super) const fn descriptor_is(argument: u8, descriptor: i32) -> When {
     let [b0, b1, b2, b3] = descriptor.to_le_bytes();
-    is(0, u64::from_le_bytes([b0, b1, b2, b3, 0, 0, 0, 0]))
+    is(argument, u64::from_le_bytes([b0, b1, b2, b3, 0, 0, 0, 0]))
 }
 
 /// `FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG`, the form the standard library waits with.

@@ -3,10 +3,11 @@
 
 use casemate_filter::{Rule, call, is, is_wide};
 
-use super::conditions::{EVENTFD, FUTEX_WAIT, FUTEX_WAKE, on};
-use crate::descriptors::{IMAGE, INIT, LOG, SCRATCH};
+use super::conditions::{EVENTFD, FUTEX_WAIT, FUTEX_WAKE, descriptor_is, on};
+use crate::descriptors::{IMAGE, INIT, LOG, NET, SCRATCH};
 
 const EPOLL_CTL_ADD: u64 = 1;
+const EPOLL_CTL_DEL: u64 = 2;
 const EPOLL_CTL_MOD: u64 = 3;
 const MSG_DONTWAIT: u64 = 0x40;
 const MSG_NOSIGNAL: u64 = 0x4000;
@@ -19,12 +20,17 @@ const CLOCK_MONOTONIC: u64 = 1;
 
 pub(super) const LIST: &[Rule] = &[
     call!(SYS_epoll_wait, "wait for doorbells, the stream and time"),
-    call!(SYS_epoll_ctl, "watch a fresh pod stream").when(&[is(1, EPOLL_CTL_ADD)]),
-    call!(SYS_epoll_ctl, "watch the pod stream for what can be done with it now")
+    call!(SYS_epoll_ctl, "watch a fresh pod stream, or the tap").when(&[is(1, EPOLL_CTL_ADD)]),
+    call!(SYS_epoll_ctl, "watch the pod stream, or the tap, for what can be done with it now")
         .when(&[is(1, EPOLL_CTL_MOD)]),
+    call!(SYS_epoll_ctl, "no longer watch the tap")
+        .when(&[is(1, EPOLL_CTL_DEL), descriptor_is(2, NET)])
+        .rare("the pod's tap is gone, or its guest's driver let go of the card"),
     call!(SYS_close, "close a pod stream whose agent is gone"),
     call!(SYS_read, "clear an eventfd").when(EVENTFD),
     call!(SYS_write, "raise an interrupt or wake a thread through an eventfd").when(EVENTFD),
+    call!(SYS_read, "frames for the guest, from the tap").when(&[on(NET)]),
+    call!(SYS_write, "frames of the guest, to the tap").when(&[on(NET)]),
     call!(SYS_recvfrom, "frames from the agent, without asking who sent them")
         .when(&[is(3, MSG_DONTWAIT), is_wide(4, 0)]),
     call!(SYS_sendto, "frames to the agent and messages to spawn, to the socket's peer alone")

@@ -6,7 +6,7 @@
 use casemate_filter::{Rule, call, is, is_wide, lacks};
 
 use super::conditions::on;
-use crate::descriptors::{CONTROL, KERNEL};
+use crate::descriptors::{CONTROL, KERNEL, NET};
 
 /// All bits of `prot` but `PROT_READ` and `PROT_WRITE`.
 const NEITHER_READ_NOR_WRITE: u64 = !3;
@@ -61,6 +61,11 @@ pub(super) const LIST: &[Rule] = &[
     call!(SYS_lseek, "the next note of the kernel").when(&[on(KERNEL), is(2, SEEK_CUR)]),
     call!(SYS_lseek, "where a sparse file holds data").when(&[is(2, SEEK_DATA)]),
     call!(SYS_lseek, "where it has holes").when(&[is(2, SEEK_HOLE)]),
+    call!(SYS_ioctl, "TUNGETIFF: is it a tap, and how was it made")
+        .when(&[on(NET), is(1, 0x8004_54d2)]),
+    call!(SYS_ioctl, "TUNGETVNETHDRSZ: how its frames begin").when(&[on(NET), is(1, 0x8004_54d7)]),
+    call!(SYS_ioctl, "TUNSETOFFLOAD: what the card may leave to others")
+        .when(&[on(NET), is(1, 0x4004_54d0)]),
     call!(SYS_clock_gettime, "whether the ticket is still good")
         .when(&[is(0, CLOCK_BOOTTIME)])
         .rare("the host's clock cannot be read without a call"),

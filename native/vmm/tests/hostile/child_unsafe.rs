@@ -6,7 +6,12 @@ use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
+const TUNSETVNETHDRSZ: libc::Ioctl = 0x4004_54d8;
 
 /// Above every number that the VMM is given: nothing is overwritten before it was copied.
 const HIGH: RawFd = 100;
@@ -33,6 +38,24 @@ pub fn start(
     };
     // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing.
     unsafe { command.pre_exec(place) }.spawn().unwrap()
+}
+
+/// A tap with these flags (`IFF_*`) and frames behind a header of so many bytes, in a network namespace of its own.
+pub fn tap(open: OFlags, flags: u16, header_bytes: i32) -> std::io::Result<OwnedFd> {
+    let make = move || {
+        // SAFETY: a thread of its own leaves the network namespace; no memory and no descriptor changes.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+        let tap = rustix::fs::open("/dev/net/tun", open, Mode::empty())?;
+        let mut request = [0_u8; 40];
+        request[..8].copy_from_slice(b"test%d\0\0");
+        request[16..18].copy_from_slice(&flags.to_ne_bytes());
+        // SAFETY: a `struct ifreq` of 40 bytes.
+        let made = unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETIFF, request.as_mut_ptr()) };
+        // SAFETY: the request reads an int.
+        let set = unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETVNETHDRSZ, &raw const header_bytes) };
+        if (made, set) == (0, 0) { Ok(tap) } else { Err(std::io::Error::last_os_error()) }
+    };
+    std::thread::spawn(make).join().unwrap()
 }
 
 /// Waits for the end of a child; says how it ended and how many bytes it had in memory at most.

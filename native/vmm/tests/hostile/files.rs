@@ -13,7 +13,7 @@ use casemate_ticket::note::LogKey;
 use casemate_ticket::spec::KvmClass;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
-use crate::attack::Attack;
+use crate::attack::{Attack, attack};
 use crate::documents::{self, LOG_SIZE, NODE, SCRATCH_BLOCK, SCRATCH_SIZE, object, set, text};
 use crate::guest;
 
@@ -161,9 +161,20 @@ pub fn launch(build: &Path, attack: &Attack, template: Option<&(File, File)>) ->
         ]);
         set(&mut spec, "template", template);
     }
-    let record = json::write(&documents::record(&spec));
+    ticketed(&spec)
+}
+
+/// The document of a pod with a network, whose guest does nothing.
+pub fn networked(build: &Path) -> File {
+    let mut spec = spec(build, &attack("idle").within(1));
+    documents::connect(&mut spec, "10.88.0.2/24", 1500);
+    ticketed(&spec)
+}
+
+fn ticketed(spec: &Value) -> File {
+    let record = json::write(&documents::record(spec));
     let ticket = documents::ticket(record.as_bytes(), &documents::key(7));
-    let (mode, spec) = (Mode::Launch, json::write(&spec));
+    let (mode, spec) = (Mode::Launch, json::write(spec));
     let document = LaunchDocument { context: context(), mode, record, spec, ticket };
     sealed(document.write().as_bytes())
 }

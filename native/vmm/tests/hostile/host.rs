@@ -132,6 +132,25 @@ pub fn run(build: &Path, attack: &Attack, template: Option<&(File, File)>) -> Ou
     Outcome { reason, text, survived, console, notes, metrics, scratch }
 }
 
+/// What a VMM says of this descriptor in the place of its tap.
+pub fn judge_tap(build: &Path, tap: OwnedFd) -> (Reason, String) {
+    let files = Files::new();
+    let (_stream, its_stream) = pair(SocketType::STREAM);
+    let more = vec![
+        (5, its_stream),
+        (7, read_only(&files.kernel)),
+        (8, read_only(&files.init)),
+        (11, read_only(&files.image)),
+        (12, files.scratch.try_clone().unwrap().into()),
+        (13, files.log.try_clone().unwrap().into()),
+        (14, tap),
+    ];
+    let (mut child, control) = start(build, &files::networked(build), more);
+    let talk = talk(&control).unwrap();
+    child.wait().unwrap();
+    talk.failure.unwrap()
+}
+
 /// What the VMM said on its control socket.
 #[derive(Debug)]
 struct Talk {

@@ -1,0 +1,126 @@
+//! The spec's `descriptors`: what a VMM finds open, by role, access and content.
+
+use crate::bytes::Digest;
+use crate::json::Value;
+use crate::shape::{self, ShapeError, constant, digest, fields, integer, wrong};
+
+/// Bytes of a block of image, tree and disks.
+pub const BLOCK_SIZE: u64 = 4096;
+const DISK_SIZE_MAX: u64 = 1 << 40;
+
+/// A disk whose every block is checked against a dm-verity tree as it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedDisk {
+    /// Bytes of data and tree.
+    pub size: u64,
+    /// Data blocks of 4096 bytes.
+    pub data_blocks: u64,
+    /// Root of the tree.
+    pub root: [u8; 32],
+    /// Salt, at most 64 bytes.
+    pub salt: Vec<u8>,
+}
+
+/// The writable disk of one launch, equal to a known empty file system when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scratch {
+    /// Bytes.
+    pub size: u64,
+    /// Block digest (section 2).
+    pub blocks: Digest,
+}
+
+/// All descriptors of a launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Descriptors {
+    pub init: VerifiedDisk,
+    pub image: VerifiedDisk,
+    pub scratch: Scratch,
+    /// Bytes of the pod's log.
+    pub log_size: u64,
+    /// Whether there is a tap.
+    pub net: bool,
+}
+
+impl Descriptors {
+    pub(crate) fn read(value: &Value) -> Result<Self, ShapeError> {
+        let order = || wrong("descriptors", "must be init, image, scratch, log, and net if any");
+        let Value::Array(items) = value else {
+            return Err(wrong("descriptors", "must be an array"));
+        };
+        let [init, image, scratch, log, net @ ..] = items.as_slice() else { return Err(order()) };
+        let net = match net {
+            [] => false,
+            [net] => read_net(net).map(|()| true)?,
+            [..] => return Err(order()),
+        };
+        Ok(Self {
+            init: read_disk(init, "init")?,
+            image: read_disk(image, "image")?,
+            scratch: read_scratch(scratch)?,
+            log_size: read_log(log)?,
+            net,
+        })
+    }
+}
+
+pub(crate) fn read_disk(value: &Value, role: &str) -> Result<VerifiedDisk, ShapeError> {
+    let [access, named, size, verity] = fields(value, role, ["access", "role", "size", "verity"])?;
+    constant(named, "descriptors.role", role)?;
+    constant(access, "descriptors.access", "read")?;
+    let [data_blocks, root, salt] =
+        fields(verity, "descriptors.verity", ["data_blocks", "root", "salt"])?;
+    let data_blocks =
+        integer(data_blocks, "descriptors.verity.data_blocks", 1..=DISK_SIZE_MAX / BLOCK_SIZE)?;
+    let expected = verified_size(data_blocks);
+    let root = shape::hex(root, "descriptors.verity.root", 32)?;
+    Ok(VerifiedDisk {
+        size: integer(size, "descriptors.size", expected..=expected)?,
+        data_blocks,
+        root: root.try_into().map_err(|_| wrong("descriptors.verity.root", "must be 32 bytes"))?,
+        salt: shape::hex(salt, "descriptors.verity.salt", 64)?,
+    })
+}
+
+/// Bytes of `data_blocks` data blocks and their dm-verity tree (version 1, 128 hashes a block, no
+/// superblock). One data block needs no tree: its hash is the root.
+#[must_use]
+pub fn verified_size(data_blocks: u64) -> u64 {
+    let mut blocks = data_blocks;
+    let mut level = data_blocks;
+    while level > 1 {
+        level = level.div_ceil(128);
+        blocks = blocks.saturating_add(level);
+    }
+    blocks.saturating_mul(BLOCK_SIZE)
+}
+
+fn read_scratch(value: &Value) -> Result<Scratch, ShapeError> {
+    let [access, blocks, role, size] =
+        fields(value, "scratch", ["access", "blocks", "role", "size"])?;
+    constant(role, "descriptors.role", "scratch")?;
+    constant(access, "descriptors.access", "read-write")?;
+    let size = integer(size, "scratch.size", BLOCK_SIZE..=DISK_SIZE_MAX)?;
+    if !size.is_multiple_of(BLOCK_SIZE) {
+        return Err(wrong("scratch.size", "must be a multiple of 4096"));
+    }
+    Ok(Scratch { size, blocks: digest(blocks, "scratch.blocks")? })
+}
+
+fn read_log(value: &Value) -> Result<u64, ShapeError> {
+    let [access, role, size] = fields(value, "log", ["access", "role", "size"])?;
+    constant(role, "descriptors.role", "log")?;
+    constant(access, "descriptors.access", "read-write")?;
+    // A header block and at least two segments of 65536 bytes.
+    let size = integer(size, "log.size", 135_168..=1 << 30)?;
+    if !size.is_multiple_of(BLOCK_SIZE) {
+        return Err(wrong("log.size", "must be a multiple of 4096"));
+    }
+    Ok(size)
+}
+
+fn read_net(value: &Value) -> Result<(), ShapeError> {
+    let [access, role] = fields(value, "net", ["access", "role"])?;
+    constant(role, "descriptors.role", "net")?;
+    constant(access, "descriptors.access", "read-write")
+}

@@ -20,6 +20,7 @@ export const PACKAGES = [
   'busybox-static', // the demo's image
   'cryptsetup-bin', // veritysetup, which our Merkle trees are compared with
   'e2fsprogs', // mke2fs: the scratch file system
+  'iproute2', // looks at interfaces in tests
   'erofs-utils', // mkfs.erofs for the init disk; fsck.erofs and dump.erofs check our writer
   'libseccomp2', // compiles seccomp profiles
   'openssl',

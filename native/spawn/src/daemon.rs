@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::filter::{Filter, Kind};
 use crate::host;
 use crate::kmsg::Kmsg;
+use crate::network::Networks;
 use crate::pod::Exited;
 use crate::pods::Pod;
 use crate::poller::{Interest, Poller, Watched};
@@ -84,6 +85,8 @@ pub struct Daemon {
     pub(crate) uids: Uids,
     pub(crate) cgroups: Cgroups,
     pub(crate) spent: Spent,
+    /// Or why pods have none.
+    pub(crate) networks: std::result::Result<Networks, String>,
     pub(crate) kmsg: Option<Kmsg>,
     /// `/dev/null`, read and write.
     pub(crate) null: OwnedFd,
@@ -103,7 +106,7 @@ impl Daemon {
     ///
     /// # Errors
     /// `START`, `ASSET`, with what is wrong and where.
-    pub fn start(config: Config) -> Result<Self> {
+    pub fn start(config: Config, networks: std::result::Result<Networks, String>) -> Result<Self> {
         let start = |what: &str| {
             let what = what.to_owned();
             move |error: io::Error| Refusal::new("START", format!("{what}: {error}"))
@@ -153,6 +156,7 @@ impl Daemon {
             poller,
             cgroups,
             spent,
+            networks,
             signals,
         })
     }
@@ -226,6 +230,7 @@ impl Daemon {
                 log(&format!("spent tickets could not be swept: {error}"));
             }
             self.collect_garbage();
+            self.sweep_networks();
             self.next_sweep = now.checked_add(SWEEP_EVERY);
         }
     }
@@ -239,6 +244,17 @@ impl Daemon {
 
     fn collect_garbage(&mut self) {
         self.garbage.retain(|cgroup| cgroup.remove().is_err());
+    }
+
+    fn sweep_networks(&mut self) {
+        if let Ok(networks) = &mut self.networks {
+            networks.sweep(|tenant| {
+                let on_it = |pod: &Pod| {
+                    pod.networked && pod.identity.as_ref().is_some_and(|id| id.tenant == tenant)
+                };
+                self.pods.values().any(on_it)
+            });
+        }
     }
 
     /// A number that no other client, pod or worker has had.

@@ -19,6 +19,7 @@ use crate::host;
 use crate::jail::{self, Jail, pair, pointers};
 use crate::jail_child_unsafe::{Program, Root};
 use crate::machine;
+use crate::network;
 use crate::pod::{Identity, Said};
 use crate::pods::Pod;
 use crate::poller::Interest;
@@ -51,6 +52,8 @@ pub struct Plan {
     pub file_bytes_max: u64,
     /// Name of its cgroup.
     pub name: String,
+    /// Whether it has a tap.
+    pub networked: bool,
     /// Text of the launch document.
     pub document: String,
     /// Descriptors 6 and up (docs/formats.md section 6); `None` for what this launch has no use for.
@@ -78,8 +81,9 @@ impl Daemon {
             spec: launch.spec.clone(),
             ticket: launch.ticket.clone(),
         };
-        let descriptors = self.pod_descriptors(&spec, kvm, files)?;
+        let mut descriptors = self.pod_descriptors(&spec, kvm, files)?;
         self.spent.spend(&admitted.leaf_hash, admitted.deadline_ns)?;
+        descriptors.push(self.tap(&spec)?);
         let plan = Plan {
             identity: Some(Identity {
                 pod: spec.launch_id.clone(),
@@ -91,6 +95,7 @@ impl Daemon {
             limits: spec.limits,
             file_bytes_max: spec.scratch.size.max(spec.log_size),
             name: spec.launch_id,
+            networked: spec.network.is_some(),
             document: document.write(),
             descriptors,
         };
@@ -161,6 +166,12 @@ impl Daemon {
             Some(scratch),
             Some(log),
         ])
+    }
+
+    fn tap(&mut self, spec: &Spec) -> Result<Option<OwnedFd>> {
+        let Some(network) = &spec.network else { return Ok(None) };
+        let networks = self.networks.as_mut().map_err(|sentence| network::refuse(sentence))?;
+        networks.connect(&spec.tenant, network.mtu).map(Some)
     }
 
     /// Makes uid, cgroup, sockets and jail and starts the VMM. Returns the pod's number.
@@ -272,6 +283,7 @@ impl Daemon {
             said: Said::default(),
             template: None,
             paused: false,
+            networked: plan.networked,
             metrics_clients: Vec::new(),
             jail_failure: None,
             killed: None,

@@ -6,6 +6,8 @@
 
 #[expect(unsafe_code, reason = "system calls that no library offers")]
 mod jail_child_unsafe;
+#[expect(unsafe_code, reason = "requests about interfaces that no library offers")]
+mod network_unsafe;
 #[expect(unsafe_code, reason = "system calls that no library offers")]
 mod sys_unsafe;
 
@@ -23,6 +25,7 @@ mod kmsg;
 mod landlock;
 mod launch;
 mod machine;
+mod network;
 mod packets;
 mod pod;
 mod pods;
@@ -42,6 +45,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use daemon::{Daemon, log};
+use network::Networks;
 use refusal::{Refusal, Result};
 
 /// Runs spawn until a signal ends it, under the filter that `enter` puts it under: [`filter::enter`]. The tests try the
@@ -64,9 +68,14 @@ fn run(enter: impl FnOnce() -> Result<()>) -> Result<()> {
             "spawn makes namespaces, cgroups and user ids: start it as root",
         ));
     }
+    // Whatever else is done is done without the host's network.
+    let networks = Networks::enter();
+    if let Err(sentence) = &networks {
+        log(&format!("{sentence}; pods get no network"));
+    }
     enter()?;
     let config = config::load(&path)?;
-    let mut daemon = Daemon::start(config)?;
+    let mut daemon = Daemon::start(config, networks)?;
     log("ready");
     daemon.run().map_err(|error| Refusal::new("EVENT_LOOP", error.to_string()))
 }

@@ -57,6 +57,8 @@ pub struct Pod {
     pub stream: Option<OwnedFd>,
     /// All of it stands still.
     pub paused: bool,
+    /// It has a tap on its tenant's bridge.
+    pub networked: bool,
     /// What the VMM said.
     pub said: Said,
     /// Connections that wait for its counters.

@@ -22,6 +22,7 @@ use casemate_ticket::spec::{Spec, TemplateSpec, Vmm};
 use casemate_wire::control::{FromSpawn, FromVmm, Reason};
 use casemate_wire::metrics::Metrics;
 use casemate_wire::payload::Exit;
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -32,6 +33,9 @@ use probe_unsafe::take;
 
 const CONTROL: i32 = 4;
 const STREAM: i32 = 5;
+const TAP: i32 = 14;
+/// `struct virtio_net_hdr_mrg_rxbuf`, before each frame of a tap.
+const HEADER_BYTES: usize = 12;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("--digests") {
@@ -87,6 +91,10 @@ fn run() -> Option<ExitCode> {
             sleep_for_ever()
         }
         "serve" => return serve(&control),
+        "wire" => {
+            say(&control, &FromVmm::Ready { restored: false });
+            return wire(&take(STREAM)?, &take(TAP)?);
+        }
         _ => return None,
     }
     Some(ready_and_exit(&control, Exit::Code(0)))
@@ -168,6 +176,38 @@ fn serve(control: &OwnedFd) -> Option<ExitCode> {
             }
         }
     }
+}
+
+/// Passes frames on between the pod stream, each behind its length (u16), and the tap, for ever.
+fn wire(stream: &OwnedFd, tap: &OwnedFd) -> Option<ExitCode> {
+    rustix::fs::fcntl_setfl(stream, rustix::fs::OFlags::empty()).ok()?;
+    loop {
+        let mut ready = [PollFd::new(stream, PollFlags::IN), PollFd::new(tap, PollFlags::IN)];
+        rustix::event::poll(&mut ready, None).ok()?;
+        let [from_stream, from_tap] = ready.map(|fd| !fd.revents().is_empty());
+        let mut frame = vec![0; 2048];
+        if from_stream {
+            let mut length = [0; 2];
+            read_exactly(stream, &mut length)?;
+            let end = HEADER_BYTES.checked_add(u16::from_le_bytes(length).into())?;
+            read_exactly(stream, frame.get_mut(HEADER_BYTES..end)?)?;
+            rustix::io::write(tap, frame.get(..end)?).ok()?;
+        }
+        if from_tap {
+            let count = rustix::io::read(tap, &mut frame).ok()?;
+            let bytes = frame.get(HEADER_BYTES..count)?;
+            let length = u16::try_from(bytes.len()).ok()?.to_le_bytes();
+            rustix::io::write(stream, &[length.as_slice(), bytes].concat()).ok()?;
+        }
+    }
+}
+
+fn read_exactly(stream: &OwnedFd, mut into: &mut [u8]) -> Option<()> {
+    while !into.is_empty() {
+        let count = rustix::io::read(stream, &mut *into).ok().filter(|count| *count > 0)?;
+        into = into.get_mut(count..)?;
+    }
+    Some(())
 }
 
 /// What to do wrong is written in the kernel, the only file of a template that a test can choose.

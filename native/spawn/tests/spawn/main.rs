@@ -24,6 +24,7 @@ mod filter;
 mod hostile;
 mod jail;
 mod life;
+mod network;
 mod requests;
 mod templates;
 mod tickets;

@@ -27,6 +27,10 @@ fn spawn_does_its_work_with_the_capabilities_of_its_unit() {
     assert_eq!(usize::try_from(count).unwrap(), kept.len());
     assert_eq!(host.end_of(&["exit", "3"]).0, "code 3 APP_EXIT");
     assert_eq!(host.end_of(&["seccomp"]).0, "vmm 31 VMM_SECCOMP");
+    let (_, mut networked) = host.spec(&["exit", "3"]);
+    crate::documents::connect(&mut networked, "10.88.0.2/24", 1500);
+    let answer = host.launch(&networked);
+    assert_eq!(answer.code(), "ok", "{}", answer.text());
     let (pod, _, stream) = host.start(&["serve"]);
     assert_eq!(host.ask_pod("kill", &pod).code(), "ok");
     assert_eq!(host.exit_of(&pod, stream).0, "vmm 9 KILLED");

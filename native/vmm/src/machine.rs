@@ -202,6 +202,7 @@ impl Machine {
         for (id, vcpu) in (0..).zip(&self.vcpus) {
             let table = cpuid::template(&self.kvm, id, vcpus)?;
             vcpu.set_cpuid2(&table).map_err(|error| refuse("CPUID", error))?;
+            msr::switch_on_fast_strings(vcpu)?;
             if id == 0 {
                 pvh::set_registers(vcpu, entry)?;
             }

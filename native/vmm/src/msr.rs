@@ -9,9 +9,9 @@
 //! 0x8ff of an x2APIC. They are the same local APIC that every guest reaches through its page in memory anyway.
 
 use casemate_wire::control::Reason;
-use kvm_bindings::{KVM_CAP_X86_USER_SPACE_MSR, kvm_enable_cap};
+use kvm_bindings::{KVM_CAP_X86_USER_SPACE_MSR, Msrs, kvm_enable_cap, kvm_msr_entry};
 use kvm_ioctls::{
-    MsrExitReason, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd,
+    MsrExitReason, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd,
 };
 
 use crate::failure::{Failure, failure};
@@ -67,7 +67,6 @@ const LIST: &[Allow] = &[
     both(0x174, 3, "SYSENTER of 32-bit programs"),
     both(0x179, 3, "machine checks: capabilities, status, control"),
     both(0x1a0, 1, "MISC_ENABLE: string instructions, execute disable"),
-    both(0x1c4, 2, "XFD and XFD_ERR, where AMX is shown"),
     both(0x1d9, 1, "DEBUGCTL: branch single-stepping for debuggers"),
     both(0x200, 16, "variable MTRRs"),
     both(0x250, 1, "fixed MTRR of 64 KiB"),
@@ -93,6 +92,10 @@ const LIST: &[Allow] = &[
     read(0xc001_0140, 2, "AMD OSVW: which errata are worked around"),
     both(0xc001_1029, 1, "AMD DE_CFG: LFENCE that serialises"),
 ];
+
+/// `IA32_MISC_ENABLE` and its bit for fast string instructions.
+const MISC_ENABLE: u32 = 0x1a0;
+const FAST_STRINGS: u64 = 1;
 
 /// Registers that one range of the filter may span: KVM takes bitmaps of up to 0x600 bytes.
 const SPAN_MAX: u32 = 0x600 * 8;
@@ -157,6 +160,27 @@ pub fn deny_by_default(vm: &VmFd) -> Result<(), Failure> {
         .collect();
     vm.set_msr_filter(MsrFilterDefaultAction::DENY, &filter)
         .map_err(|error| refuse("filter of MSRs", error))
+}
+
+/// Whether a guest can have changed the register or seen it: all others are as KVM makes them.
+pub fn is_listed(index: u32) -> bool {
+    LIST.iter().any(|allow| index.wrapping_sub(allow.first) < allow.count)
+}
+
+/// Has a processor that was just made say what every firmware says: string instructions are fast. KVM begins with the
+/// bit clear, and Linux then does without `rep movsb` on Intel (`early_init_intel`).
+///
+/// # Errors
+/// `KVM` when the register is refused.
+pub fn switch_on_fast_strings(vcpu: &VcpuFd) -> Result<(), Failure> {
+    let refuse = || failure(Reason::Kvm, format_args!("MSR {MISC_ENABLE:#x} was refused"));
+    let asked = [kvm_msr_entry { index: MISC_ENABLE, ..kvm_msr_entry::default() }];
+    let mut one = Msrs::from_entries(&asked).map_err(|_| refuse())?;
+    if vcpu.get_msrs(&mut one) != Ok(1) {
+        return Err(refuse());
+    }
+    one.as_mut_slice().iter_mut().for_each(|entry| entry.data |= FAST_STRINGS);
+    if vcpu.set_msrs(&one) == Ok(1) { Ok(()) } else { Err(refuse()) }
 }
 
 #[cfg(test)]

@@ -9,6 +9,6 @@ use kvm_ioctls::VcpuFd;
 /// What KVM answers.
 pub fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> Result<(), kvm_ioctls::Error> {
     // SAFETY: dynamically enabled features (AMX) are what makes KVM read past 4096 bytes; they need
-    // ARCH_REQ_XCOMP_GUEST_PERM, which this process never asks for.
+    // ARCH_REQ_XCOMP_GUEST_PERM, which this process never asks for (its filter has no arch_prctl), and `cpuid` hides them.
     unsafe { vcpu.set_xsave(xsave) }
 }

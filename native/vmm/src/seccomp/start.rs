@@ -91,8 +91,8 @@ pub(super) const LIST: &[Rule] = &[
     request!(0x8090_ae81, "KVM_GET_REGS: into a template"),
     request!(0x4090_ae82, "KVM_SET_REGS: to boot, and from a template"),
     request!(0xc004_ae02, "KVM_GET_MSR_INDEX_LIST: into a template"),
-    request!(0xc008_ae88, "KVM_GET_MSRS: into a template"),
-    request!(0x4008_ae89, "KVM_SET_MSRS: from a template"),
+    request!(0xc008_ae88, "KVM_GET_MSRS: to boot, and into a template"),
+    request!(0x4008_ae89, "KVM_SET_MSRS: to boot, and from a template"),
     request!(0xc008_ae91, "KVM_GET_CPUID2: into a template"),
     request!(0xaea3, "KVM_GET_TSC_KHZ: into a template, and whether it is the same here"),
     request!(0xaea2, "KVM_SET_TSC_KHZ: from a template")

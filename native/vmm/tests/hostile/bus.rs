@@ -77,5 +77,6 @@ fn an_x2apic_is_the_guests_own_trouble() {
 #[test]
 fn cpuid_shows_neither_nesting_nor_counters_nor_the_host() {
     let hidden = ["leaves 540", "vmx 0", "svm 0", "counters 0", "beyond the clock 0"];
-    attack("cpuid").on(2).survives(&[&hidden[..], &["hypervisor 1", "processors 2"]].concat());
+    let shown = ["hypervisor 1", "processors 2", "deadline 1", "always 4", "cores 2"];
+    attack("cpuid").on(2).survives(&[hidden, shown].concat());
 }

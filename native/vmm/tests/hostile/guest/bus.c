@@ -202,6 +202,11 @@ static void identify(void)
     tell("vmx", seen[2] >> 5 & 1);
     tell("hypervisor", seen[2] >> 31);
     tell("processors", seen[1] >> 16 & 255);
+    tell("deadline", seen[2] >> 24 & 1);
+    cpuid(6, 0, seen);
+    tell("always", seen[0]);
+    cpuid(11, 1, seen);
+    tell("cores", seen[1]);
     cpuid(0x80000001, 0, seen);
     tell("svm", seen[2] >> 2 & 1);
     cpuid(10, 0, seen);

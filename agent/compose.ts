@@ -18,15 +18,18 @@ import { PodFiles } from './pod-files.ts'
 import { auditRoutes } from './routes/audit.ts'
 import { healthRoutes } from './routes/health.ts'
 import { hostRoutes } from './routes/host.ts'
+import { podControlRoutes } from './routes/pod-control.ts'
 import { podRoutes } from './routes/pods.ts'
 import { tenantRoutes } from './routes/tenants.ts'
 import { tokenRoutes } from './routes/tokens.ts'
 import { buildServer } from './server.ts'
+import { ChangeBudget } from './tasks/changes.ts'
 import { Housekeeping } from './tasks/housekeeping.ts'
 import type { LaunchPorts } from './tasks/launch.ts'
 import { LaunchBudgets } from './tasks/launch-budgets.ts'
 import { rootImageOf } from './tasks/launch-facts.ts'
 import { Launching } from './tasks/launching.ts'
+import { Pauses } from './tasks/pauses.ts'
 import type { Ports } from './tasks/ports.ts'
 import { findInterrupted } from './tasks/reconcile.ts'
 import { Refusals } from './tasks/refusals.ts'
@@ -51,6 +54,7 @@ export interface Agent {
 
 const allRoutes = (ports: LaunchPorts): readonly FastifyPluginCallback[] => [
   ...podRoutes(ports),
+  podControlRoutes(ports),
   ...tenantRoutes(ports),
   tokenRoutes(ports),
   ...auditRoutes(ports),
@@ -169,6 +173,8 @@ export async function compose(
     refusals,
     templates: new Templates(base),
     budgets: new LaunchBudgets(),
+    changes: new ChangeBudget(),
+    pauses: new Pauses(),
     launching,
   }
   const housekeeping = new Housekeeping(ports, await findInterrupted(ports))

@@ -194,6 +194,8 @@ export type RecordBodies = {
     readonly actor: Actor
     readonly timeout_ms: number
   }
+  'launch.pause_requested': LaunchId & { readonly actor: Actor }
+  'launch.resume_requested': LaunchId & { readonly actor: Actor }
   'template.built': TemplateFacts
   /** Built before this agent started, in the same boot of the host, of just this. */
   'template.kept': TemplateFacts
@@ -303,6 +305,8 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'launch.exited': 0,
     'launch.orphaned': 0,
     'launch.stop_requested': 0,
+    'launch.pause_requested': 0,
+    'launch.resume_requested': 0,
     'template.built': 0,
     'template.kept': 0,
     'tenant.created': 0,

@@ -1,4 +1,6 @@
 /** What spawn answers, parsed (docs/formats.md sections 5 and 6). Spawn is root: it is still read strictly. */
+
+import { DEVICE_COUNTERS, DEVICES, MACHINE_COUNTERS, USAGE, type Usage } from './counters.ts'
 import {
   BadShape,
   boolean,
@@ -15,8 +17,6 @@ import {
 
 /** Tenants in root's level file, as native/ticket bounds it. */
 const LEVELS_MAX = 4096
-/** Counters of one device, and devices. */
-const COUNTERS_MAX = 64
 
 export interface Verity {
   /** Blocks of 4096 bytes of data; the tree follows them. */
@@ -145,7 +145,7 @@ function readRootFacts(value: unknown): RootFacts {
   }
 }
 
-/** An object whose names are data: tenants, counters. @param max members @param read reads each */
+/** An object whose names are data, as tenants are. @param max members @param read reads each */
 function byName<T>(
   value: unknown,
   at: string,
@@ -197,13 +197,37 @@ export interface VmmMetrics {
   readonly devices: Readonly<Record<string, Readonly<Record<string, number>>>>
 }
 
+function counters(
+  value: unknown,
+  at: string,
+  names: readonly string[],
+): Readonly<Record<string, number>> {
+  const found = members(value, at, names)
+  return Object.fromEntries(names.map((name) => [name, integer(found[name], `${at}.${name}`)]))
+}
+
 export function readMetrics(answer: Members): VmmMetrics {
   const found = members(answer, 'answer', ['ok', 'machine', 'devices'])
-  const counters = (value: unknown, at: string) =>
-    byName(value, at, COUNTERS_MAX, (one, place) => integer(one, place, 0))
+  const devices = members(found['devices'], 'devices', DEVICES)
+  const each = DEVICES.map(
+    (name) => [name, counters(devices[name], `devices.${name}`, DEVICE_COUNTERS)] as const,
+  )
   return {
-    machine: counters(found['machine'], 'machine'),
-    devices: byName(found['devices'], 'devices', COUNTERS_MAX, counters),
+    machine: counters(found['machine'], 'machine', MACHINE_COUNTERS),
+    devices: Object.fromEntries(each),
+  }
+}
+
+export function readUsage(value: unknown): Usage {
+  const found = members(value, 'usage', USAGE)
+  const count = (name: (typeof USAGE)[number]): number | null =>
+    nullable(found[name], (one) => integer(one, `usage.${name}`))
+  return {
+    cpu_us: count('cpu_us'),
+    cpu_throttled_us: count('cpu_throttled_us'),
+    memory_bytes: count('memory_bytes'),
+    memory_peak_bytes: count('memory_peak_bytes'),
+    tasks: count('tasks'),
   }
 }
 

@@ -8,6 +8,7 @@
 import { closeSync } from 'node:fs'
 import { type Canonical, canonicalBytes, parseCanonical } from '../policy/canonical.ts'
 import { type ExchangeResult, exchange } from './addon.ts'
+import type { Usage } from './counters.ts'
 import { BadShape, boolean, integer, list, type Members, members } from './shape.ts'
 import {
   type HostDescription,
@@ -16,6 +17,7 @@ import {
   readMetrics,
   readPodStatus,
   readTemplate,
+  readUsage,
   type Template,
   type VmmMetrics,
 } from './spawn-answers.ts'
@@ -77,6 +79,8 @@ export interface SpawnClient {
   adopt(pod: string): Promise<RunningPod>
   /** What the VMM of a running pod has counted so far. */
   metrics(pod: string): Promise<VmmMetrics>
+  /** What the kernel counts of it; for a paused pod as well. */
+  usage(pod: string): Promise<Usage>
   forget(pod: string): Promise<void>
   /** Runs a one-shot worker and resolves with its answer's bytes. @throws WorkerError */
   worker(request: WorkerRequest): Promise<Buffer>
@@ -223,6 +227,10 @@ export function spawnClient(path: string): SpawnClient {
       readRunning(await ask(path, { request: { op: 'adopt', pod }, fdsMax: 1 })),
     metrics: async (pod) =>
       parse(await ask(path, { request: { op: 'metrics', pod } }), readMetrics),
+    usage: async (pod) =>
+      parse(await ask(path, { request: { op: 'usage', pod } }), (answer) =>
+        readUsage(members(answer, 'answer', ['ok', 'usage'])['usage']),
+      ),
     forget: (pod) => done({ op: 'forget', pod }),
     worker: (work) =>
       runWorker(work, async ({ kind, fileBytes }, fds) => {

@@ -54,6 +54,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   LAUNCH_FAILED: EXIT.error,
   LAUNCH_RATE_EXCEEDED: EXIT.capacity,
   NOT_FOUND: EXIT.notFound,
+  PAUSE_NOT_AVAILABLE: EXIT.error,
   POD_STATE_CONFLICT: EXIT.conflict,
   POLICY_DENIED: EXIT.denied,
   POLICY_ERROR: EXIT.denied,

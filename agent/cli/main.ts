@@ -9,6 +9,7 @@ import { EXIT, exitCodeOf } from './exit-codes.ts'
 import { addHost } from './host.ts'
 import { addImages } from './images.ts'
 import { plain, printJson, say } from './output.ts'
+import { addPodControl } from './pod-control.ts'
 import { addPods } from './pods.ts'
 import { addRun } from './run.ts'
 import { addTenants, addTokens } from './tenants.ts'
@@ -27,6 +28,7 @@ function programOf(): Command {
     .exitOverride()
   addRun(program)
   addPods(program)
+  addPodControl(program)
   addTenants(program)
   addTokens(program)
   addImages(program)

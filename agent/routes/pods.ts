@@ -18,7 +18,7 @@ import { waitForEnd } from '../tasks/wait.ts'
 import { credentialsOf, LAUNCH_BODY, type LaunchBody, parseLaunch } from './launch-body.ts'
 import { OpenAnswers } from './open-answers.ts'
 import { asLines, asText } from './pod-logs.ts'
-import { closed, POD, PODS, PROBLEMS } from './schemas.ts'
+import { closed, POD, POD_PARAMS, PODS, PROBLEMS } from './schemas.ts'
 import { limitOf, originOf, podIdOf, scopeOf } from './shared.ts'
 import { podView } from './views.ts'
 
@@ -28,10 +28,6 @@ const STOP_MS_DEFAULT = 10_000
 
 const tags = ['pods']
 const tenantParams = Type.Object({ tenant: Type.String({ maxLength: 64 }) }, closed)
-const podParams = Type.Object(
-  { tenant: Type.String({ maxLength: 64 }), pod: Type.String({ maxLength: 64 }) },
-  closed,
-)
 const digits = (pattern: string, description: string) => Type.String({ pattern, description })
 const launchHeaders = Type.Object({
   'idempotency-key': Type.Optional(Type.String({ description: 'Required; fresh for each launch' })),
@@ -160,7 +156,7 @@ const commands: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
         schema: {
           tags,
           summary: 'Ask a pod to end',
-          params: podParams,
+          params: POD_PARAMS,
           body: stopBody,
           response: { 202: POD, ...PROBLEMS },
         },
@@ -174,7 +170,7 @@ const commands: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
           pod: podIdOf(request.params.pod),
           timeoutMs: request.body.timeout_ms ?? STOP_MS_DEFAULT,
         })
-        return await reply.code(202).send(podView(pod))
+        return await reply.code(202).send(podView(pod, ports.pauses.has(pod.id)))
       },
     )
     app.delete(
@@ -183,7 +179,7 @@ const commands: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
         schema: {
           tags,
           summary: 'Remove an ended pod and its log',
-          params: podParams,
+          params: POD_PARAMS,
           response: { 204: Type.Null(), ...PROBLEMS },
         },
       },
@@ -217,7 +213,7 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
         const before = cursor === undefined ? null : podIdOf(cursor)
         const pods = await ports.tenants.listPods(scope, { limit, cursor: before })
         const next = pods.length === limit ? (pods.at(-1)?.id ?? null) : null
-        return { pods: pods.map(podView), next }
+        return { pods: pods.map((pod) => podView(pod, ports.pauses.has(pod.id))), next }
       },
     )
     app.get(
@@ -226,13 +222,14 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
         schema: {
           tags,
           summary: 'One pod',
-          params: podParams,
+          params: POD_PARAMS,
           response: { 200: POD, ...PROBLEMS },
         },
       },
       async (request) => {
         const scope = await scopeOf(ports.tenants, request, request.params.tenant)
-        return podView(await ports.tenants.getPod(scope, podIdOf(request.params.pod)))
+        const pod = await ports.tenants.getPod(scope, podIdOf(request.params.pod))
+        return podView(pod, ports.pauses.has(pod.id))
       },
     )
     app.get(
@@ -241,7 +238,7 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
         schema: {
           tags,
           summary: 'Wait until a pod has ended',
-          params: podParams,
+          params: POD_PARAMS,
           querystring: waitQuery,
           response: { 200: POD, ...PROBLEMS },
         },
@@ -266,7 +263,7 @@ const logs: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbackType
         schema: {
           tags,
           summary: 'A pod’s log, as application/x-ndjson or, if asked for, text/plain',
-          params: podParams,
+          params: POD_PARAMS,
           querystring: logsQuery,
           response: { 200: Type.String(), ...PROBLEMS },
         },

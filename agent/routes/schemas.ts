@@ -2,7 +2,8 @@
  * Shapes that several routes answer with. Responses are written through them, so that a member
  * nobody named here never leaves; bodies and queries are beside their routes.
  */
-import { type TSchema, Type } from '@fastify/type-provider-typebox'
+import { type TObject, type TSchema, type TString, Type } from '@fastify/type-provider-typebox'
+import { DEVICE_COUNTERS, DEVICES, MACHINE_COUNTERS, USAGE } from '../../native/counters.ts'
 
 export const closed: { readonly additionalProperties: false } = { additionalProperties: false }
 
@@ -48,7 +49,7 @@ export const POD: TSchema = Type.Object(
   {
     id: Type.String(),
     tenant: Type.String(),
-    state: words(['requested', 'launching', 'running', 'exited', 'failed', 'refused']),
+    state: words(['requested', 'launching', 'running', 'paused', 'exited', 'failed', 'refused']),
     image: Type.Object({ reference: Type.String(), digest: nullable(digest) }, closed),
     isolation: nullable(words(['vm', 'container', 'host'])),
     identity: Type.String({ description: 'Who asked for it' }),
@@ -65,6 +66,41 @@ export const POD: TSchema = Type.Object(
 )
 export const PODS: TSchema = Type.Object(
   { pods: Type.Array(POD), next: nullable(Type.String()) },
+  closed,
+)
+
+const count = Type.Integer({ minimum: 0 })
+const named = (names: readonly string[], schema: TSchema): TSchema =>
+  Type.Object(Object.fromEntries(names.map((name) => [name, schema])), closed)
+
+export const STATS: TSchema = Type.Object(
+  {
+    pod: Type.String(),
+    state: words(['running', 'paused']),
+    time: instant,
+    usage: Type.Unsafe({
+      ...named(USAGE, nullable(count)),
+      description: 'As the host’s kernel counts it; null: it does not',
+    }),
+    counters: Type.Unsafe({
+      ...nullable(
+        Type.Object(
+          {
+            machine: named(MACHINE_COUNTERS, count),
+            devices: named(DEVICES, named(DEVICE_COUNTERS, count)),
+          },
+          closed,
+        ),
+      ),
+      description: 'The VMM’s, since the pod began; null while it is paused',
+    }),
+  },
+  closed,
+)
+
+const idText: TString = Type.String({ maxLength: 64 })
+export const POD_PARAMS: TObject<{ tenant: TString; pod: TString }> = Type.Object(
+  { tenant: idText, pod: idText },
   closed,
 )
 

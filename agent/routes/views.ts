@@ -23,10 +23,11 @@ export interface PodView {
   readonly facts: Canonical
 }
 
-export const podView = (pod: Pod): PodView => ({
+/** @param paused whether spawn has it stand still; nothing but a running pod can */
+export const podView = (pod: Pod, paused = false): PodView => ({
   id: pod.id,
   tenant: pod.tenant,
-  state: pod.state,
+  state: paused && pod.state === 'running' ? 'paused' : pod.state,
   image: { reference: pod.imageReference, digest: pod.imageDigest },
   isolation: pod.level,
   identity: pod.identity,

@@ -20,11 +20,13 @@ import { buildSpec, type Spec } from '../../native/spec.ts'
 import { decide, keysToTry, type LaunchRequest, type Plan, Refusal } from '../../policy/index.ts'
 import type { Caller, Pod, TenantScope } from '../../tenants/index.ts'
 import type { CheckedSignature, Credentials, ImageSession, Rootfs } from '../images/index.ts'
+import type { ChangeBudget } from './changes.ts'
 import { giveUp } from './give-up.ts'
 import { describeHost, type FoundHost, hostFacts } from './host.ts'
 import type { LaunchBudgets } from './launch-budgets.ts'
 import { launchFacts } from './launch-facts.ts'
 import type { Launching } from './launching.ts'
+import type { Pauses } from './pauses.ts'
 import type { Ports } from './ports.ts'
 import {
   actorOf,
@@ -49,6 +51,8 @@ export interface LaunchPorts extends Ports {
   readonly templates: Templates
   readonly budgets: LaunchBudgets
   readonly launching: Launching
+  readonly changes: ChangeBudget
+  readonly pauses: Pauses
 }
 
 export interface LaunchCall {

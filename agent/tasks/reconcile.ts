@@ -19,11 +19,13 @@ import {
 } from '../../tenants/index.ts'
 import { ApiError, problemOf } from '../errors.ts'
 import { podView } from '../routes/views.ts'
+import type { Pauses } from './pauses.ts'
 import type { Ports } from './ports.ts'
 import { LOST, type Watch } from './watch.ts'
 
 export interface ReconcilePorts extends Ports {
   readonly watch: Watch
+  readonly pauses: Pauses
 }
 
 const INTERRUPTED = {
@@ -154,7 +156,7 @@ export async function reconcile(ports: ReconcilePorts, interrupted: Interrupted)
 
 /** Looks at everything spawn has. Pods that are followed take care of themselves. */
 export async function sweep(ports: ReconcilePorts): Promise<void> {
-  const statuses = await ports.spawn.list()
+  const statuses = await ports.pauses.look(() => ports.spawn.list())
   ports.watch.trim(statuses)
   for (const status of statuses) {
     const pod = parsePodId(status.pod)

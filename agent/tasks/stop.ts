@@ -3,6 +3,7 @@ import { SpawnError } from '../../native/spawn-client.ts'
 import { type Caller, isFinal, type Pod, type TenantScope } from '../../tenants/index.ts'
 import { ApiError } from '../errors.ts'
 import { spawnUnavailable } from './host.ts'
+import type { Pauses } from './pauses.ts'
 import type { Ports } from './ports.ts'
 import { actorOf, type Origin } from './record-parts.ts'
 import type { Watch } from './watch.ts'
@@ -23,7 +24,7 @@ export interface StopCall {
  * @throws ApiError POD_STATE_CONFLICT, SPAWN_UNAVAILABLE
  */
 export async function stop(
-  ports: Pick<Ports, 'tenants' | 'spawn'> & { readonly watch: Watch },
+  ports: Pick<Ports, 'tenants' | 'spawn'> & { readonly watch: Watch; readonly pauses: Pauses },
   call: StopCall,
 ): Promise<Pod> {
   const { scope, pod: id } = call
@@ -37,6 +38,7 @@ export async function stop(
   await ports.watch.noteStop({ scope, pod, actor, timeoutMs: call.timeoutMs })
   try {
     await ports.spawn.stop(id, call.timeoutMs)
+    ports.pauses.note(id, false)
   } catch (error) {
     if (error instanceof SpawnError && error.code.startsWith('SPAWN_'))
       throw spawnUnavailable(error)

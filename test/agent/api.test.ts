@@ -231,6 +231,9 @@ suite('agent/api callers', () => {
       { path: `/v1/tenants/${tenant}/pods/${nobodys}/record` },
       { path: `/v1/tenants/${tenant}/pods/${nobodys}/receipt` },
       { method: 'POST', path: `/v1/tenants/${tenant}/pods/${nobodys}/stop`, body: {} },
+      { method: 'POST', path: `/v1/tenants/${tenant}/pods/${nobodys}/pause`, body: {} },
+      { method: 'POST', path: `/v1/tenants/${tenant}/pods/${nobodys}/resume`, body: {} },
+      { path: `/v1/tenants/${tenant}/pods/${nobodys}/stats` },
       { method: 'DELETE', path: `/v1/tenants/${tenant}/pods/${nobodys}` },
     ]
     const bodies = new Set<string>()

@@ -121,6 +121,15 @@ async function refusesLaunch(on: Stage, errno: string, directory: string): Promi
   assert.equal(member(made.json, 'code'), 'AUDIT_UNAVAILABLE')
 }
 
+/** What need not be done is not done without a record. */
+async function refusesPause({ agent, token }: Stage): Promise<void> {
+  const before = agent.spawn.requests.length
+  const call = { method: 'POST', path: `${PLACE}/pause`, body: {} } as const
+  const refused = await agent.tenant(token, call)
+  assert.equal(member(refused.json, 'code'), 'AUDIT_UNAVAILABLE', refused.text)
+  assert.deepEqual(asked(agent, before), [])
+}
+
 /** List, logs, wait and stop of the running pod. */
 async function answersForPod({ agent, token }: Stage): Promise<void> {
   const listed = await agent.tenant(token, { path: '/v1/tenants/acme/pods' })
@@ -193,6 +202,7 @@ suite('agent/audit unavailable', () => {
     await agent.operator({ method: 'POST', path: '/v1/tenants/acme/tokens', body })
     await auditBecomes(agent, 'failed')
     await refusesLaunch(on, 'ENOSPC', audit)
+    await refusesPause(on)
     await answersForPod(on)
     await tellsTheEnd(on)
     await refusesLaunch(on, 'ENOSPC', audit)
@@ -215,6 +225,7 @@ suite('agent/audit unavailable', () => {
     await remount(audit, 'ro')
     await agent.again()
     await refusesLaunch(on, 'EROFS', audit)
+    await refusesPause(on)
     await answersForPod(on)
     await tellsTheEnd(on)
     await remount(audit, 'rw')

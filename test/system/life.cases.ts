@@ -104,6 +104,9 @@ export function lifeCases(machine: Machine): void {
       await sleep(500)
       assert.equal(processorTime(running.pid), before)
       await assert.rejects(spawn.metrics(running.pod), { code: 'POD_PAUSED' })
+      const { cpu_us, memory_bytes, tasks } = await spawn.usage(running.pod)
+      // Threads of the VMM: control, I/O, one for each processor.
+      assert.deepEqual([(cpu_us ?? 0) > 0, (memory_bytes ?? 0) > 1 << 20, tasks], [true, true, 3])
       await spawn.resume(running.pod)
       const ended = await running.end()
       assert.equal(told(ended), 'code 4 APP_EXIT', ended.notes)

@@ -394,6 +394,11 @@ impl Cgroup {
         fs::write(file, if paused { stop } else { go_on })
     }
 
+    /// The text of a file of the group, in whichever hierarchy has one of this name.
+    pub fn read(&self, file: &str) -> Option<String> {
+        self.directories.iter().find_map(|directory| fs::read_to_string(directory.join(file)).ok())
+    }
+
     /// Whether the kernel killed a process of the group for want of memory.
     pub fn was_oom_killed(&self) -> bool {
         let file = if self.is_v2 { "memory.events" } else { "memory.oom_control" };

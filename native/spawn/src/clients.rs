@@ -171,6 +171,7 @@ impl Daemon {
             Request::Pause(pod) => self.pause_pod(&pod).map(Some),
             Request::Resume(pod) => self.resume_pod(&pod).map(Some),
             Request::Metrics(pod) => self.ask_metrics(id, &pod).map(|()| None),
+            Request::Usage(pod) => self.usage_of_pod(&pod).map(Some),
             Request::Forget(pod) => self.forget_pod(&pod).map(Some),
             Request::Worker { kind, file_bytes } => {
                 self.worker(id, &kind, file_bytes, &fds).map(|()| None)

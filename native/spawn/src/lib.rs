@@ -39,6 +39,7 @@ mod template;
 mod template_store;
 mod templates;
 mod uids;
+mod usage;
 mod workers;
 
 use std::path::PathBuf;

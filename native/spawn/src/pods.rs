@@ -19,6 +19,7 @@ use crate::pod::{Exited, Facts, Identity, Killed, Question, Said, Status, Verdic
 use crate::poller::Watched;
 use crate::refusal::{Refusal, Result};
 use crate::template::Taken;
+use crate::usage::Usage;
 
 /// Exited pods whose status is kept.
 const EXITED_MAX: usize = 1024;
@@ -410,6 +411,12 @@ impl Daemon {
         }
         pod.metrics_clients.push(client);
         Ok(())
+    }
+
+    /// `usage`.
+    pub(crate) fn usage_of_pod(&mut self, pod: &str) -> Result<Answer> {
+        let pod = self.running(pod)?;
+        Ok(Answer::new(vec![("usage", Usage::of(&pod.cgroup, pod.pid).to_value())]))
     }
 
     /// `adopt`: a fresh pod stream, one end to the VMM, one to the agent.

@@ -40,6 +40,8 @@ pub enum Request {
     Adopt(String),
     /// The counters of a running pod.
     Metrics(String),
+    /// What it takes of the host.
+    Usage(String),
     /// Stop its processors and devices where they are.
     Pause(String),
     /// Let them go on.
@@ -113,6 +115,7 @@ fn read(value: &Value) -> Result<Request, ShapeError> {
         }
         "adopt" => pod().map(Request::Adopt),
         "metrics" => pod().map(Request::Metrics),
+        "usage" => pod().map(Request::Usage),
         "pause" => pod().map(Request::Pause),
         "resume" => pod().map(Request::Resume),
         "forget" => pod().map(Request::Forget),
@@ -125,7 +128,7 @@ fn read(value: &Value) -> Result<Request, ShapeError> {
         }
         _ => Err(wrong(
             "op",
-            "must be describe, launch, template, kill, stop, pause, resume, list, adopt, metrics, forget or worker",
+            "must be describe, launch, template, kill, stop, pause, resume, list, adopt, metrics, usage, forget or worker",
         )),
     }
 }
@@ -160,6 +163,7 @@ mod tests {
         assert_eq!(read(r#"{"op":"list"}"#), Request::List);
         assert_eq!(with_pod("kill"), Request::Kill(pod()));
         assert_eq!(with_pod("adopt"), Request::Adopt(pod()));
+        assert_eq!(with_pod("usage"), Request::Usage(pod()));
         assert_eq!(with_pod("pause"), Request::Pause(pod()));
         assert_eq!(with_pod("resume"), Request::Resume(pod()));
         assert_eq!(with_pod("forget"), Request::Forget(pod()));

@@ -68,6 +68,28 @@ fn hands_on_what_a_vmm_counts() {
 }
 
 #[test]
+fn tells_what_a_vm_takes_of_the_host_whether_or_not_it_runs() {
+    let Some(host) = host() else { return };
+    let (pod, _, _stream) = host.start(&["deaf"]);
+    let of = |name: &str| {
+        let answer = host.ask_pod("usage", &pod);
+        let usage = answer.value.get("usage").unwrap_or_else(|| panic!("{}", answer.text()));
+        usage.get(name).unwrap().clone()
+    };
+    for paused in ["resume", "pause"] {
+        assert_eq!(host.ask_pod(paused, &pod).code(), "ok");
+        assert_eq!(of("tasks"), Value::Integer(1), "{paused}");
+        let Value::Integer(bytes) = of("memory_bytes") else { panic!("no memory") };
+        let Value::Integer(peak) = of("memory_peak_bytes") else { panic!("no peak") };
+        assert!(bytes > 0 && peak >= bytes && peak < 64 << 20, "{bytes} {peak}");
+        let Value::Integer(cpu) = of("cpu_us") else { panic!("no processor time") };
+        assert!(cpu % 10_000 == 0 && cpu < 60_000_000, "{cpu}");
+    }
+    assert_eq!(host.ask_pod("kill", &pod).code(), "ok");
+    wait_for("its end", || (host.ask_pod("usage", &pod).code() == "POD_NOT_RUNNING").then_some(()));
+}
+
+#[test]
 fn names_the_system_call_that_a_filter_stopped() {
     let Some(host) = host() else { return };
     // The tests of filters kill thousands of children, and the kernel writes ten lines about such in five seconds.

@@ -233,37 +233,49 @@ impl Cgroups {
     /// # Errors
     /// What the kernel says; nothing stays behind then.
     pub fn create(&self, name: &str, limits: &Limits) -> io::Result<Cgroup> {
-        let at = |root: &Path| root.join(&self.below).join(name);
-        let plan: Vec<(PathBuf, Vec<Setting>)> = match &self.layout {
-            Layout::V1 { memory, cpu, pids, freezer } => {
-                let mut plan = vec![
-                    (at(memory), v1_memory(limits)),
-                    (at(cpu), v1_cpu(limits)),
-                    (at(pids), v1_pids(limits)),
-                ];
-                plan.extend(freezer.as_deref().map(|root| (at(root), Vec::new())));
-                plan
-            }
-            Layout::V2(root) => vec![(at(root), v2_all(limits))],
+        let mut group = self.group(name);
+        let settings = match &self.layout {
+            Layout::V1 { .. } => vec![v1_memory(limits), v1_cpu(limits), v1_pids(limits)],
+            Layout::V2(_) => vec![v2_all(limits)],
         };
-        let memory = plan.first().map(|(directory, _)| directory.clone()).unwrap_or_default();
-        let is_v2 = matches!(self.layout, Layout::V2(_));
-        let freezer = match &self.layout {
-            Layout::V1 { freezer, .. } => freezer.as_deref().map(|root| Freezer::v1(&at(root))),
-            Layout::V2(root) => Some(Freezer::v2(&at(root))),
-        };
-        let mut group = Cgroup { directories: Vec::new(), memory, freezer, is_v2 };
-        for (directory, settings) in plan {
-            if !group.directories.contains(&directory) {
-                group.directories.push(directory.clone());
-            }
+        let settings = settings.into_iter().chain(std::iter::once(Vec::new()));
+        let directories = std::mem::take(&mut group.directories);
+        for (directory, settings) in directories.into_iter().zip(settings) {
+            group.directories.push(directory.clone());
             let made = make(&directory).and_then(|()| write_all(&directory, &settings));
             if let Err(error) = made {
                 let _ = group.remove();
                 return Err(error);
             }
         }
+        group.directories.dedup();
         Ok(group)
+    }
+
+    /// The group `name` of an earlier spawn, if it is there.
+    pub fn find(&self, name: &str) -> Option<Cgroup> {
+        let mut group = self.group(name);
+        group.directories.dedup();
+        group.directories.iter().all(|directory| directory.is_dir()).then_some(group)
+    }
+
+    /// Where a group of this name is: the directories of memory, cpu and pids, then the freezer's.
+    fn group(&self, name: &str) -> Cgroup {
+        let at = |root: &Path| root.join(&self.below).join(name);
+        match &self.layout {
+            Layout::V1 { memory, cpu, pids, freezer } => {
+                let mut directories = vec![at(memory), at(cpu), at(pids)];
+                directories.extend(freezer.as_deref().map(at));
+                let freezer = freezer.as_deref().map(|root| Freezer::v1(&at(root)));
+                Cgroup { memory: at(memory), directories, freezer, is_v2: false }
+            }
+            Layout::V2(root) => {
+                let directory = at(root);
+                let freezer = Some(Freezer::v2(&directory));
+                let directories = vec![directory.clone()];
+                Cgroup { memory: directory, directories, freezer, is_v2: true }
+            }
+        }
     }
 
     /// Removes the instance's directories, when spawn ends and its groups are gone. `casemate` itself
@@ -274,18 +286,21 @@ impl Cgroups {
         }
     }
 
-    /// Kills whatever an earlier spawn left in this instance's groups and removes them: its records of
-    /// them are lost, and their user ids are about to be handed out again. Returns how many groups there were.
+    /// Kills whatever an earlier spawn left in this instance's groups, but those that are taken over, and removes them:
+    /// nothing is known of them, and their user ids are about to be handed out again. Returns how many groups there were.
     ///
     /// # Errors
     /// When a group stays in use.
-    pub fn sweep(&self) -> io::Result<usize> {
+    pub fn sweep(&self, taken_over: &[&str]) -> io::Result<usize> {
         let mut swept: usize = 0;
-        self.let_all_go_on()?;
+        let is_left = |entry: &fs::DirEntry| {
+            is_group(entry) && !taken_over.iter().any(|name| entry.file_name() == *name)
+        };
+        self.let_go_on(is_left)?;
         for root in self.roots() {
             for entry in fs::read_dir(root.join(&self.below))? {
                 let entry = entry?;
-                if is_group(&entry) {
+                if is_left(&entry) {
                     kill_all(&entry.path())?;
                     swept = swept.saturating_add(1);
                 }
@@ -295,11 +310,11 @@ impl Cgroups {
     }
 
     /// A stopped process of version 1 takes no signal, SIGKILL neither.
-    fn let_all_go_on(&self) -> io::Result<()> {
+    fn let_go_on(&self, is_left: impl Fn(&fs::DirEntry) -> bool) -> io::Result<()> {
         let Layout::V1 { freezer: Some(root), .. } = &self.layout else { return Ok(()) };
         for entry in fs::read_dir(root.join(&self.below))? {
             let entry = entry?;
-            if is_group(&entry) {
+            if is_left(&entry) {
                 let freezer = Freezer::v1(&entry.path());
                 fs::write(&freezer.file, freezer.go_on)?;
             }
@@ -397,6 +412,18 @@ impl Cgroup {
     /// The text of a file of the group, in whichever hierarchy has one of this name.
     pub fn read(&self, file: &str) -> Option<String> {
         self.directories.iter().find_map(|directory| fs::read_to_string(directory.join(file)).ok())
+    }
+
+    /// Whether the group is stopped, or about to be.
+    pub fn is_paused(&self) -> bool {
+        let Some(Freezer { file, go_on, .. }) = &self.freezer else { return false };
+        fs::read_to_string(file).is_ok_and(|state| state.trim() != *go_on)
+    }
+
+    /// Whether the process is in the group.
+    pub fn holds(&self, pid: i32) -> bool {
+        let text = fs::read_to_string(self.memory.join("cgroup.procs")).unwrap_or_default();
+        text.lines().any(|line| line.parse() == Ok(pid))
     }
 
     /// Whether the kernel killed a process of the group for want of memory.

@@ -17,6 +17,7 @@ use crate::daemon::{Daemon, Source, log};
 use crate::poller::{Interest, Watched};
 use crate::refusal::{Refusal, Result};
 use crate::request::Request;
+use crate::store::{LISTENER, Store};
 
 /// Most connections at a time: workers and launches under way included.
 const CLIENTS_MAX: usize = 128;
@@ -57,22 +58,39 @@ impl Answer {
     }
 }
 
-/// The listening socket: root and the agent's group may connect.
+/// The listening socket: root and the agent's group may connect. `kept` is that of the spawn before, on which clients may
+/// wait; a fresh one is given to the store, so that who asks while there is no spawn is answered by the next.
 ///
 /// # Errors
 /// When the path cannot be taken.
-pub fn listen(run_dir: &Path, agent_gid: u32) -> io::Result<OwnedFd> {
+pub fn listen(
+    run_dir: &Path,
+    agent_gid: u32,
+    kept: Option<OwnedFd>,
+    store: Option<&Store>,
+) -> io::Result<OwnedFd> {
     let path = run_dir.join("spawn.sock");
-    match fs::remove_file(&path) {
+    let is_kept = kept.is_some();
+    let listener = match kept {
+        Some(kept) => UnixListener::from(kept),
+        None => bind(&path)?,
+    };
+    listener.set_nonblocking(true)?;
+    chown(&path, Some(0), Some(agent_gid))?;
+    fs::set_permissions(&path, Permissions::from_mode(0o660))?;
+    if let (Some(store), false) = (store, is_kept) {
+        store.replace(LISTENER, listener.as_fd())?;
+    }
+    Ok(listener.into())
+}
+
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     // The umask of spawn keeps everybody else out until owner and mode are set.
-    let listener = UnixListener::bind(&path)?;
-    listener.set_nonblocking(true)?;
-    chown(&path, Some(0), Some(agent_gid))?;
-    fs::set_permissions(&path, Permissions::from_mode(0o660))?;
-    Ok(listener.into())
+    UnixListener::bind(path)
 }
 
 impl Daemon {
@@ -221,6 +239,11 @@ impl Daemon {
         if let Some(worker) = self.clients.remove(&id).and_then(|client| client.worker) {
             self.kill_worker(worker);
         }
+    }
+
+    /// Ends these connections without an answer.
+    pub(crate) fn drop_clients(&mut self, which: impl Fn(u64, &Client) -> bool) {
+        self.clients.retain(|id, client| !which(*id, client));
     }
 
     /// Ends connections of clients that are too slow.

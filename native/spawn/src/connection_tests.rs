@@ -63,6 +63,10 @@ fn notices_a_client_that_leaves_in_the_middle() {
     assert!(matches!(incoming.read(ours.as_fd()), Read::More));
     assert!(matches!(incoming.read(ours.as_fd()), Read::More), "nothing there is no end");
     drop(theirs);
+    // Another test's child may hold a copy for the moment until it is another program.
+    while matches!(incoming.read(ours.as_fd()), Read::More) {
+        std::thread::yield_now();
+    }
     assert!(matches!(incoming.read(ours.as_fd()), Read::Gone));
 }
 
@@ -89,6 +93,10 @@ fn sends_an_answer_in_as_many_parts_as_the_socket_takes() {
     }
     assert!(rounds > 1 && out.is_empty());
     drop(theirs);
-    out.push("{}", vec![]);
-    assert!(out.send(ours.as_fd()).is_err());
+    // As above.
+    while out.send(ours.as_fd()).is_ok() {
+        out = Outgoing::default();
+        out.push("{}", vec![]);
+        std::thread::yield_now();
+    }
 }

@@ -9,25 +9,31 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::rc::Rc;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use casemate_ticket::document::Context;
 use casemate_ticket::spec::KvmClass;
 
+use crate::adopt::{Descriptors, inheritance};
 use crate::assets::Assets;
 use crate::cgroup::{Cgroup, Cgroups};
 use crate::clients::Client;
 use crate::config::Config;
 use crate::filter::{Filter, Kind};
+use crate::handover::Stopping;
 use crate::host;
 use crate::kmsg::Kmsg;
+use crate::ledger::Ledger;
 use crate::network::Networks;
 use crate::pod::Exited;
 use crate::pods::Pod;
 use crate::poller::{Interest, Poller, Watched};
 use crate::refusal::{Refusal, Result};
 use crate::spent::Spent;
-use crate::sys_unsafe::termination_signals;
+use crate::store::{NETWORK, Store};
+use crate::sys_unsafe::signals;
 use crate::template_store::TemplateStore;
 use crate::templates::Templates;
 use crate::uids::Uids;
@@ -35,8 +41,10 @@ use crate::workers::Worker;
 
 /// How often expired tickets and left-over cgroups are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// How long a stopping spawn waits for its VMs to be gone.
-const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
+/// How long to wait for the run directory's lock, and how often to try: for a moment a child of the spawn before, on its
+/// way into its jail, may have it.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+const LOCK_EVERY: Duration = Duration::from_millis(5);
 
 /// Open files spawn wants: 128 clients with 253 descriptors each, and 4 for each VM.
 const DESCRIPTORS_MAX: u64 = 65_536;
@@ -48,7 +56,7 @@ const DESCRIPTORS_MIN: u64 = 4096;
 pub enum Source {
     /// The listening socket.
     Listener,
-    /// SIGTERM and its like.
+    /// A signal to end.
     Signals,
     /// A connection.
     Client(u64),
@@ -87,12 +95,16 @@ pub struct Daemon {
     pub(crate) spent: Spent,
     /// Or why pods have none.
     pub(crate) networks: std::result::Result<Networks, String>,
+    /// What the next spawn must know of pods.
+    pub(crate) ledger: Rc<Ledger>,
+    /// Where their descriptors outlive this one; `None` when they end with it.
+    pub(crate) store: Option<Store>,
     pub(crate) kmsg: Option<Kmsg>,
     /// `/dev/null`, read and write.
     pub(crate) null: OwnedFd,
-    /// When spawn was told to stop, until when it waits for its VMs.
-    pub(crate) stopping: Option<Instant>,
-    signals: Watched<Source>,
+    /// Since spawn was told to stop: how, and until when it waits.
+    pub(crate) stopping: Option<Stopping>,
+    pub(crate) signals: Watched<Source>,
     /// Groups the kernel would not remove yet.
     garbage: Vec<Cgroup>,
     next_sweep: Option<Instant>,
@@ -102,11 +114,16 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Takes the run directory, cleans up after an earlier spawn, listens.
+    /// Takes the run directory, takes over what an earlier spawn left or ends it, listens. `descriptors` are what was
+    /// kept of that spawn's.
     ///
     /// # Errors
     /// `START`, `ASSET`, with what is wrong and where.
-    pub fn start(config: Config, networks: std::result::Result<Networks, String>) -> Result<Self> {
+    pub fn start(
+        config: Config,
+        networks: std::result::Result<Networks, String>,
+        descriptors: Descriptors,
+    ) -> Result<Self> {
         let start = |what: &str| {
             let what = what.to_owned();
             move |error: io::Error| Refusal::new("START", format!("{what}: {error}"))
@@ -115,28 +132,42 @@ impl Daemon {
         let lock = prepare_directories(&config).map_err(start("run_dir or state_dir"))?;
         let assets = Assets::open(&config)?;
         let cgroups = Cgroups::open(&config.run_dir).map_err(start("cgroups"))?;
-        let swept = cgroups.sweep().map_err(start("ending what an earlier spawn left"))?;
-        if swept > 0 {
-            log(&format!("ended what an earlier spawn left in {swept} cgroups"));
-        }
         let spent =
             Spent::open(&config.run_dir).map_err(start("the directory of spent tickets"))?;
         let boot_id = host::boot_id().map_err(start("boot id"))?;
+        let store = Store::open().map_err(start("NOTIFY_SOCKET"))?;
+        let ledger =
+            Ledger::open(&config.run_dir, &boot_id).map_err(start("the directory of pods"))?;
+        let network_is_kept = networks.as_ref().is_ok_and(Networks::is_kept);
+        if let (Some(store), Ok(networks), false) = (&store, &networks, network_is_kept) {
+            let put = store.replace(NETWORK, networks.namespace());
+            put.map_err(start("NOTIFY_SOCKET"))?;
+        }
+        let mut inherited = inheritance(&ledger, descriptors, &cgroups, network_is_kept)
+            .map_err(start("the directory of pods"))?;
+        let swept = cgroups
+            .sweep(&inherited.groups())
+            .map_err(start("ending what an earlier spawn left"))?;
+        if swept > 0 {
+            log(&format!("ended what an earlier spawn left in {swept} cgroups"));
+        }
         let template_store =
             TemplateStore::open(&config.template_dir, &boot_id).map_err(start("template_dir"))?;
         let poller = Poller::new().map_err(start("epoll"))?;
-        let signals = termination_signals()
+        let signals = signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR2])
             .and_then(|fd| poller.watch(fd, Interest::IN, Source::Signals))
             .map_err(start("signals"))?;
-        let listener = crate::clients::listen(&config.run_dir, config.agent.1)
-            .and_then(|fd| poller.watch(fd, Interest::IN, Source::Listener))
-            .map_err(start("spawn.sock"))?;
+        let kept = inherited.listener(&config.run_dir.join("spawn.sock"));
+        let listener =
+            crate::clients::listen(&config.run_dir, config.agent.1, kept, store.as_ref())
+                .and_then(|fd| poller.watch(fd, Interest::IN, Source::Listener))
+                .map_err(start("spawn.sock"))?;
         let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
-        Ok(Self {
+        let mut daemon = Self {
             boot_id,
             kvm_class: host::kvm_class(),
             uids: Uids::new(config.vm_uid_base, config.vm_uid_count),
-            kmsg: Kmsg::open(),
+            kmsg: Kmsg::open(inherited.has_pods()),
             null: null.map_err(start("/dev/null"))?.into(),
             listener: Some(listener),
             clients: BTreeMap::new(),
@@ -157,11 +188,28 @@ impl Daemon {
             cgroups,
             spent,
             networks,
+            ledger: Rc::new(ledger),
+            store,
             signals,
-        })
+        };
+        daemon.take_over(inherited);
+        Ok(daemon)
     }
 
-    /// Serves until a signal ends it; returns when every VM is gone.
+    /// Tells the service manager that this spawn serves.
+    ///
+    /// # Errors
+    /// `START` when it takes no message.
+    pub fn announce(&self) -> Result<()> {
+        let Some(store) = &self.store else {
+            log("nobody keeps descriptors: pods end with this spawn");
+            return Ok(());
+        };
+        let failed = |error| Refusal::new("START", format!("NOTIFY_SOCKET: {error}"));
+        store.ready().map_err(failed)
+    }
+
+    /// Serves until a signal ends it; returns when every VM is gone or left to the next spawn.
     ///
     /// # Errors
     /// When waiting itself fails.
@@ -181,7 +229,7 @@ impl Daemon {
     fn dispatch(&mut self, source: Source, flags: Interest) {
         match source {
             Source::Listener => self.accept(),
-            Source::Signals => self.stop_all(),
+            Source::Signals => self.signalled(),
             Source::Client(id) => self.client_event(id, flags),
             Source::PodJail(id) => self.pod_jail(id),
             Source::PodControl(id) => self.pod_control(id),
@@ -192,31 +240,12 @@ impl Daemon {
         }
     }
 
-    /// SIGTERM: no new request, every VM is killed and its end recorded. Pods outlive the agent, not spawn.
-    fn stop_all(&mut self) {
-        let mut signal = [0_u8; 128];
-        let _ = rustix::io::read(self.signals.as_fd(), &mut signal);
-        if self.stopping.is_none() {
-            log("stopping: every VM and worker is killed");
-            self.stopping = Instant::now().checked_add(SHUTDOWN_WAIT);
-            self.listener = None;
-            let _ = fs::remove_file(self.config.run_dir.join("spawn.sock"));
-            self.kill_all_pods();
-            self.kill_all_workers();
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        let Some(until) = self.stopping else { return false };
-        let idle = self.pods.is_empty() && self.workers.is_empty() && self.clients.is_empty();
-        idle || Instant::now() >= until
-    }
-
     fn next_deadline(&self) -> Option<Instant> {
         let clients = self.clients.values().filter_map(|client| client.deadline);
         let pods = self.pods.values().filter_map(Pod::next_deadline);
         let workers = self.workers.values().filter_map(|worker| worker.deadline);
-        let own = self.stopping.into_iter().chain(self.next_sweep);
+        let stopping = self.stopping.as_ref().map(|stopping| stopping.until);
+        let own = stopping.into_iter().chain(self.next_sweep);
         clients.chain(pods).chain(workers).chain(own).min()
     }
 
@@ -297,7 +326,7 @@ pub fn log(line: &str) {
 }
 
 /// No supplementary groups to be inherited by VMs, room for descriptors, no core dumps with tenants' memory.
-fn prepare_process() -> io::Result<()> {
+pub fn prepare_process() -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     rustix::thread::set_thread_groups(&[])?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -322,11 +351,17 @@ fn prepare_directories(config: &Config) -> io::Result<OwnedFd> {
     lock(&config.run_dir.join("spawn.lock"))
 }
 
-fn lock(path: &Path) -> io::Result<OwnedFd> {
+/// A file that this process alone has locked until it ends.
+pub fn lock(path: &Path) -> io::Result<OwnedFd> {
     let file: OwnedFd =
         fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?.into();
-    match rustix::fs::flock(file.as_fd(), rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(_) => Err(io::Error::other("another casemate-spawn runs on this run directory")),
+    let end = Instant::now().checked_add(LOCK_WAIT);
+    let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    while rustix::fs::flock(file.as_fd(), operation).is_err() {
+        if end.is_none_or(|end| Instant::now() > end) {
+            return Err(io::Error::other("another casemate-spawn runs on this run directory"));
+        }
+        sleep(LOCK_EVERY);
     }
+    Ok(file)
 }

@@ -61,11 +61,11 @@ pub struct Jailed {
 }
 
 /// Starts the process. It has its ids and its cgroup when this returns and goes through the jail's
-/// steps by itself.
+/// steps by itself, once `before` was called with it: until then it waits, and ends when spawn does.
 ///
 /// # Errors
-/// `JAIL_FAILED`, with the step's name; no process is left then.
-pub fn start(jail: &Jail<'_>) -> Result<Jailed> {
+/// `JAIL_FAILED`, with the step's name, or what `before` refuses; no process is left then.
+pub fn start(jail: &Jail<'_>, before: impl FnOnce(&Jailed) -> Result<()>) -> Result<Jailed> {
     let failed = |step: &str, error: io::Error| {
         Refusal::new("JAIL_FAILED", format!("the jail could not be made, step \"{step}\": {error}"))
     };
@@ -87,6 +87,7 @@ pub fn start(jail: &Jail<'_>) -> Result<Jailed> {
     let limits: Vec<(Resource, u64)> = jail.limits.iter().map(within_hard_limit).collect();
     let child = Child {
         channel: theirs.as_fd(),
+        spawns_end: ours.as_fd(),
         id: jail.id,
         own_user_namespace: jail.own_user_namespace,
         limits: &limits,
@@ -109,13 +110,16 @@ pub fn start(jail: &Jail<'_>) -> Result<Jailed> {
         Err(error) => return Err(failed("clone", error)),
     };
     let jailed = Jailed { pid, pidfd, channel: ours };
-    match admit(jail, &jailed) {
-        Ok(()) => Ok(jailed),
-        Err((step, error)) => {
-            kill_and_reap(&jailed.pidfd);
-            Err(failed(step, error))
-        }
+    let told = |(step, error)| failed(step, error);
+    let released = admit(jail, &jailed)
+        .map_err(told)
+        .and_then(|()| before(&jailed))
+        .and_then(|()| release(&jailed).map_err(told));
+    if let Err(refusal) = released {
+        kill_and_reap(&jailed.pidfd);
+        return Err(refusal);
     }
+    Ok(jailed)
 }
 
 /// A limit can be lowered by everybody but raised by few, not by a child in a user namespace.
@@ -130,8 +134,10 @@ fn flags(own_user_namespace: bool) -> u64 {
     u64::try_from(all).unwrap_or(0)
 }
 
-/// What only spawn can do for the child: ids, cgroup; then lets it go on.
-fn admit(jail: &Jail<'_>, jailed: &Jailed) -> std::result::Result<(), (&'static str, io::Error)> {
+type Failed = (&'static str, io::Error);
+
+/// What only spawn can do for the child: ids, cgroup.
+fn admit(jail: &Jail<'_>, jailed: &Jailed) -> std::result::Result<(), Failed> {
     let pid = jailed.pid;
     if jail.own_user_namespace {
         let (uid, gid) = jail.id;
@@ -143,7 +149,11 @@ fn admit(jail: &Jail<'_>, jailed: &Jailed) -> std::result::Result<(), (&'static 
         map("gid_map", format!("{gid} {gid} 1"))?;
         map("uid_map", format!("{uid} {uid} 1"))?;
     }
-    jail.cgroup.add(pid).map_err(|error| ("cgroup", error))?;
+    jail.cgroup.add(pid).map_err(|error| ("cgroup", error))
+}
+
+/// Lets the child go on.
+fn release(jailed: &Jailed) -> std::result::Result<(), Failed> {
     rustix::io::write(&jailed.channel, b"g").map_err(|errno| ("release", errno.into()))?;
     rustix::io::ioctl_fionbio(&jailed.channel, true).map_err(|errno| ("release", errno.into()))?;
     Ok(())

@@ -53,6 +53,8 @@ pub enum Program<'a> {
 pub struct Child<'a> {
     /// Stream socket to spawn: one byte releases the child; a failure is reported on it; exec closes it.
     pub channel: BorrowedFd<'a>,
+    /// Spawn's end of it, of which the child has a copy.
+    pub spawns_end: BorrowedFd<'a>,
     /// User and group, as the new user namespace (if any) names them.
     pub id: (u32, u32),
     /// Whether this process is in a user namespace of its own. There it may not touch supplementary
@@ -132,7 +134,10 @@ fn check(result: i64) -> Result<()> {
     Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
 }
 
+/// Without spawn's end, which would keep the stream open: then the child waited for a dead spawn for ever.
 fn wait(run: &mut Run<'_>) -> Result<()> {
+    // SAFETY: this process does not use it; in spawn it stays open.
+    let _ = unsafe { libc::close(run.child.spawns_end.as_raw_fd()) };
     let mut byte = [0_u8; 1];
     match rustix::io::read(run.child.channel, &mut byte)? {
         1 => Ok(()),

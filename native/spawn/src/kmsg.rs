@@ -10,24 +10,26 @@ use rustix::io::Errno;
 
 use crate::syscalls;
 
-/// An open /dev/kmsg, positioned after everything that was there when spawn started.
+/// An open /dev/kmsg.
 #[derive(Debug)]
 pub struct Kmsg(OwnedFd);
 
 impl Kmsg {
-    /// Opens it. `None` where the kernel has none to give: deaths are then reported without the call's name.
-    pub fn open() -> Option<Self> {
+    /// Opens it, behind everything that is there, or before it: a VM that is taken over may have ended before that.
+    /// `None` where the kernel has none to give: deaths are then reported without the call's name.
+    pub fn open(whole: bool) -> Option<Self> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::open("/dev/kmsg", flags, Mode::empty()).ok()?;
-        rustix::fs::seek(&file, SeekFrom::End(0)).ok()?;
+        let start = if whole { SeekFrom::Start(0) } else { SeekFrom::End(0) };
+        rustix::fs::seek(&file, start).ok()?;
         Some(Self(file))
     }
 
-    /// Reads all new lines and returns pid and system call of each seccomp kill among them.
+    /// Reads all new lines and returns each seccomp kill among them.
     ///
     /// # Errors
     /// What the kernel says, but not that lines were overwritten before they were read.
-    pub fn seccomp_kills(&self) -> io::Result<Vec<(i32, i64)>> {
+    pub fn seccomp_kills(&self) -> io::Result<Vec<Kill>> {
         let mut kills = Vec::new();
         let mut record = [0_u8; 8192];
         loop {
@@ -45,10 +47,21 @@ impl Kmsg {
     }
 }
 
-/// Pid and system call of an audit line of type 1326 (`AUDIT_SECCOMP`). Names in quotes are the
+/// A process that its filter killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// Its pid.
+    pub pid: i32,
+    /// Its user: pids come round, and never in a VM's life to another of the same user.
+    pub uid: u32,
+    /// The system call.
+    pub call: i64,
+}
+
+/// What an audit line says that is of type 1326 (`AUDIT_SECCOMP`). Names in quotes are the
 /// process's own words and come after the pid, before the call; a quoted name cannot contain a
 /// space or a quote (the kernel writes such names in hexadecimal).
-fn parse(line: &str) -> Option<(i32, i64)> {
+fn parse(line: &str) -> Option<Kill> {
     // "<priority>,<sequence>,<time>,<flags>;<text>"; a process may write to kmsg too, but only as
     // facility "user" or above, never as the kernel's own facility 0.
     let (prefix, text) = line.split_once(';')?;
@@ -56,8 +69,9 @@ fn parse(line: &str) -> Option<(i32, i64)> {
     let words = text.lines().next()?.strip_prefix("audit: type=1326 ")?;
     let field = |name: &str| words.split(' ').find_map(|word| word.strip_prefix(name));
     let pid = field("pid=")?.parse().ok()?;
+    let uid = field("uid=")?.parse().ok()?;
     let call = field("syscall=")?.parse().ok()?;
-    (priority < 8).then_some((pid, call))
+    (priority < 8).then_some(Kill { pid, uid, call })
 }
 
 /// "connect (42)" for a call that is known, "system call 999" otherwise.
@@ -70,13 +84,13 @@ pub fn describe(call: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{describe, parse};
+    use super::{Kill, describe, parse};
 
     const LINE: &str = "5,811,417367594,-;audit: type=1326 audit(1795528828.221:2): auid=4294967295 uid=2000003 gid=2000003 ses=4294967295 pid=26041 comm=\"vcpu0\" exe=\"/casemate-vmm\" sig=31 arch=c000003e syscall=42 compat=0 ip=0x7f8391380829 code=0x80000000\n SUBSYSTEM=x\n";
 
     #[test]
     fn reads_pid_and_call_of_a_seccomp_kill() {
-        assert_eq!(parse(LINE), Some((26041, 42)));
+        assert_eq!(parse(LINE), Some(Kill { pid: 26041, uid: 2_000_003, call: 42 }));
         assert_eq!(describe(42), "connect (42)");
         assert_eq!(describe(9999), "system call 9999");
     }
@@ -90,6 +104,7 @@ mod tests {
             "written by a process, not the kernel"
         );
         assert_eq!(parse(&LINE.replace("pid=", "pad=")), None);
+        assert_eq!(parse(&LINE.replace(" uid=", " vid=")), None);
         assert_eq!(parse(&LINE.replace("syscall=42", "syscall=x")), None);
         assert_eq!(parse("6,1,1,-;x audit: type=1326 pid=1 syscall=2"), None);
         assert_eq!(parse(""), None);

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use casemate_ticket::bytes::Digest;
@@ -18,6 +19,7 @@ use crate::daemon::{Daemon, Source};
 use crate::host;
 use crate::jail::{self, Jail, pair, pointers};
 use crate::jail_child_unsafe::{Program, Root};
+use crate::ledger::Entry;
 use crate::machine;
 use crate::network;
 use crate::pod::{Identity, Said};
@@ -26,6 +28,7 @@ use crate::poller::Interest;
 use crate::refusal::{Refusal, Result};
 use crate::request::Launch;
 use crate::sparse;
+use crate::steps;
 
 /// Time a VM may take beyond its spec's `boot_ms`, which its VMM watches itself.
 const BOOT_GRACE: Duration = Duration::from_secs(10);
@@ -193,6 +196,7 @@ impl Daemon {
             .and_then(|cgroup| match self.enter_jail(&plan, uid, &cgroup) {
                 Ok(entered) => Ok((cgroup, entered)),
                 Err(refusal) => {
+                    self.forget_launch(plan.identity.as_ref());
                     self.discard(cgroup);
                     Err(refusal)
                 }
@@ -231,8 +235,31 @@ impl Daemon {
             filter: None,
             program: Program::Descriptor { file: self.assets.vmm.as_fd(), argv: &pointers(&argv) },
         };
-        let jailed = jail::start(&jail)?;
-        Ok(Entered { jailed, control, stream: has_stream.then_some(stream) })
+        let boot = Duration::from_millis(plan.limits.boot_ms.into()).saturating_add(BOOT_GRACE);
+        let boot_until = Instant::now().checked_add(boot);
+        let write_down = |jailed: &jail::Jailed| match &plan.identity {
+            Some(identity) => {
+                let entry = Entry {
+                    identity: identity.clone(),
+                    shape: plan.shape,
+                    vmm: plan.vmm.clone(),
+                    pid: jailed.pid,
+                    uid,
+                    networked: plan.networked,
+                    launched: false,
+                    heard: Vec::new(),
+                    killed: None,
+                    boot_until,
+                    stop_until: None,
+                    exit: None,
+                };
+                self.bequeath(&entry, &[control.as_fd(), jailed.pidfd.as_fd()])
+            }
+            None => Ok(()),
+        };
+        let jailed = jail::start(&jail, write_down)?;
+        steps::at("released");
+        Ok(Entered { jailed, control, stream: has_stream.then_some(stream), boot_until })
     }
 
     fn keep(
@@ -262,13 +289,15 @@ impl Daemon {
         let (end, jail, control) = match watched {
             Ok(watched) => watched,
             Err(refusal) => {
+                self.forget_launch(plan.identity.as_ref());
                 self.discard(cgroup);
                 self.uids.free(uid);
                 return Err(refusal);
             }
         };
-        let boot = Duration::from_millis(plan.limits.boot_ms.into()).saturating_add(BOOT_GRACE);
         let pod = Pod {
+            ledger: plan.identity.as_ref().map(|_| Rc::clone(&self.ledger)),
+            launched: false,
             identity: plan.identity,
             shape: plan.shape,
             vmm: plan.vmm,
@@ -287,7 +316,7 @@ impl Daemon {
             metrics_clients: Vec::new(),
             jail_failure: None,
             killed: None,
-            boot_until: Instant::now().checked_add(boot),
+            boot_until: entered.boot_until,
             stop_until: None,
             end_until: None,
             stopped_call: None,
@@ -302,6 +331,7 @@ struct Entered {
     jailed: jail::Jailed,
     control: OwnedFd,
     stream: Option<OwnedFd>,
+    boot_until: Option<Instant>,
 }
 
 fn mib(count: u32) -> u64 {

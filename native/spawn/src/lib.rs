@@ -11,19 +11,25 @@ mod network_unsafe;
 #[expect(unsafe_code, reason = "system calls that no library offers")]
 mod sys_unsafe;
 
+mod adopt;
 mod answers;
 mod assets;
+mod autopsy;
 mod cgroup;
 mod clients;
 mod config;
 pub mod connection;
 mod daemon;
+mod ending;
 pub mod filter;
+mod handover;
 mod host;
 mod jail;
+mod keeper;
 mod kmsg;
 mod landlock;
 mod launch;
+mod ledger;
 mod machine;
 mod network;
 mod packets;
@@ -34,6 +40,8 @@ pub mod refusal;
 pub mod request;
 mod sparse;
 mod spent;
+mod steps;
+mod store;
 mod syscalls;
 mod template;
 mod template_store;
@@ -50,7 +58,7 @@ use network::Networks;
 use refusal::{Refusal, Result};
 
 /// Runs spawn until a signal ends it, under the filter that `enter` puts it under: [`filter::enter`]. The tests try the
-/// other walls of the jail without it.
+/// other walls of the jail without it. With `--keep` before its arguments it is not spawn but who keeps one running.
 pub fn serve(enter: impl FnOnce() -> Result<()>) -> ExitCode {
     match run(enter) {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,29 +69,51 @@ pub fn serve(enter: impl FnOnce() -> Result<()>) -> ExitCode {
     }
 }
 
+/// As [`serve`], and calls `step` with the name of each point at which something is half done: for the tests.
+pub fn serve_watched(enter: impl FnOnce() -> Result<()>, step: fn(&'static str)) -> ExitCode {
+    steps::watch(step);
+    serve(enter)
+}
+
 fn run(enter: impl FnOnce() -> Result<()>) -> Result<()> {
-    let path = config_path(std::env::args_os().skip(1).collect())?;
+    let given: Vec<_> = std::env::args_os().skip(1).collect();
+    let (keep, path) = arguments(&given)?;
     if !rustix::process::geteuid().is_root() {
         return Err(Refusal::new(
             "NOT_ROOT",
             "spawn makes namespaces, cgroups and user ids: start it as root",
         ));
     }
+    if keep {
+        return keeper::run(&path);
+    }
+    // Before anything is opened that could have their numbers.
+    let mut descriptors = store::inherited().unwrap_or_else(|error| {
+        log(&format!("no descriptors are taken over: {error}"));
+        adopt::Descriptors::default()
+    });
     // Whatever else is done is done without the host's network.
-    let networks = Networks::enter();
+    let networks = Networks::enter(descriptors.remove(store::NETWORK));
     if let Err(sentence) = &networks {
         log(&format!("{sentence}; pods get no network"));
     }
     enter()?;
     let config = config::load(&path)?;
-    let mut daemon = Daemon::start(config, networks)?;
+    let mut daemon = Daemon::start(config, networks, descriptors)?;
+    daemon.announce()?;
     log("ready");
     daemon.run().map_err(|error| Refusal::new("EVENT_LOOP", error.to_string()))
 }
 
-fn config_path(arguments: Vec<std::ffi::OsString>) -> Result<PathBuf> {
-    match <[std::ffi::OsString; 2]>::try_from(arguments) {
-        Ok([flag, path]) if flag == "--config" => Ok(path.into()),
-        _ => Err(Refusal::new("USAGE", "usage: casemate-spawn --config FILE")),
+/// Whether to keep a spawn running, and the configuration.
+fn arguments(arguments: &[std::ffi::OsString]) -> Result<(bool, PathBuf)> {
+    let usage = || Refusal::new("USAGE", "usage: casemate-spawn [--keep] --config FILE");
+    let (keep, rest) = match arguments.split_first() {
+        Some((first, rest)) if first == "--keep" => (true, rest),
+        _ => (false, arguments),
+    };
+    match rest {
+        [flag, path] if flag == "--config" => Ok((keep, path.into())),
+        _ => Err(usage()),
     }
 }

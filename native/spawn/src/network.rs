@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use casemate_ticket::bytes::Digest;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::daemon::log;
 use crate::network_unsafe::{Argument, Request, leave_network, request};
@@ -33,7 +34,9 @@ const IFF_UP: u16 = 0x0001;
 const IFF_MULTICAST: u16 = 0x1000;
 /// The kernel puts the first free number in.
 const TAP_NAME: &str = "cmt%d";
-/// Digits of a name of 15 bytes, the most that an interface has, behind `cmb`.
+/// How names of bridges begin.
+const BRIDGE: &str = "cmb";
+/// Digits of a name of 15 bytes, the most that an interface has, behind that.
 const NAME_DIGITS: usize = 12;
 const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 /// Settings of the namespace: nothing is passed on, no interface gives itself an address, and no bridge says by itself
@@ -50,6 +53,10 @@ const SETTINGS: [(&str, &str); 4] = [
 pub struct Networks {
     /// Any socket of the namespace: interfaces are changed through one.
     socket: OwnedFd,
+    /// The namespace, which is gone with the last who holds it, and all taps with it.
+    namespace: OwnedFd,
+    /// Whether it is that of the spawn before.
+    is_kept: bool,
     /// Names of bridges, by tenant.
     bridges: BTreeMap<String, String>,
 }
@@ -58,14 +65,24 @@ pub struct Networks {
 type Step<T> = std::result::Result<T, (&'static str, io::Error)>;
 
 impl Networks {
-    /// Leaves the host's network for one of this process's own. Called before the filter of system calls, which permits
-    /// that no more.
+    /// Leaves the host's network for one of this process's own, or for that of the spawn before, if `kept` is one. Called
+    /// before the filter of system calls, which permits that no more.
     ///
     /// # Errors
     /// A sentence; pods without a network can be launched all the same.
-    pub fn enter() -> std::result::Result<Self, String> {
-        let entered = || -> Step<OwnedFd> {
-            leave_network().map_err(|error| ("namespace", error))?;
+    pub fn enter(kept: Option<Vec<OwnedFd>>) -> std::result::Result<Self, String> {
+        let kept = kept.and_then(|kept| <[OwnedFd; 1]>::try_from(kept).ok());
+        let is_kept = kept.is_some_and(|[namespace]| match join(&namespace) {
+            Ok(()) => true,
+            Err(error) => {
+                log(&format!("the network of the spawn before cannot be entered: {error}"));
+                false
+            }
+        });
+        let entered = || -> Step<(OwnedFd, OwnedFd)> {
+            if !is_kept {
+                leave_network().map_err(|error| ("namespace", error))?;
+            }
             for (path, value) in SETTINGS {
                 match fs::write(path, value) {
                     // A kernel without IPv6.
@@ -74,10 +91,40 @@ impl Networks {
                 }
             }
             let kind = (AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC);
-            socket_with(kind.0, kind.1, kind.2, None).map_err(|error| ("socket", error.into()))
+            let socket = socket_with(kind.0, kind.1, kind.2, None);
+            Ok((
+                socket.map_err(|error| ("socket", error.into()))?,
+                own_namespace().map_err(|error| ("namespace", error))?,
+            ))
         };
-        let socket = entered().map_err(|failed| sentence(&failed))?;
-        Ok(Self { socket, bridges: BTreeMap::new() })
+        let (socket, namespace) = entered().map_err(|failed| sentence(&failed))?;
+        Ok(Self { socket, namespace, is_kept, bridges: BTreeMap::new() })
+    }
+
+    /// Whether it is that of the spawn before, with what was in it.
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// What the next spawn enters.
+    pub fn namespace(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+
+    /// Knows the bridges of these tenants, whose pods are taken over, and removes others that a spawn before left.
+    pub fn take_over<'a>(&mut self, tenants: impl Iterator<Item = &'a str>) {
+        self.bridges.extend(tenants.map(|tenant| (tenant.to_owned(), bridge_name(tenant))));
+        let text = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+        let names =
+            text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+        for name in names.filter(|name| name.starts_with(BRIDGE)) {
+            if !self.bridges.values().any(|known| known == name) {
+                let removed = self.remove(name);
+                if let Err(error) = removed {
+                    log(&format!("the bridge {name} of an earlier spawn stays: {error}"));
+                }
+            }
+        }
     }
 
     /// A tap on the bridge of `tenant`, which is made if it is not there, for packets of `mtu` bytes.
@@ -131,15 +178,18 @@ impl Networks {
             if has_pod(tenant) {
                 return true;
             }
-            let removed = self
-                .set_up(name, false)
-                .and_then(|()| self.ask(Request::RemoveBridge, &mut Argument::named(name)));
+            let removed = self.remove(name);
             if let Err(error) = &removed {
                 log(&format!("the bridge {name} of tenant {tenant} stays: {error}"));
             }
             removed.is_err()
         });
         self.bridges = bridges;
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.set_up(name, false)?;
+        self.ask(Request::RemoveBridge, &mut Argument::named(name))
     }
 
     fn set_up(&self, name: &str, up: bool) -> io::Result<()> {
@@ -152,6 +202,20 @@ impl Networks {
         let socket: BorrowedFd<'_> = self.socket.as_fd();
         request(socket, what, argument)
     }
+}
+
+fn own_namespace() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open("/proc/self/ns/net", flags, Mode::empty())?)
+}
+
+/// Enters a network namespace: another one than this, which is the host's.
+fn join(namespace: &OwnedFd) -> io::Result<()> {
+    let number = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|facts| (facts.st_dev, facts.st_ino));
+    if number(namespace)? == number(&own_namespace()?)? {
+        return Err(io::Error::other("it is the host's"));
+    }
+    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
 
 /// Refuses what needs a network on a host without.
@@ -167,7 +231,7 @@ fn sentence((step, error): &(&'static str, io::Error)) -> String {
 fn bridge_name(tenant: &str) -> String {
     let digest = Digest::of(tenant.as_bytes()).0;
     let mut bits = digest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-    let mut name = String::from("cmb");
+    let mut name = String::from(BRIDGE);
     for _ in 0..NAME_DIGITS {
         let digit = usize::try_from(bits & 31).ok().and_then(|at| DIGITS.get(at));
         name.push(digit.copied().map_or('0', char::from));

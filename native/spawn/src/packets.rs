@@ -26,15 +26,31 @@ pub struct Packet {
 /// # Errors
 /// The other end is closed.
 pub fn receive(socket: BorrowedFd<'_>, bytes_max: usize) -> Result<Option<Packet>, Errno> {
+    read(socket, bytes_max, RecvFlags::empty())
+}
+
+/// Reads a packet and leaves it there: what spawn has read and not yet written down must not be lost with it.
+///
+/// # Errors
+/// The other end is closed.
+pub fn peek(socket: BorrowedFd<'_>, bytes_max: usize) -> Result<Option<Packet>, Errno> {
+    read(socket, bytes_max, RecvFlags::PEEK)
+}
+
+fn read(socket: BorrowedFd<'_>, bytes_max: usize, how: RecvFlags) -> Result<Option<Packet>, Errno> {
     let mut buffer = vec![0; bytes_max];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let mut into = [IoSliceMut::new(&mut buffer)];
-    let message = match recvmsg(socket, &mut into, &mut control, flags) {
-        Ok(message) => message,
-        Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
-        Err(errno) => return Err(errno),
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT | how;
+    let message = loop {
+        let mut into = [IoSliceMut::new(&mut buffer)];
+        match recvmsg(socket, &mut into, &mut control, flags) {
+            Ok(message) => break message,
+            // Said once, before what is still there: the other end was closed with messages of ours unread.
+            Err(Errno::CONNRESET) => {}
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+            Err(errno) => return Err(errno),
+        }
     };
     let mut descriptors = Vec::new();
     for part in control.drain() {
@@ -95,7 +111,34 @@ mod tests {
         );
         assert!(receive(ours.as_fd(), 4).unwrap().unwrap().is_cut);
         drop(theirs);
-        assert_eq!(receive(ours.as_fd(), 4).unwrap_err(), Errno::PIPE);
+        assert_eq!(end_of(&ours), Errno::PIPE);
+    }
+
+    /// Another test's child may hold a copy of the other end for the moment until it is another program.
+    fn end_of(socket: &OwnedFd) -> Errno {
+        loop {
+            match receive(socket.as_fd(), 4) {
+                Ok(None) => std::thread::yield_now(),
+                result => return result.unwrap_err(),
+            }
+        }
+    }
+
+    #[test]
+    fn leaves_what_it_peeks_at_and_hears_the_last_word_of_who_did_not_listen() {
+        let (ours, theirs) = pair(SocketType::SEQPACKET).unwrap();
+        connection::send(theirs.as_fd(), b"word", &[null()]).unwrap();
+        for _ in 0..2 {
+            let packet = peek(ours.as_fd(), 4).unwrap().unwrap();
+            assert_eq!(
+                (packet.bytes.as_slice(), packet.descriptors.len()),
+                (b"word".as_slice(), 1)
+            );
+        }
+        send(ours.as_fd(), FromSpawn::Metrics, None).unwrap();
+        drop(theirs);
+        assert_eq!(receive(ours.as_fd(), 4).unwrap().unwrap().bytes, b"word");
+        assert_eq!(end_of(&ours), Errno::PIPE);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use casemate_ticket::bytes::Digest;
 use casemate_ticket::json::Value;
+use casemate_ticket::shape::{ShapeError, boolean, fields, text, wrong};
 use casemate_ticket::spec::Vmm;
 use casemate_wire::control::{FromVmm, Reason};
 use casemate_wire::metrics::Metrics;
@@ -34,6 +35,32 @@ pub enum Killed {
     Shutdown,
 }
 
+/// Each reason, and its word in the ledger.
+const KILLED: [(Killed, &str); 7] = [
+    (Killed::Asked, "asked"),
+    (Killed::StopTimeout, "stop-timeout"),
+    (Killed::Filters, "filters"),
+    (Killed::Protocol, "protocol"),
+    (Killed::BootTimeout, "boot-timeout"),
+    (Killed::Lingering, "lingering"),
+    (Killed::Shutdown, "shutdown"),
+];
+
+impl Killed {
+    /// Its word in the ledger.
+    pub fn word(self) -> &'static str {
+        KILLED.iter().find(|(why, _)| *why == self).map_or("", |(_, word)| word)
+    }
+
+    /// The reason of this word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        KILLED.iter().find(|(_, known)| *known == word).map(|(why, _)| *why)
+    }
+}
+
+/// Virtual CPUs and MiB of memory.
+pub type Shape = (u32, u32);
+
 /// How the process ended, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -41,6 +68,8 @@ pub enum Status {
     Code(i32),
     /// A signal.
     Signal(i32),
+    /// The kernel says no more: another process has reaped it, and nothing is kept of it.
+    Unknown,
 }
 
 /// What spawn asked, and the answer.
@@ -65,6 +94,12 @@ pub struct Said {
     pub metrics: Question,
     exit: Option<Exit>,
     failure: Option<(Reason, String)>,
+    /// The packets, but for counters: what the next spawn is told.
+    pub heard: Vec<Vec<u8>>,
+    /// The last packet that the spawn before wrote down. It may have died before it took it off the socket.
+    again: Option<Vec<u8>>,
+    /// Counters that may still come because the spawn before asked for them.
+    stale_answers: u8,
 }
 
 /// Everything known when a pod has ended.
@@ -85,12 +120,17 @@ pub struct Facts<'a> {
 /// The end of a pod as `list` reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodExit {
-    how: &'static str,
+    how: String,
     value: i64,
     guest_reported: bool,
-    cause: &'static str,
+    cause: String,
     text: Option<String>,
 }
+
+/// Ways of an end, as `how` names them.
+const WAYS: [&str; 5] = ["code", "signal", "oom", "vmm", "failure"];
+/// Bytes of a sentence.
+const SENTENCE_BYTES_MAX: usize = 1024;
 
 /// What to do after a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,8 +153,38 @@ pub enum Verdict {
 }
 
 impl Said {
-    /// Takes one message in. `expected` are the filters of the spec, `template` whether this VMM builds one.
+    /// What a VMM said to the spawn before, or `None` when no VMM says that.
+    pub fn replay(packets: &[Vec<u8>], expected: &Vmm) -> Option<Self> {
+        let mut said = Self::default();
+        for packet in packets {
+            if matches!(said.hear(packet, expected, false), Verdict::Kill(_)) {
+                return None;
+            }
+        }
+        said.again = packets.last().cloned();
+        said.stale_answers = 1;
+        Some(said)
+    }
+
+    /// Whether its last word was that it ends.
+    pub fn is_ending(&self) -> bool {
+        self.exit.is_some() || self.failure.is_some()
+    }
+
+    /// Takes one message in, and keeps it. `expected` are the filters of the spec, `template` whether this VMM builds one.
     pub fn hear(&mut self, packet: &[u8], expected: &Vmm, template: bool) -> Verdict {
+        if self.again.take().is_some_and(|last| last == packet) {
+            return Verdict::Fine;
+        }
+        let verdict = self.judge(packet, expected, template);
+        let counts = matches!(FromVmm::parse(packet), Ok(FromVmm::Metrics(_)));
+        if !counts && !matches!(verdict, Verdict::Kill(_)) {
+            self.heard.push(packet.to_vec());
+        }
+        verdict
+    }
+
+    fn judge(&mut self, packet: &[u8], expected: &Vmm, template: bool) -> Verdict {
         let Ok(message) = FromVmm::parse(packet) else { return Verdict::Kill(Killed::Protocol) };
         let over = self.exit.is_some() || self.failure.is_some() || self.template;
         match message {
@@ -143,6 +213,10 @@ impl Said {
                 self.metrics = Question::Answered(Box::new(metrics));
                 Verdict::Fine
             }
+            FromVmm::Metrics(_) if self.started && self.stale_answers > 0 => {
+                self.stale_answers = 0;
+                Verdict::Fine
+            }
             // A builder runs under its start filter alone and announces no others.
             FromVmm::Template { state_size, memory_size } if !over && template => {
                 self.template = true;
@@ -156,13 +230,7 @@ impl Said {
 /// What is told of the end. The kernel's word comes before spawn's, spawn's before the VMM's, the
 /// VMM's before the guest's: each could be lying about what the one before it saw.
 pub fn conclude(facts: &Facts<'_>) -> PodExit {
-    let vmm = |value: i32, cause, text: String| PodExit {
-        how: "vmm",
-        value: value.into(),
-        guest_reported: false,
-        cause,
-        text: Some(text),
-    };
+    let vmm = PodExit::of_vmm;
     if facts.status == Status::Signal(libc::SIGSYS) {
         let call = facts.syscall.map_or_else(|| "a system call".to_owned(), kmsg::describe);
         let text = format!("the VMM was killed by its own seccomp filter: it called {call}");
@@ -181,10 +249,10 @@ pub fn conclude(facts: &Facts<'_>) -> PodExit {
     }
     if let Some((reason, text)) = &facts.said.failure {
         return PodExit {
-            how: "failure",
+            how: "failure".into(),
             value: reason.number().into(),
             guest_reported: false,
-            cause: reason.name(),
+            cause: reason.name().into(),
             text: Some(text.clone()),
         };
     }
@@ -213,16 +281,32 @@ pub fn conclude(facts: &Facts<'_>) -> PodExit {
         }
         _ => {}
     }
-    match facts.status {
-        Status::Signal(signal) if facts.oom => {
+    by_status(facts)
+}
+
+/// When nobody has said anything.
+fn by_status(facts: &Facts<'_>) -> PodExit {
+    let vmm = PodExit::of_vmm;
+    let signal = match facts.status {
+        Status::Signal(signal) => Some(signal),
+        // The kernel's way to end who is out of memory.
+        Status::Unknown => Some(libc::SIGKILL).filter(|_| facts.oom),
+        Status::Code(_) => None,
+    };
+    match (signal, facts.status) {
+        (Some(signal), _) if facts.oom => {
             let text = "the VMM's cgroup ran out of memory (guest memory and vmm_overhead_mib)";
             vmm(signal, "VMM_OOM", text.into())
         }
-        Status::Signal(signal) => {
+        (Some(signal), _) => {
             vmm(signal, "VMM_SIGNAL", format!("the VMM was killed by {}", signal_name(signal)))
         }
-        Status::Code(code) => {
+        (None, Status::Code(code)) => {
             vmm(code, "VMM_EXIT", format!("the VMM ended with code {code} and said nothing"))
+        }
+        (None, _) => {
+            let text = "the VMM ended and said nothing; spawn was restarted, and this kernel tells no more";
+            vmm(0, "VMM_END_UNKNOWN", text.into())
         }
     }
 }
@@ -233,26 +317,75 @@ fn guest_exit(exit: Exit) -> PodExit {
         Exit::Signal(signal) => ("signal", signal, "APP_SIGNAL"),
         Exit::Oom(signal) => ("oom", signal, "APP_OOM"),
     };
-    PodExit { how, value: value.into(), guest_reported: true, cause, text: None }
+    PodExit {
+        how: how.into(),
+        value: value.into(),
+        guest_reported: true,
+        cause: cause.into(),
+        text: None,
+    }
 }
 
 impl PodExit {
+    fn of_vmm(value: i32, cause: &str, text: String) -> Self {
+        Self {
+            how: "vmm".into(),
+            value: value.into(),
+            guest_reported: false,
+            cause: cause.into(),
+            text: Some(text),
+        }
+    }
+
+    /// Of a pod that this spawn could not take over from the one before, and killed.
+    pub fn not_taken_over(why: &str) -> Self {
+        let text = format!("spawn was restarted and could not take this pod over: {why}");
+        Self::of_vmm(libc::SIGKILL, "NOT_TAKEN_OVER", text)
+    }
+
+    /// Reads what [`Self::to_value`] writes.
+    ///
+    /// # Errors
+    /// Members that are missing, unknown or out of bounds.
+    pub fn read(value: &Value) -> Result<Self, ShapeError> {
+        let names = ["cause", "guest_reported", "how", "text", "value"];
+        let [cause, guest_reported, how, sentence, number] = fields(value, "exit", names)?;
+        let is_word = |text: &&str| {
+            !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'_'))
+        };
+        let cause = Some(text(cause, "exit.cause", 64)?).filter(is_word);
+        let how = how.as_str().filter(|how| WAYS.contains(how));
+        let Value::Integer(number) = number else {
+            return Err(wrong("exit.value", "must be an integer"));
+        };
+        Ok(Self {
+            how: how.ok_or_else(|| wrong("exit.how", "must be a way of an end"))?.into(),
+            value: *number,
+            guest_reported: boolean(guest_reported, "exit.guest_reported")?,
+            cause: cause.ok_or_else(|| wrong("exit.cause", "must be a code"))?.into(),
+            text: match sentence {
+                Value::Null => None,
+                sentence => Some(text(sentence, "exit.text", SENTENCE_BYTES_MAX)?.into()),
+            },
+        })
+    }
+
     /// As docs/formats.md section 6 spells it.
     pub fn to_value(&self) -> Value {
         let text = |text: &str| Value::String(text.to_owned());
         Value::object(vec![
-            ("how".into(), text(self.how)),
+            ("how".into(), text(&self.how)),
             ("value".into(), Value::Integer(self.value)),
             ("guest_reported".into(), Value::Bool(self.guest_reported)),
-            ("cause".into(), text(self.cause)),
+            ("cause".into(), text(&self.cause)),
             ("text".into(), self.text.as_deref().map_or(Value::Null, text)),
         ])
     }
 
     /// The sentence, for a template build that failed.
     pub fn sentence(&self) -> String {
-        let cause = self.cause;
-        self.text.as_ref().map_or_else(|| cause.to_owned(), |text| format!("{cause}: {text}"))
+        let cause = &self.cause;
+        self.text.as_ref().map_or_else(|| cause.clone(), |text| format!("{cause}: {text}"))
     }
 }
 

@@ -144,3 +144,57 @@ fn names_the_call_a_filter_stopped_and_want_of_memory() {
         r#"{"cause":"VMM_SIGNAL","guest_reported":false,"how":"vmm","text":"the VMM was killed by SIGKILL","value":9}"#
     );
 }
+
+#[test]
+fn goes_on_with_what_was_said_to_the_spawn_before() {
+    let ready = encode(&FromVmm::Ready { restored: true });
+    let exit = encode(&FromVmm::Exit(Exit::Code(3)));
+    let metrics = encode(&FromVmm::Metrics(Metrics::NONE));
+    let kill = Verdict::Kill(Killed::Protocol);
+    let replay = |packets: &[Vec<u8>]| Said::replay(packets, &filters());
+    let heard = vec![started(), ready.clone()];
+    let mut said = replay(&heard).unwrap();
+    assert_eq!(said.heard, heard);
+    assert!(!said.is_ending());
+    // The last may still be in the socket: once.
+    assert_eq!(said.hear(&ready, &filters(), false), Verdict::Fine);
+    assert_eq!(said.heard, heard);
+    assert_eq!(said.clone().hear(&ready, &filters(), false), kill);
+    assert_eq!(said.hear(&exit, &filters(), false), Verdict::Ending);
+    assert!(replay(&said.heard).unwrap().is_ending());
+    // Counters may come that it asked for: once.
+    let mut said = replay(&heard).unwrap();
+    assert_eq!(said.hear(&metrics, &filters(), false), Verdict::Fine);
+    assert_eq!(said.clone().hear(&metrics, &filters(), false), kill);
+    assert_eq!(said.hear(&ready, &filters(), false), kill, "no longer the first");
+    for wrong in [vec![ready], vec![exit], vec![vec![]], vec![started(), started()]] {
+        assert!(replay(&wrong).is_none(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn an_end_of_which_nothing_is_known_is_told_as_such() {
+    let said = Said::default();
+    let facts =
+        |killed, oom| Facts { said: &said, killed, status: Status::Unknown, oom, syscall: None };
+    let cause = |killed, oom| conclude(&facts(killed, oom)).cause;
+    assert_eq!(cause(None, false), "VMM_END_UNKNOWN");
+    assert_eq!(cause(None, true), "VMM_OOM");
+    assert_eq!(cause(Some(Killed::Asked), false), "KILLED");
+    let (said, _) = hear(false, &[started(), encode(&FromVmm::Exit(Exit::Code(3)))]);
+    let facts = Facts { said: &said, ..facts(None, false) };
+    assert_eq!(conclude(&facts).cause, "APP_EXIT");
+}
+
+#[test]
+fn reads_the_end_it_wrote() {
+    let said = Said::default();
+    let status = Status::Code(7);
+    let exit = conclude(&Facts { said: &said, killed: None, status, oom: false, syscall: None });
+    for exit in [exit, guest_exit(Exit::Signal(15)), PodExit::not_taken_over("a reason")] {
+        assert_eq!(PodExit::read(&exit.to_value()), Ok(exit));
+    }
+    for (why, word) in KILLED {
+        assert_eq!((Killed::of_word(word), why.word()), (Some(why), word));
+    }
+}

@@ -1,23 +1,26 @@
 //! The VMs that run: their messages, their time limits, their ends; and the requests about them.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use casemate_ticket::json::Value;
 use casemate_ticket::spec::Vmm;
 use casemate_wire::control::{FromSpawn, FromVmm, VMM_MESSAGE_MAX};
 use rustix::net::SocketType;
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
 use crate::answers;
 use crate::cgroup::Cgroup;
 use crate::clients::Answer;
 use crate::daemon::{Daemon, Source, log};
+use crate::ending;
 use crate::jail::{self, pair};
+use crate::ledger::Ledger;
 use crate::packets::{self, Packet};
 use crate::pod::{Exited, Facts, Identity, Killed, Question, Said, Status, Verdict, conclude};
 use crate::poller::Watched;
 use crate::refusal::{Refusal, Result};
+use crate::steps;
 use crate::template::Taken;
 use crate::usage::Usage;
 
@@ -26,10 +29,7 @@ const EXITED_MAX: usize = 1024;
 /// How long a status is kept at least, once there are too many.
 const EXITED_KEPT: Duration = Duration::from_hours(1);
 /// How long a VMM may take to end after it said that it will.
-const ENDING_WAIT: Duration = Duration::from_secs(5);
-/// How long to look for the kernel's audit line, and how often: it is written by another thread.
-const AUTOPSY_WAIT: Duration = Duration::from_millis(500);
-const AUTOPSY_EVERY: Duration = Duration::from_millis(10);
+pub const ENDING_WAIT: Duration = Duration::from_secs(5);
 
 /// One VM.
 #[derive(Debug)]
@@ -46,6 +46,10 @@ pub struct Pod {
     pub uid: u32,
     /// Its cgroup.
     pub cgroup: Cgroup,
+    /// Where the next spawn finds what it must know; `None` for a template being built, which nobody takes over.
+    pub ledger: Option<Rc<Ledger>>,
+    /// Whether its program runs, as far as is known.
+    pub launched: bool,
     /// The process: readable when it has ended.
     pub end: Watched<Source>,
     /// Control socket, until the VMM closes it.
@@ -91,9 +95,11 @@ impl Pod {
         [self.boot_until, self.stop_until, self.end_until].into_iter().flatten().min()
     }
 
-    /// Kills it; the first reason is the one that is told.
+    /// Kills it; the first reason is the one that is told, by the next spawn as well.
     pub fn kill(&mut self, why: Killed) {
         self.killed = self.killed.or(Some(why));
+        self.write_down();
+        steps::at("killing");
         jail::kill(self.end.as_fd());
         self.go_on();
         (self.boot_until, self.stop_until, self.end_until) = (None, None, None);
@@ -101,7 +107,7 @@ impl Pod {
 
     /// Ends a pause, if there is one. After SIGKILL no instruction of the process is left to run, but version 1 of cgroups
     /// delivers it only now.
-    fn go_on(&mut self) {
+    pub fn go_on(&mut self) {
         if self.paused {
             self.paused = false;
             if let Err(error) = self.cgroup.pause(false) {
@@ -117,6 +123,7 @@ impl Pod {
             self.kill(Killed::Protocol);
             return;
         }
+        let heard = self.said.heard.len();
         match self.said.hear(&packet.bytes, &self.vmm, builds) {
             Verdict::Fine => {}
             Verdict::Ready => self.boot_until = None,
@@ -130,17 +137,29 @@ impl Pod {
             }
             Verdict::Kill(why) => self.kill(why),
         }
+        if self.said.heard.len() > heard {
+            self.launched = true;
+            self.write_down();
+            steps::at("heard");
+        }
     }
 
     /// Takes all packets that wait; a VMM cannot send more than its socket holds before it must stop.
+    /// Each is written down before it is taken off the socket: a spawn that dies in between hears it again.
     fn drain_control(&mut self) {
         while let Some(control) = &self.control {
-            match packets::receive(control.as_fd(), VMM_MESSAGE_MAX) {
+            match packets::peek(control.as_fd(), VMM_MESSAGE_MAX) {
                 Ok(Some(packet)) if self.killed.is_none() => self.hear(packet),
                 // Nothing a VMM says after it was condemned counts, but it must not fill its socket either.
                 Ok(Some(_)) => {}
                 Ok(None) => return,
-                Err(_) => self.control = None,
+                Err(_) => {
+                    self.control = None;
+                    return;
+                }
+            }
+            if let Some(control) = &self.control {
+                let _ = packets::receive(control.as_fd(), VMM_MESSAGE_MAX);
             }
         }
     }
@@ -150,14 +169,14 @@ impl Pod {
         let Some(channel) = &self.jail else { return true };
         let mut report = [0_u8; 5];
         match rustix::io::read(channel.as_fd(), &mut report) {
-            Ok(0) => {}
-            Ok(count) => {
+            Ok(count) if count > 0 => {
                 self.jail_failure = Some(jail::failure(report.get(..count).unwrap_or_default()));
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return false,
-            Err(_) => {}
+            _ => self.launched = true,
         }
         self.jail = None;
+        self.write_down();
         true
     }
 }
@@ -203,58 +222,20 @@ impl Daemon {
         if pod.autopsy.is_some() {
             return;
         }
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let Ok(Some(status)) = waitid(WaitId::PidFd(pod.end.as_fd()), options) else { return };
-        let status = status_of(&status);
+        let Some(status) = ending::status(pod.end.as_fd()) else { return };
         pod.drain_control();
         pod.read_jail();
         self.take_template(id);
-        if status == Status::Signal(libc::SIGSYS) {
+        if matches!(status, Status::Unknown | Status::Signal(libc::SIGSYS)) {
             self.begin_autopsy(id, status);
         } else {
             self.conclude_pod(id, status);
         }
     }
 
-    fn begin_autopsy(&mut self, id: u64, status: Status) {
-        let now = Instant::now();
-        let until = now.checked_add(AUTOPSY_WAIT).unwrap_or(now);
-        if let Some(pod) = self.pods.get_mut(&id) {
-            (pod.boot_until, pod.stop_until, pod.end_until) = (None, None, None);
-            pod.autopsy = Some((status, until, now));
-        }
-        self.look_for_kills();
-    }
-
-    /// Reads the kernel's log; every pod under autopsy whose line is there is concluded. A line can
-    /// come before the end of its VMM was noticed, so it is kept with the pod; those of other processes
-    /// are passed over.
-    fn look_for_kills(&mut self) {
-        let kills = match self.kmsg.as_ref().map(crate::kmsg::Kmsg::seccomp_kills) {
-            Some(Ok(kills)) => kills,
-            Some(Err(error)) => {
-                log(&format!("/dev/kmsg cannot be read: {error}"));
-                self.kmsg = None;
-                Vec::new()
-            }
-            None => Vec::new(),
-        };
-        for (pid, call) in kills {
-            if let Some(pod) = self.pods.values_mut().find(|pod| pod.pid == pid) {
-                pod.stopped_call = Some(call);
-            }
-        }
-        let dead = self.pods.iter().filter_map(|(id, pod)| {
-            let (status, _, _) = pod.autopsy?;
-            pod.stopped_call.map(|_| (*id, status))
-        });
-        for (id, status) in dead.collect::<Vec<_>>() {
-            self.conclude_pod(id, status);
-        }
-    }
-
-    /// Forgets the living and remembers the dead.
-    fn conclude_pod(&mut self, id: u64, status: Status) {
+    /// Forgets the living and remembers the dead: in the ledger first, so that the end is known from then on whatever
+    /// becomes of spawn.
+    pub(crate) fn conclude_pod(&mut self, id: u64, status: Status) {
         self.answer_launch_that_ended(id);
         let Some(mut pod) = self.pods.remove(&id) else { return };
         for client in std::mem::take(&mut pod.metrics_clients) {
@@ -264,15 +245,20 @@ impl Daemon {
         let syscall = pod.stopped_call;
         let facts = Facts { said: &pod.said, killed: pod.killed, status, oom, syscall };
         let exit = conclude(&facts);
+        pod.write_end(&exit);
+        steps::at("concluded");
+        ending::reap(pod.end.as_fd());
         self.uids.free(pod.uid);
         self.discard(pod.cgroup);
-        match pod.identity {
-            None => self.finish_build(pod.shape, pod.jail_failure, &exit),
+        let Some(identity) = pod.identity else {
+            return self.finish_build(pod.shape, pod.jail_failure, &exit);
+        };
+        self.let_go(&identity.pod);
+        if pod.launched {
+            self.exited.push_back(Exited { identity, pid: pod.pid, exit, at: Instant::now() });
+        } else {
             // Nothing ever ran in it: the refusal of the launch has told everything.
-            Some(_) if pod.jail_failure.is_some() => {}
-            Some(identity) => {
-                self.exited.push_back(Exited { identity, pid: pod.pid, exit, at: Instant::now() });
-            }
+            self.ledger.remove(&identity.pod);
         }
     }
 
@@ -297,8 +283,7 @@ impl Daemon {
             match pod.autopsy {
                 Some((status, until, _)) if until <= now => given_up.push((*id, status)),
                 Some((status, until, next)) if next <= now => {
-                    let next = now.checked_add(AUTOPSY_EVERY).unwrap_or(until);
-                    pod.autopsy = Some((status, until, next));
+                    pod.autopsy = Some((status, until, crate::autopsy::next(now)));
                     look = true;
                 }
                 None if is_due(pod.boot_until) => pod.kill(Killed::BootTimeout),
@@ -315,9 +300,9 @@ impl Daemon {
         }
     }
 
-    /// Every VM, when spawn ends.
-    pub(crate) fn kill_all_pods(&mut self) {
-        for pod in self.pods.values_mut().filter(|pod| pod.autopsy.is_none()) {
+    /// Those VMs, when spawn ends.
+    pub(crate) fn kill_pods(&mut self, which: impl Fn(&Pod) -> bool) {
+        for pod in self.pods.values_mut().filter(|pod| pod.autopsy.is_none() && which(pod)) {
             pod.kill(Killed::Shutdown);
         }
     }
@@ -329,7 +314,9 @@ impl Daemon {
         }
         let old = |pod: &Exited| pod.at.elapsed() > EXITED_KEPT;
         while self.exited.len() >= EXITED_MAX && self.exited.front().is_some_and(old) {
-            self.exited.pop_front();
+            if let Some(exited) = self.exited.pop_front() {
+                self.ledger.remove(&exited.identity.pod);
+            }
         }
         if self.exited.len() >= EXITED_MAX {
             let message =
@@ -369,6 +356,7 @@ impl Daemon {
         let until = Instant::now().checked_add(Duration::from_millis(timeout_ms.into()));
         pod.go_on();
         pod.stop_until = [pod.stop_until, until].into_iter().flatten().min();
+        pod.write_down();
         if let Some(control) = &pod.control {
             // A VMM that does not take it is killed all the same.
             let _ = packets::send(control.as_fd(), FromSpawn::Stop { timeout_ms }, None);
@@ -441,6 +429,7 @@ impl Daemon {
         if self.exited.len() == before {
             return Err(Refusal::new("POD_UNKNOWN", "no pod of this launch id has run"));
         }
+        self.ledger.remove(pod);
         Ok(Answer::new(vec![]))
     }
 }
@@ -451,12 +440,4 @@ fn not_running() -> Refusal {
 
 fn busy() -> Refusal {
     Refusal::new("POD_BUSY", "the VMM takes no message now; ask again")
-}
-
-/// The kernel's word on how a process ended.
-pub fn status_of(status: &WaitIdStatus) -> Status {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => Status::Code(code),
-        (None, signal) => Status::Signal(signal.unwrap_or(libc::SIGKILL)),
-    }
 }

@@ -80,19 +80,19 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> 
     }
 }
 
-/// Blocks SIGTERM, SIGINT and SIGHUP and returns a non-blocking descriptor that becomes readable when one comes.
+/// Blocks these signals and returns a non-blocking descriptor that becomes readable when one comes.
 ///
 /// # Errors
 /// What signalfd(2) says.
-pub fn termination_signals() -> io::Result<OwnedFd> {
+pub fn signals(numbers: &[libc::c_int]) -> io::Result<OwnedFd> {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `set` is memory for one sigset_t, which sigemptyset initialises.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
     // SAFETY: sigemptyset has initialised it.
     let mut set = unsafe { set.assume_init() };
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-        // SAFETY: `set` is initialised and `signal` is a signal's number.
-        unsafe { libc::sigaddset(&raw mut set, signal) };
+    for signal in numbers {
+        // SAFETY: `set` is initialised; what is no signal's number is refused.
+        unsafe { libc::sigaddset(&raw mut set, *signal) };
     }
     // SAFETY: `set` is initialised; the old mask is not asked for.
     if unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) } != 0 {
@@ -109,6 +109,40 @@ fn owned(result: i64) -> io::Result<OwnedFd> {
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Takes the descriptor of this number, which whoever started this process left open for it, close-on-exec. Nothing else
+/// in this process may own it: to be called before anything is opened.
+///
+/// # Errors
+/// When none of this number is open.
+pub fn inherited_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: changes flags of a descriptor, if it is one.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and the caller says that nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes every descriptor from `first` on. To be called before anything is opened: whoever owns one of them would go on
+/// with a number that is another's.
+pub fn close_from(first: libc::c_uint) {
+    let flags: libc::c_uint = 0;
+    // SAFETY: the caller says that nothing in this process owns one of them.
+    unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
+}
+
+/// How a process ended that somebody has reaped, as wait(2) encodes it; the kernel keeps it with the pidfd since Linux
+/// 6.15 (`PIDFD_INFO_EXIT`). `None` before it is reaped, and on older kernels.
+pub fn exit_of_reaped(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    // SAFETY: a struct of integers, for which zeros are values.
+    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+    info.mask = libc::PIDFD_INFO_EXIT.into();
+    // SAFETY: the request says how large the struct is that it may write, and this is one.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+    let is_told = info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0;
+    (result == 0 && is_told).then_some(info.exit_code)
 }
 
 /// `struct landlock_ruleset_attr` (ABI 6 and later; older kernels take a shorter prefix).

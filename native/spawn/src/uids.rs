@@ -28,6 +28,15 @@ impl Uids {
         self.base.checked_add(u32::try_from(slot).ok()?)
     }
 
+    /// Takes this id, of a VM that an earlier spawn started. False when it is in use: no two VMs share one. An id that is
+    /// not among these is handed out to nobody anyway.
+    pub fn reserve(&mut self, uid: u32) -> bool {
+        let slot = uid.checked_sub(self.base).and_then(|slot| usize::try_from(slot).ok());
+        let Some(slot) = slot.filter(|slot| *slot < self.used.len()) else { return true };
+        self.next = self.next.max(slot.saturating_add(1));
+        self.used.get_mut(slot).is_some_and(|used| !std::mem::replace(used, true))
+    }
+
     /// Gives an id back, once its last process is gone.
     pub fn free(&mut self, uid: u32) {
         let slot = uid.checked_sub(self.base).and_then(|slot| usize::try_from(slot).ok());
@@ -53,6 +62,19 @@ mod tests {
         uids.free(2_000_001);
         assert_eq!(uids.take(), Some(2_000_001));
         assert_eq!(uids.take(), None);
+    }
+
+    #[test]
+    fn takes_ids_that_are_in_use_over() {
+        let mut uids = Uids::new(10, 3);
+        assert!(uids.reserve(11));
+        assert!(!uids.reserve(11), "of two VMs");
+        assert!(uids.reserve(99) && uids.reserve(9), "of another range");
+        assert_eq!(uids.take(), Some(12), "the ids before it were in use lately");
+        assert_eq!(uids.take(), Some(10));
+        assert_eq!(uids.take(), None);
+        uids.free(11);
+        assert_eq!(uids.take(), Some(11));
     }
 
     #[test]

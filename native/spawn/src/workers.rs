@@ -12,17 +12,17 @@ use std::time::{Duration, Instant};
 use casemate_ticket::json::Value;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Resource, WaitId, WaitIdOptions, waitid};
+use rustix::process::Resource;
 
 use crate::answers::object;
 use crate::cgroup::{self, Cgroup};
 use crate::clients::Answer;
 use crate::daemon::{Daemon, Source, log};
+use crate::ending;
 use crate::jail::{self, Jail, pointers};
 use crate::jail_child_unsafe::{Program, Root};
 use crate::launch::no_resources;
 use crate::pod::Status;
-use crate::pods::status_of;
 use crate::poller::{Interest, Watched};
 use crate::refusal::{Refusal, Result};
 
@@ -133,7 +133,8 @@ impl Daemon {
             filter: Some(&self.worker_filter),
             program: Program::Path { path, argv: &pointers(&words), envp: &pointers(&environment) },
         };
-        Ok((jail::start(&jail)?, log))
+        // The next spawn takes no worker over: it ends what is left of them.
+        Ok((jail::start(&jail, |_| Ok(()))?, log))
     }
 
     fn keep_worker(
@@ -222,8 +223,8 @@ impl Daemon {
     /// The worker has ended.
     pub(crate) fn worker_end(&mut self, id: u64) {
         let Some(worker) = self.workers.get(&id) else { return };
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let Ok(Some(status)) = waitid(WaitId::PidFd(worker.end.as_fd()), options) else { return };
+        let Some(status) = ending::status(worker.end.as_fd()) else { return };
+        ending::reap(worker.end.as_fd());
         // The pipe holds at most 64 KiB, which is also the limit of what is kept.
         for _ in 0..=LOG_BYTES_MAX / 4096 {
             self.worker_log(id);
@@ -237,9 +238,11 @@ impl Daemon {
         if let Some(client) = self.clients.get_mut(&worker.client) {
             client.worker = None;
         }
-        let (code, signal) = match status_of(&status) {
+        let (code, signal) = match status {
             Status::Code(code) => (Value::Integer(code.into()), Value::Null),
             Status::Signal(signal) => (Value::Null, Value::Integer(signal.into())),
+            // Of no child of ours, and a worker is one.
+            Status::Unknown => (Value::Null, Value::Null),
         };
         let answer = match worker.failure {
             Some(sentence) => Err(Refusal::new("JAIL_FAILED", sentence)),

@@ -11,7 +11,8 @@ use crate::board::Board;
 use crate::io::Mailbox;
 use crate::report::{Report, exit};
 
-/// Serves spawn until it hangs up. A VM without spawn has nobody to account for it, so it ends.
+/// Serves spawn until everybody has hung up who holds the other end: spawn, and who keeps it for the next one. A VM
+/// without both has nobody to account for it, so it ends.
 pub fn serve(report: &Report, mailbox: &Mailbox, board: &Board) -> ! {
     loop {
         let (message, descriptor) = match receive(report) {

@@ -95,6 +95,7 @@ fn run() -> Option<ExitCode> {
             say(&control, &FromVmm::Ready { restored: false });
             return wire(&take(STREAM)?, &take(TAP)?);
         }
+        "listens" => return listen(&control),
         _ => return None,
     }
     Some(ready_and_exit(&control, Exit::Code(0)))
@@ -154,7 +155,8 @@ fn serve(control: &OwnedFd) -> Option<ExitCode> {
     say(control, &FromVmm::Ready { restored: false });
     let mut stream = take(STREAM)?;
     loop {
-        rustix::io::write(&stream, b"hello").ok()?;
+        // An agent that is gone is no reason to end.
+        let _ = rustix::io::write(&stream, b"hello");
         let mut buffer = [0_u8; 16];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -210,6 +212,22 @@ fn read_exactly(stream: &OwnedFd, mut into: &mut [u8]) -> Option<()> {
     Some(())
 }
 
+/// Ends as the first byte on its pod stream says, whoever is there to hear of it.
+fn listen(control: &OwnedFd) -> Option<ExitCode> {
+    say(control, &FromVmm::Ready { restored: false });
+    let stream = take(STREAM)?;
+    rustix::io::write(&stream, b"hello").ok()?;
+    let mut byte = [0_u8; 1];
+    rustix::io::read(&stream, &mut byte).ok()?;
+    match byte {
+        [b'e'] => say(control, &FromVmm::Exit(Exit::Code(5))),
+        [b's'] => probe_unsafe::die_by_seccomp(),
+        [b'm'] => probe_unsafe::use_memory(),
+        _ => return Some(ExitCode::from(7)),
+    }
+    Some(ExitCode::SUCCESS)
+}
+
 /// What to do wrong is written in the kernel, the only file of a template that a test can choose.
 fn build_template(control: &OwnedFd, spec: &TemplateSpec) -> Option<ExitCode> {
     let kernel = report::read_whole(&take(7)?)?;
@@ -218,6 +236,9 @@ fn build_template(control: &OwnedFd, spec: &TemplateSpec) -> Option<ExitCode> {
         let text = "the guest did not say HELLO";
         say(control, &FromVmm::Failure { reason: Reason::BootTimeout, text });
         return Some(ExitCode::FAILURE);
+    }
+    if says("template-hangs") {
+        sleep_for_ever();
     }
     let size = u64::from(spec.machine.memory_mib).checked_mul(1 << 20)?;
     let (state, memory) = (memfd(5)?, memfd(size)?);

@@ -6,8 +6,8 @@
 //! that are newer than what was measured here, and fall back. The lists are two programs, of which the kernel takes the
 //! stricter answer.
 //!
-//! A killed spawn is the end of its pods: nobody takes them over, and the next spawn ends what is left of them before it
-//! listens. That is the lesser evil. In a spawn that makes such a call somebody else's code runs, as root.
+//! A spawn that its filter kills leaves its pods to the next one (docs/decisions/0022), a few times in a row and not for
+//! ever: in a spawn that makes such a call somebody else's code runs, as root.
 
 mod killed;
 mod spawn;

@@ -85,6 +85,12 @@ impl Client {
         Some(Answer { value: json::parse(&body, 1 << 22).unwrap(), descriptors })
     }
 
+    /// `None` when spawn closed the connection without an answer.
+    pub fn try_ask(&mut self, text: &str) -> Option<Answer> {
+        self.send(&framed(text), &[]).ok()?;
+        self.receive()
+    }
+
     pub fn ask(&mut self, text: &str, descriptors: &[OwnedFd]) -> Answer {
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         self.send(&framed(text), &descriptors).unwrap();

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use casemate_ticket::bytes::{Digest, encode_hex};
 use casemate_ticket::json::{self, Value};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::client::{Answer, Client, PATIENCE, read_to_end};
 use crate::documents::{self, NODE, object, text};
@@ -84,6 +85,40 @@ pub fn host_by(starter: &[&str]) -> Option<Host> {
     }
 }
 
+/// As [`host`], with `casemate-spawn --keep` around it.
+pub fn kept_host() -> Option<Host> {
+    kept_host_with("", |_| {})
+}
+
+/// As [`host_with`], kept.
+pub fn kept_host_with(kernel: &str, change: impl FnOnce(&mut Value)) -> Option<Host> {
+    kept(&[], env!("CARGO_BIN_EXE_casemate-spawn").into(), kernel, change)
+}
+
+/// As [`kept_host`], of a spawn that crashes where [`Host::crash_at`] says.
+pub fn crashing_host() -> Option<Host> {
+    kept(&[], example("spawn_crashing"), "", |_| {})
+}
+
+/// As [`kept_host`], started by another program.
+pub fn kept_host_by(starter: &[&str]) -> Option<Host> {
+    kept(starter, env!("CARGO_BIN_EXE_casemate-spawn").into(), "", |_| {})
+}
+
+fn kept(
+    starter: &[&str],
+    program: PathBuf,
+    kernel: &str,
+    change: impl FnOnce(&mut Value),
+) -> Option<Host> {
+    let keeper = [program, "--keep".into()];
+    let command = starter.iter().map(PathBuf::from).chain(keeper).collect();
+    match kernel_mark() {
+        Ok(mark) => Some(Host::start_command(command, &format!("{mark} {kernel}"), change)),
+        Err(_) => host(),
+    }
+}
+
 impl Host {
     pub fn start_with(kernel: &str, change: impl FnOnce(&mut Value)) -> Self {
         let command = vec![env!("CARGO_BIN_EXE_casemate-spawn").into()];
@@ -120,6 +155,55 @@ impl Host {
         let (process, stderr) = start_process(&self.command, &self.directory.join("spawn.json"));
         (self.process, self.stderr) = (process, stderr);
         self
+    }
+
+    /// As [`Host::restart`], by another command; `None` is the one before.
+    pub fn restart_by(mut self, command: Vec<PathBuf>) -> Self {
+        self.command = command;
+        self.restart()
+    }
+
+    /// The spawn that is kept running.
+    pub fn spawn(&self) -> Pid {
+        let keeper = self.process.id();
+        wait_for("a spawn", || {
+            let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+            let is_spawn = |pid: &&str| {
+                let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                words.contains("\0--config\0") && !words.contains("\0--keep\0")
+            };
+            Pid::from_raw(children.unwrap().split_whitespace().find(is_spawn)?.parse().unwrap())
+        })
+    }
+
+    /// Sends a signal to that spawn and waits for its end.
+    pub fn end_spawn(&self, signal: Signal) {
+        let spawn = self.spawn();
+        let end = pidfd_open(spawn, PidfdFlags::empty()).unwrap();
+        kill_process(spawn, signal).unwrap();
+        ended(&end);
+    }
+
+    /// Ends that spawn and does something before there is another.
+    pub fn without_spawn(&self, signal: Signal, meanwhile: impl FnOnce()) {
+        let keeper = Pid::from_raw(self.process.id().try_into().unwrap()).unwrap();
+        let spawn = self.spawn();
+        let end = pidfd_open(spawn, PidfdFlags::empty()).unwrap();
+        kill_process(keeper, Signal::STOP).unwrap();
+        kill_process(spawn, signal).unwrap();
+        ended(&end);
+        meanwhile();
+        kill_process(keeper, Signal::CONT).unwrap();
+    }
+
+    /// Has the spawn of [`crashing_host`] kill itself when it comes to a point for that many times.
+    pub fn crash_at(&self, point: &str, times: u32) {
+        fs::write(self.directory.join("crash-at"), format!("{point} {times}")).unwrap();
+    }
+
+    /// What the next spawn is told of a pod.
+    pub fn entry(&self, pod: &str) -> PathBuf {
+        self.run_dir().join("pods").join(pod)
     }
 
     pub fn run_dir(&self) -> PathBuf {
@@ -176,7 +260,9 @@ impl Host {
     }
 
     pub fn pods(&self) -> Vec<Value> {
-        match self.ask(r#"{"op":"list"}"#).value.get("pods") {
+        // Of a spawn that dies meanwhile comes no answer.
+        let listed = wait_for("a list", || self.client().try_ask(r#"{"op":"list"}"#));
+        match listed.value.get("pods") {
             Some(Value::Array(pods)) => pods.clone(),
             _ => panic!("no list"),
         }
@@ -239,6 +325,13 @@ impl Drop for Host {
         }
         fs::remove_dir_all(&self.directory).unwrap();
     }
+}
+
+/// Waits for the end of a process.
+pub fn ended(pidfd: &OwnedFd) {
+    let patience = rustix::event::Timespec::try_from(PATIENCE).unwrap();
+    let mut watched = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut watched, Some(&patience)), Ok(1), "waited in vain");
 }
 
 /// Polls for something that is about to be so.

@@ -126,7 +126,7 @@ fn kills_on_request() {
     assert!(test_kill_process(Pid::from_raw(pid).unwrap()).is_err(), "it is reaped");
 }
 
-fn stop(host: &Host, pod: &str, timeout_ms: u32) -> String {
+pub fn stop(host: &Host, pod: &str, timeout_ms: u32) -> String {
     let request = format!(r#"{{"op":"stop","pod":"{pod}","timeout_ms":{timeout_ms}}}"#);
     host.ask(&request).code().to_owned()
 }
@@ -196,7 +196,7 @@ fn a_stopped_spawn_takes_its_vms_along() {
 }
 
 #[test]
-fn a_killed_spawn_leaves_nothing_to_its_successor() {
+fn what_nobody_kept_of_a_killed_spawn_is_ended_by_the_next_on_record() {
     let Some(host) = host() else { return };
     let (pod, pid, _stream) = host.start(&["deaf"]);
     host.signal(Signal::KILL);
@@ -205,8 +205,10 @@ fn a_killed_spawn_leaves_nothing_to_its_successor() {
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     assert!(state.is_empty() || state.contains(") Z "), "its VMs are ended: {state}");
     assert!(!host.cgroup("memory", &pod).exists());
-    assert_eq!(host.pods(), []);
-    host.start(&["serve"]);
+    let exit = host.pod(&pod).unwrap().get("exit").unwrap().clone();
+    assert_eq!(exit.get("cause"), Some(&text("NOT_TAKEN_OVER")));
+    assert_eq!(host.ask_pod("forget", &pod).code(), "ok");
+    assert_eq!(host.restart().pods(), []);
 }
 
 #[test]
@@ -224,7 +226,7 @@ fn two_spawns_do_not_share_a_run_directory() {
 }
 
 /// What the kernel says of the pod's processes. Stopping them takes it a moment.
-fn stands_still(host: &Host, pod: &str) {
+pub fn stands_still(host: &Host, pod: &str) {
     let group = host.cgroup("freezer", pod);
     let (file, wanted) = if group.exists() {
         (group.join("freezer.state"), "FROZEN\n")
@@ -236,7 +238,7 @@ fn stands_still(host: &Host, pod: &str) {
     });
 }
 
-fn pause(host: &Host, pod: &str) {
+pub fn pause(host: &Host, pod: &str) {
     // Busy as long as its guest starts.
     wait_for("the pod to run", || (host.ask_pod("pause", pod).code() == "ok").then_some(()));
     assert_eq!(host.pod(pod).unwrap().get("paused"), Some(&Value::Bool(true)));

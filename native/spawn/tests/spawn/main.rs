@@ -20,12 +20,15 @@ mod documents;
 mod guest;
 mod host;
 
+mod crashes;
 mod filter;
 mod hostile;
 mod jail;
+mod keeper;
 mod life;
 mod network;
 mod requests;
+mod takeover;
 mod templates;
 mod tickets;
 mod unit;

@@ -8,10 +8,11 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use casemate_ticket::json::Value;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::client::PATIENCE;
 use crate::documents::{connect, set, text};
-use crate::host::{Host, host, wait_for};
+use crate::host::{Host, ended, host, kept_host, wait_for};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// For experiments (IEEE 802).
@@ -104,6 +105,51 @@ fn pods_of_one_tenant_reach_each_other_and_nobody_else() {
     // Nor does what the other tenant says come here.
     two.call("from two");
     one.hears_next("from two");
+}
+
+#[test]
+fn pods_reach_each_other_when_spawn_was_restarted() {
+    let Some(host) = kept_host() else { return };
+    let mut one = Wire::start(&host, "acme", 2);
+    let mut other = Wire::start(&host, "other", 2);
+    // Whose pod is gone when the next spawn comes.
+    let left = Wire::start(&host, "left", 2);
+    let spawn = || host.spawn().as_raw_nonzero().to_string();
+    let before = namespace(&spawn());
+    let entry = host.pod(&left.pod).unwrap();
+    let pid = entry.get("pid").and_then(Value::as_u64).unwrap();
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let end = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    host.without_spawn(Signal::KILL, || {
+        kill_process(pid, Signal::KILL).unwrap();
+        ended(&end);
+    });
+    assert_eq!(host.ask_pod("forget", &left.pod).code(), "ok");
+    assert_eq!(namespace(&spawn()), before);
+    assert_ne!(namespace("self"), before);
+    let mut two = Wire::start(&host, "acme", 3);
+    one.call("from one");
+    two.hears_next("from one");
+    two.call("from two");
+    one.hears_next("from two");
+    other.call("from other");
+    host.end_spawn(Signal::TERM);
+    two.call("from two again");
+    one.hears_next("from two again");
+    let bridges = || {
+        let net = format!("--net=/proc/{}/ns/net", spawn());
+        let words = [&net, "ip", "-o", "link", "show", "type", "bridge"];
+        let output = Command::new("nsenter").args(words).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().lines().count()
+    };
+    assert_eq!(bridges(), 2, "that of the tenant without pods is gone");
+    assert_eq!(host.ask_pod("kill", &other.pod).code(), "ok");
+    wait_for("its end", || {
+        host.pod(&other.pod)?.get("exit").filter(|exit| **exit != Value::Null).cloned()
+    });
+    host.end_spawn(Signal::TERM);
+    wait_for("the next spawn", || (host.pods().len() == 3).then_some(()));
+    assert_eq!(bridges(), 1);
 }
 
 #[test]

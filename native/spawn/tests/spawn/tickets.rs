@@ -99,6 +99,8 @@ fn a_restarted_spawn_remembers_spent_tickets() {
     let mut first = host.client().ask(&request, &host.files());
     host.exit_of(&pod, first.descriptors.pop().unwrap());
     let host = host.restart();
+    assert_eq!(host.client().ask(&request, &host.files()).code(), "POD_EXISTS");
+    assert_eq!(host.ask_pod("forget", &pod).code(), "ok");
     assert_eq!(host.client().ask(&request, &host.files()).code(), "TICKET_SPENT");
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::host::host_by;
+use crate::host::{host_by, kept_host_by};
 
 /// The capabilities that the unit leaves, as setpriv names them.
 fn capabilities() -> Vec<String> {
@@ -39,4 +39,18 @@ fn spawn_does_its_work_with_the_capabilities_of_its_unit() {
     host.signal(Signal::TERM);
     crate::client::read_to_end(stream);
     assert_eq!(host.finish().0, Some(0));
+}
+
+/// What is left of the capabilities is also enough to tell how the child of another ended.
+#[test]
+fn spawn_takes_pods_over_with_the_capabilities_of_its_unit() {
+    let kept: Vec<String> = capabilities().iter().map(|name| format!("+{name}")).collect();
+    let set = format!("--bounding-set=-all,{}", kept.join(","));
+    let starter = ["/usr/bin/setpriv", &set, "--inh-caps=-all", "--no-new-privs", "--"];
+    let Some(host) = kept_host_by(&starter) else { return };
+    let (pod, _, stream) = host.start(&["listens"]);
+    assert_eq!(crate::client::read_exactly(&stream, 5), b"hello");
+    host.end_spawn(Signal::KILL);
+    rustix::io::write(&stream, b"q").unwrap();
+    assert_eq!(host.exit_of(&pod, stream).0, "vmm 7 VMM_EXIT");
 }

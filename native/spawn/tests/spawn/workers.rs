@@ -12,7 +12,7 @@ use crate::host::{Host, WORKER, host, wait_for};
 const FILE_BYTES: u64 = 1 << 20;
 
 /// Starts a worker; the connection, its first answer and what it can be read by.
-fn start(host: &Host, kind: &str) -> (Client, crate::client::Answer, OwnedFd) {
+pub fn start(host: &Host, kind: &str) -> (Client, crate::client::Answer, OwnedFd) {
     let request: OwnedFd =
         rustix::fs::memfd_create("request", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     rustix::io::pwrite(&request, b"{}", 0).unwrap();

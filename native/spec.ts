@@ -25,15 +25,32 @@ export interface VerifiedDisk {
   readonly verity: Verity
 }
 
+/** What a spec takes of a plan. */
+export type SpecPlan = Pick<
+  Plan,
+  | 'pod'
+  | 'tenant'
+  | 'level'
+  | 'kvm'
+  | 'hostname'
+  | 'vcpus'
+  | 'memoryMib'
+  | 'process'
+  | 'readOnlyRoot'
+  | 'limits'
+  | 'logBytes'
+>
+
 /** Everything that a spec is made of. */
 export interface SpecParts {
-  readonly plan: Plan
+  readonly plan: SpecPlan
   /** As spawn described the host; the spec is good for that host and those files only. */
   readonly host: HostDescription
   /** null boots cold. */
   readonly template: Template | null
   readonly image: VerifiedDisk
-  readonly seccomp: SeccompProgram
+  /** null: none. */
+  readonly seccomp: SeccompProgram | null
   /** null: the card's link is down. */
   readonly network: PodNetwork | null
 }
@@ -128,7 +145,7 @@ export function buildSpec({ plan, host, template, image, seccomp, network }: Spe
       name: 'app',
       process: processOf(plan.process),
       read_only_root: plan.readOnlyRoot,
-      seccomp: { ...seccomp },
+      seccomp: seccomp && { ...seccomp },
     },
     limits: limitsOf(plan.limits),
   })

@@ -2,14 +2,15 @@
  * Set-up: everything that `npm run demo`, `npm test` and `npm start` need, built once and then found.
  * Plain .mjs, because it starts under whatever Node the machine has. Usage: npm run setup
  */
+import { rmSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { collect, writeManifest } from './setup/artifacts.mjs'
 import { dockerRegistry, installPackages, PACKAGES } from './setup/debian.mjs'
-import { initDisk, scratchDisk } from './setup/disks.mjs'
+import { helloDisk, initDisk, scratchDisk } from './setup/disks.mjs'
 import { guestKernel } from './setup/kernel.mjs'
 import { withLock } from './setup/lock.mjs'
-import { addon, rustPrograms } from './setup/native.mjs'
+import { addon, rustPrograms, selfTestPrograms } from './setup/native.mjs'
 import { installNode, installPackagesOfNpm } from './setup/node.mjs'
 import { tools } from './setup/paths.mjs'
 import { checkPrerequisites, remarks } from './setup/prerequisites.mjs'
@@ -65,8 +66,12 @@ const steps = [
     'disks and manifest',
     'disks',
     async (found, log, working) => {
+      const selfTest = await selfTestPrograms(log)
+      found.files['attack.elf'] = { from: selfTest.attack, mode: DATA }
       collect(found.files)
       found.init = await initDisk(found.programs['guest-init'], log, working)
+      found.hello = await helloDisk(selfTest.hello, log, working)
+      rmSync(selfTest.work, { recursive: true })
       found.scratch = await scratchDisk(log, working)
       writeManifest(found)
     },

@@ -154,8 +154,15 @@ export function addHost(program: Command): void {
   program
     .command('doctor')
     .description('ask the running agent whether this host is safe and all of it works')
-    .action(async (_options, command: Command) => {
-      await runDoctor(globalsOf(command))
+    .option('--vm', 'boot, restore and attack test guests here instead; without the agent (root)')
+    .action(async ({ vm }: { vm?: boolean }, command: Command) => {
+      if (vm !== true) {
+        await runDoctor(globalsOf(command))
+        return
+      }
+      // Loaded here, like the agent.
+      const { runSelfTest } = await import('./doctor-vm.ts')
+      await runSelfTest(globalsOf(command))
     })
   addExceptions(program)
 }

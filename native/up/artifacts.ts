@@ -12,6 +12,9 @@ export interface Artifacts {
   readonly initVerity: Verity
   /** The empty file system of every scratch disk, as spawn's configuration names it. */
   readonly scratch: { readonly blocks: string; readonly path: string; readonly size: number }
+  /** For `doctor --vm`: an image with one program, and a kernel that attacks its VMM. */
+  readonly hello: { readonly path: string; readonly size: number; readonly verity: Verity }
+  readonly attack: string
   /** Where spawns of this machine keep templates: outside the checkout, for root alone. */
   readonly templates: string
 }
@@ -47,6 +50,7 @@ export function readArtifacts(checkout: string, code: string): Artifacts {
   const kernel = hasVirtualisation() ? 'hardware' : 'software'
   const scratch = member(manifest, 'artifacts', 'scratch')
   const init = member(manifest, 'artifacts', 'init')
+  const hello = member(manifest, 'artifacts', 'hello')
   const templates = member(manifest, 'artifacts', 'templates')
   integer(member(init, 'init', 'size'), 'init.size', 4096)
   return {
@@ -60,6 +64,12 @@ export function readArtifacts(checkout: string, code: string): Artifacts {
       path: place(scratch, 'scratch'),
       size: integer(member(scratch, 'scratch', 'size'), 'scratch.size', 4096),
     },
+    hello: {
+      path: place(hello, 'hello'),
+      size: integer(member(hello, 'hello', 'size'), 'hello.size', 4096),
+      verity: readVerity(member(hello, 'hello', 'verity'), 'hello.verity'),
+    },
+    attack: place(member(manifest, 'artifacts', 'attack'), 'attack'),
     templates: text(member(templates, 'templates', 'path'), 'templates.path', 4096),
   }
 }

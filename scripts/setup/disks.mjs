@@ -19,8 +19,9 @@ import { capture } from './run.mjs'
 
 /** Fixed, so that the same program gives the same disk everywhere. */
 const INIT_UUID = '6361736d-6174-6500-8000-000000000001'
+const HELLO_UUID = '6361736d-6174-6500-8000-000000000003'
 const SCRATCH_UUID = '6361736d-6174-6500-8000-000000000002'
-const INIT_SALT = createHash('sha256').update('casemate init disk').digest('hex')
+const saltOf = (name) => createHash('sha256').update(`casemate ${name} disk`).digest('hex')
 const SCRATCH_BYTES = 256 * 1024 * 1024
 
 /** In place of the host's /etc/mke2fs.conf. No journal and no checksums: the disk lives as long as its pod. */
@@ -70,32 +71,39 @@ async function make(name, source, build) {
 
 const toolVersion = (command) => capture(['sh', '-c', `${command} 2>&1`])?.split('\n')[0] ?? ''
 
-/** EROFS with guest-init as /init, followed by its Merkle tree. */
-export async function initDisk(program, log, working) {
-  const source = `${digestOf(program)} ${toolVersion('mkfs.erofs -V')} ${INIT_FOLDERS.join(' ')}`
-  return await make('init', source, async (image, work) => {
-    working('making the init disk')
+/** EROFS with one program and these folders, followed by its Merkle tree. */
+async function programDisk({ name, program, as, uuid, folders }, log, working) {
+  const source = `${digestOf(program)} ${toolVersion('mkfs.erofs -V')} ${folders.join(' ')}`
+  return await make(name, source, async (image, work) => {
+    working(`making the ${name} disk`)
     const files = path.join(work, 'files')
-    for (const folder of INIT_FOLDERS)
+    for (const folder of folders)
       mkdirSync(path.join(files, folder), { recursive: true, mode: 0o755 })
-    copyFileSync(program, path.join(files, 'init'))
-    await log.run(['chmod', '0755', path.join(files, 'init')])
-    await log.run([
-      'mkfs.erofs',
-      '-T0',
-      '-U',
-      INIT_UUID,
-      '--all-root',
-      '-x-1',
-      '--quiet',
-      image,
-      files,
-    ])
-    const { tree, verity } = verityTree(image, INIT_SALT)
+    copyFileSync(program, path.join(files, as))
+    await log.run(['chmod', '0755', path.join(files, as)])
+    const options = ['-T0', '-U', uuid, '--all-root', '-x-1', '--quiet']
+    await log.run(['mkfs.erofs', ...options, image, files])
+    const { tree, verity } = verityTree(image, saltOf(name))
     appendFileSync(image, tree)
     return { size: statSync(image).size, verity }
   })
 }
+
+/** guest-init as /init. */
+export const initDisk = (program, log, working) =>
+  programDisk(
+    { name: 'init', program, as: 'init', uuid: INIT_UUID, folders: INIT_FOLDERS },
+    log,
+    working,
+  )
+
+/** The image that `doctor --vm` starts: one program that says that it runs. */
+export const helloDisk = (program, log, working) =>
+  programDisk(
+    { name: 'hello', program, as: 'hello', uuid: HELLO_UUID, folders: INIT_FOLDERS },
+    log,
+    working,
+  )
 
 /** An empty ext4 without journal: it lives as long as a pod, so there is nothing to recover. */
 export async function scratchDisk(log, working) {

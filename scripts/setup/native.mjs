@@ -1,7 +1,7 @@
 /** The programs written in Rust, and the N-API addon. */
-import { existsSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, rmSync } from 'node:fs'
 import path from 'node:path'
-import { cargoRelease, inRoot, node24 } from './paths.mjs'
+import { artifacts, cargoRelease, inRoot, node24 } from './paths.mjs'
 
 /** Packages of the Cargo workspace; each makes a program of its own name. */
 const PROGRAMS = ['casemate-vmm', 'casemate-spawn', 'guest-init']
@@ -33,4 +33,21 @@ export async function addon(log, working) {
   if (!existsSync(output)) working('compiling')
   await log.run([node24, script])
   return output
+}
+
+/**
+ * What `doctor --vm` starts: a guest that attacks its VMM, as a kernel image, and a program for an
+ * ordinary one. Both take less time to compile than to look whether they are as they should be.
+ */
+export async function selfTestPrograms(log) {
+  const work = path.join(artifacts, 'self-test.work')
+  rmSync(work, { recursive: true, force: true })
+  mkdirSync(artifacts, { recursive: true })
+  cpSync(inRoot('native/vmm/tests/hostile/guest'), work, { recursive: true })
+  await log.run(['gcc', '@flags', '-o', 'guest32'], { cwd: work })
+  await log.run(['objcopy', '-O', 'elf64-x86-64', 'guest32', 'attack'], { cwd: work })
+  const flags = ['-static', '-Os', '-s', '-Wall', '-Wextra', '-Werror']
+  const source = inRoot('native/self-test/hello.c')
+  await log.run(['gcc', ...flags, '-o', 'hello', source], { cwd: work })
+  return { attack: path.join(work, 'attack'), hello: path.join(work, 'hello'), work }
 }

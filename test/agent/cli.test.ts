@@ -168,6 +168,17 @@ suite('agent/cli exit codes', () => {
     assert.match(stderr, /does not answer/u)
   })
 
+  test('6 of doctor --vm for who is not root, with a code and what to do', async (t) => {
+    if (process.geteuid?.() !== 0) return t.skip('not root: nobody cannot be anybody else')
+    const nobody = { uid: 65_534, gid: 65_534, env: { PATH: process.env['PATH'], NO_COLOR: '1' } }
+    const told = await new Promise<string>((resolve) => {
+      execFile(process.execPath, [cli, 'doctor', '--vm'], nobody, (error, stdout, stderr) => {
+        resolve(`${error?.code ?? 0} ${stdout}${stderr}`)
+      })
+    })
+    assert.match(told, /^6 casemate: .*needs root.*sudo\. \(SELF_TEST_NOT_ROOT\)\n$/u)
+  })
+
   test('1 of doctor when there is no agent to ask, and what to do in one line', async () => {
     const { code, stdout, stderr } = await casemate('--socket', '/nowhere.sock', 'doctor')
     assert.equal(code, 1)

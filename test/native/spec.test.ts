@@ -11,6 +11,7 @@ import { defaults, question, request } from '../policy/fixtures.ts'
 
 const host = readDescription(DESCRIPTION)
 const digest = (digit: string): string => `sha256:${digit.repeat(64)}`
+const SECCOMP = { digest: digest('7'), program: 'BgAAAAAA/38=' }
 
 function partsOf(changes: Partial<LaunchRequest> = {}): SpecParts {
   const plan = decide(question({ request: request(changes) }), defaults)
@@ -20,7 +21,7 @@ function partsOf(changes: Partial<LaunchRequest> = {}): SpecParts {
     host,
     template: null,
     image: { size: 8192, verity: { data_blocks: 2, root: '11'.repeat(32), salt: '22' } },
-    seccomp: { digest: digest('7'), program: 'BgAAAAAA/38=' },
+    seccomp: SECCOMP,
     network: null,
   }
 }
@@ -67,7 +68,8 @@ suite('native/spec', () => {
       { ...parts, template },
       { ...parts, image: { ...parts.image, size: 12_288 } },
       { ...parts, host: { ...parts.host, scratch: { blocks: digest('0'), size: 1 << 20 } } },
-      { ...parts, seccomp: { ...parts.seccomp, digest: digest('0') } },
+      { ...parts, seccomp: { ...SECCOMP, digest: digest('0') } },
+      { ...parts, seccomp: null },
       { ...parts, network: { addresses: ['10.0.0.2/24'], mac: '02:00:00:00:00:01', mtu: 1500 } },
       { ...parts, host: { ...host, node: 'other' } },
       { ...parts, host: { ...host, cmdline: 'other' } },
@@ -82,7 +84,7 @@ suite('native/spec', () => {
   test('is refused when it is longer than spawn takes, before anything is recorded', () => {
     const parts = partsOf()
     const program = 'A'.repeat(SPEC_BYTES_MAX)
-    assert.throws(() => buildSpec({ ...parts, seccomp: { ...parts.seccomp, program } }), {
+    assert.throws(() => buildSpec({ ...parts, seccomp: { ...SECCOMP, program } }), {
       code: 'SPEC_TOO_LARGE',
     })
   })

@@ -33,6 +33,12 @@ function hostOf(t: TestContext): Host {
       init: '/init',
       initVerity: { data_blocks: 1, root: '00', salt: '00' },
       scratch: { blocks: 'sha256:0', path: '/scratch', size: 4096 },
+      hello: {
+        path: '/hello',
+        size: 8192,
+        verity: { data_blocks: 1, root: '00', salt: '00' },
+      },
+      attack: '/attack',
       templates: '/templates',
     },
     node: 'host-1',

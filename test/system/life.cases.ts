@@ -105,8 +105,9 @@ export function lifeCases(machine: Machine): void {
       assert.equal(processorTime(running.pid), before)
       await assert.rejects(spawn.metrics(running.pod), { code: 'POD_PAUSED' })
       const { cpu_us, memory_bytes, tasks } = await spawn.usage(running.pod)
-      // Threads of the VMM: control, I/O, one for each processor.
-      assert.deepEqual([(cpu_us ?? 0) > 0, (memory_bytes ?? 0) > 1 << 20, tasks], [true, true, 3])
+      assert.ok((cpu_us ?? 0) > 0 && (memory_bytes ?? 0) > 1 << 20)
+      // Control, I/O, one for the processor; some kernels count a thread of KVM's as well.
+      assert.ok([3, 4].includes(tasks ?? 0), String(tasks))
       await spawn.resume(running.pod)
       const ended = await running.end()
       assert.equal(told(ended), 'code 4 APP_EXIT', ended.notes)

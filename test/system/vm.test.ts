@@ -17,6 +17,7 @@ import { jailCases } from './jail.cases.ts'
 import { lifeCases } from './life.cases.ts'
 import { processorsCases } from './processors.cases.ts'
 import { ratesCases } from './rates.cases.ts'
+import { selfTestCases } from './self-test.cases.ts'
 import { ticketCases } from './tickets.cases.ts'
 import { uniqueCases } from './unique.cases.ts'
 import { verityCases } from './verity.cases.ts'
@@ -41,6 +42,7 @@ const groups: readonly Group[] = [
   ['flood', floodCases],
   ['rates', ratesCases],
   ['descriptors', descriptorCases],
+  ['self-test', selfTestCases],
 ]
 
 const reason = whyNot()

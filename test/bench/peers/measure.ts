@@ -1,7 +1,7 @@
 /** The measurements, each of both programs in turn, so that what disturbs one disturbs the other. */
 import { readFileSync } from 'node:fs'
+import { parseSmaps, sampleOf } from '../../../native/self-test/smaps.ts'
 import { nowUs } from '../timing.ts'
-import { parseSmaps, sampleOf } from '../vmm/smaps.ts'
 import { type Both, type Pair, pair } from './pairs.ts'
 import { MEMORY_MIB, type Peer, type Startable } from './peer.ts'
 import { quiet, settled, type Vm } from './vm.ts'

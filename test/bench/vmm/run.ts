@@ -4,10 +4,10 @@ import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from 'no
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { memfdSealed } from '../../../native/addon.ts'
+import { parseSmaps, type Sample, sampleOf } from '../../../native/self-test/smaps.ts'
 import { documentOf, scratchFile } from '../../system/by-hand.ts'
 import type { Machine } from '../../system/harness.ts'
 import { type Prepared, papers, withFiles } from '../../system/launch.ts'
-import { parseSmaps, type Sample, sampleOf } from './smaps.ts'
 
 /** Kinds of control messages (docs/formats.md section 6). */
 const STARTED = 1

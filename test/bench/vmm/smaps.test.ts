@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { suite, test } from 'node:test'
-import { parseSmaps, sampleOf } from './smaps.ts'
+import { parseSmaps, sampleOf } from '../../../native/self-test/smaps.ts'
 
 const GUEST_BYTES = 0x4000
 

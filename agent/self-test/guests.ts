@@ -126,7 +126,14 @@ const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('utf8')
 function papersOf({ spawn, log, artifacts, template, bootMs }: GuestCall) {
   const { host } = spawn
   const plan = planOf(host, bootMs)
-  const spec = buildSpec({ plan, host, template, image: artifacts.hello, seccomp: null })
+  const spec = buildSpec({
+    plan,
+    host,
+    template,
+    image: artifacts.hello,
+    seccomp: null,
+    network: null,
+  })
   const record = canonicalBytes({
     v: 'casemate.audit/1',
     type: 'launch.intent',

@@ -46,7 +46,8 @@ const adopt = async (pod: string, { spawn }: SpawnHost): Promise<PodStream> =>
 async function lives(machine: Machine, on: SpawnHost): Promise<void> {
   const { template } = await on.spawn.template(1, 128)
   const doing = 'say up line slurp /data/blob churn /made cat exit 4'
-  const one = await start(machine, { args: probe(...doing.split(' ')), on, template })
+  const network = { addresses: ['10.88.0.2/24'], mac: '02:0a:58:00:00:02', mtu: 1500 }
+  const one = await start(machine, { args: probe(...doing.split(' ')), on, template, network })
   await one.says(/up/u)
   one.stream.close()
   const again = new Running(one.prepared, one.pid, await adopt(one.pod, on))
@@ -96,7 +97,7 @@ export function callsCases(machine: Machine): void {
   }
 
   suite('system/calls', { concurrency: 1 }, () => {
-    test('every rule is met in the lives of a template and two pods, but for those that say why not', async (t) => {
+    test('every rule is met in the lives of a template and two pods, one with a network, but for those that say why not', async (t) => {
       if (!existsSync(STRACE)) {
         t.skip(`${STRACE} is missing`)
         return

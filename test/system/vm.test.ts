@@ -15,6 +15,7 @@ import { type Machine, openMachine, whyNot } from './harness.ts'
 import { hostileCases, nonsenseCases } from './hostile.cases.ts'
 import { jailCases } from './jail.cases.ts'
 import { lifeCases } from './life.cases.ts'
+import { networkCases } from './network.cases.ts'
 import { processorsCases } from './processors.cases.ts'
 import { ratesCases } from './rates.cases.ts'
 import { selfTestCases } from './self-test.cases.ts'
@@ -33,6 +34,7 @@ const groups: readonly Group[] = [
   ['app', appCases],
   ['life', lifeCases],
   ['processors', processorsCases],
+  ['network', networkCases],
   ['balloon', balloonCases],
   ['verity', verityCases],
   ['unique', uniqueCases],

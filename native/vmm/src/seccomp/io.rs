@@ -29,8 +29,12 @@ pub(super) const LIST: &[Rule] = &[
     call!(SYS_close, "close a pod stream whose agent is gone"),
     call!(SYS_read, "clear an eventfd").when(EVENTFD),
     call!(SYS_write, "raise an interrupt or wake a thread through an eventfd").when(EVENTFD),
-    call!(SYS_read, "frames for the guest, from the tap").when(&[on(NET)]),
-    call!(SYS_write, "frames of the guest, to the tap").when(&[on(NET)]),
+    call!(SYS_read, "frames for the guest, from the tap")
+        .when(&[on(NET)])
+        .rare("the pod has a network, and another pod on it says something"),
+    call!(SYS_write, "frames of the guest, to the tap")
+        .when(&[on(NET)])
+        .rare("the pod has a network, and its kernel or its app says something"),
     call!(SYS_recvfrom, "frames from the agent, without asking who sent them")
         .when(&[is(3, MSG_DONTWAIT), is_wide(4, 0)]),
     call!(SYS_sendto, "frames to the agent and messages to spawn, to the socket's peer alone")

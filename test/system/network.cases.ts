@@ -1,0 +1,164 @@
+/**
+ * Networks of real guests: who reaches whom by TCP, what a guest gets that says it is somebody else, and what is left
+ * of a tap. What is reached by frames that no kernel would send is in native/spawn/tests/spawn/network.rs.
+ */
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync, readlinkSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import { after, before, suite, test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
+import type { PodNetwork } from '../../policy/nouns/network.ts'
+import { archive, directory, file } from '../native/workers/rootfs/tar-writer.ts'
+import type { Machine } from './harness.ts'
+import { buildDisk, compile, type DiskFile } from './images.ts'
+import { type Running, start, type Wish } from './launch.ts'
+
+const LOOK_MS = 20
+const PORT = '7000'
+
+/** The pod with this number on a tenant's network; every tenant has the same addresses here. */
+const at = (number: number): PodNetwork => ({
+  addresses: [`10.88.0.${number}/24`, `fd58::${number}/64`],
+  mac: `02:0a:58:00:00:0${number}`,
+  mtu: 1500,
+})
+
+/** IPv4 addresses that this machine answers to. */
+const hostAddresses = (): readonly string[] =>
+  Object.values(networkInterfaces()).flatMap((all) =>
+    (all ?? []).filter(({ family }) => family === 'IPv4').map(({ address }) => address),
+  )
+
+/** Interfaces in spawn's network namespace whose names begin so. */
+function interfaces({ program }: Machine, beginning: string): number {
+  const inside = [`--net=/proc/${program.pid}/ns/net`, 'ip', '-o', 'link', 'show']
+  const lines = execFileSync('nsenter', inside, { encoding: 'utf8' }).trim().split('\n')
+  return lines.filter((line) => line.split(' ')[1]?.startsWith(beginning) === true).length
+}
+
+export function networkCases(machine: Machine): void {
+  const { spawn } = machine
+  let image: DiskFile
+
+  const launch = (wish: Partial<Wish>, ...words: readonly string[]): Promise<Running> =>
+    start(machine, { args: ['/bin/wire', ...words], image, ...wish })
+  async function kill(...pods: readonly Running[]): Promise<void> {
+    for (const { pod } of pods) await spawn.kill(pod)
+    await Promise.all(pods.map((pod) => pod.end()))
+  }
+  const card = async ({ pod }: Running): Promise<Readonly<Record<string, number>>> =>
+    (await spawn.metrics(pod)).devices['net'] ?? {}
+  /** Counters of what a guest sent and should not have. */
+  async function dropped(pod: Running): Promise<readonly number[]> {
+    const found = await card(pod)
+    const names = ['malformed', 'mac', 'address', 'protocol']
+    return names.map((name) => found[`dropped_${name}`] ?? -1)
+  }
+
+  suite('system/network', { concurrency: 1 }, () => {
+    before(async () => {
+      compile('guest/wire', machine.place('wire'))
+      const program = file('bin/wire', readFileSync(machine.place('wire')), { mode: 0o755 })
+      image = await buildDisk(machine.place('wire.image'), archive(directory('bin'), program))
+    })
+
+    suite('with a server of the tenant, and one of another', () => {
+      let server: Running
+      let foreign: Running
+      before(async () => {
+        const words = ['card', 'serve', PORT]
+        server = await launch({ network: at(2) }, ...words)
+        foreign = await launch({ network: at(4), tenant: 'other' }, ...words)
+        await Promise.all([server.says(/serve ready/u), foreign.says(/serve ready/u)])
+      })
+      after(() => kill(server, foreign))
+
+      test('pods of one tenant talk by TCP over IPv4 and IPv6', async () => {
+        const words = ['reach', '10.88.0.2', PORT, 'reach', 'fd58::2', PORT, 'say', 'done', 'hold']
+        const pod = await launch({ network: at(3) }, ...words)
+        const said = await pod.says(/done/u)
+        assert.match(said, /^reach 10\.88\.0\.2 hello ::ffff:10\.88\.0\.3$/mu)
+        assert.match(said, /^reach fd58::2 hello fd58::3$/mu)
+        assert.match(await server.says(/served fd58::3/u), /^card 02:0a:58:00:00:02 1500$/mu)
+        assert.deepEqual(await dropped(pod), [0, 0, 0, 0], 'a guest that says who it is')
+        await kill(pod)
+      })
+
+      test('another tenant, the host, and addresses of metadata are not reached, whatever routes a guest has', async () => {
+        const listener = createServer((socket) => socket.end('the host\n'))
+        let reached = 0
+        listener.on('connection', () => void (reached += 1))
+        listener.listen(0, '0.0.0.0')
+        await once(listener, 'listening')
+        const { port } = listener.address() as AddressInfo
+        const own = hostAddresses().filter((address) => !address.startsWith('127.'))
+        const targets = ['169.254.169.254', ...own.slice(0, 1)]
+        const reach = (to: readonly string[], on: string): readonly string[] =>
+          to.flatMap((address) => ['reach', address, on])
+        const words = [
+          ...reach(targets, String(port)),
+          'onlink',
+          ...reach(targets, String(port)),
+          ...reach(['10.88.0.4', 'fd58::4'], PORT),
+        ]
+        const pod = await launch(
+          { network: at(3), capabilities: ['CAP_NET_ADMIN'] },
+          ...words,
+          'say',
+          'done',
+          'hold',
+        )
+        const said = await pod.says(/done/u)
+        const answers = [...said.matchAll(/^reach (\S+) (.*)$/gmu)].map(([, to, what]) => [
+          to,
+          what,
+        ])
+        const each = (what: string) => targets.map((to) => [to, what])
+        assert.match(said, /^onlink ok$/mu)
+        assert.deepEqual(answers, [
+          ...each('ENETUNREACH'),
+          ...each('EHOSTUNREACH'),
+          ['10.88.0.4', 'EHOSTUNREACH'],
+          ['fd58::4', 'EHOSTUNREACH'],
+        ])
+        assert.equal(reached, 0)
+        listener.close()
+        await kill(pod)
+      })
+
+      test('frames of somebody else are dropped and counted', async () => {
+        const words = ['spoof', 'say', 'done', 'hold']
+        const pod = await launch({ network: at(3), capabilities: ['CAP_NET_RAW'] }, ...words)
+        assert.match(await pod.says(/done/u), /^spoof ok$/mu)
+        let counted: readonly number[] = []
+        while (counted.reduce((sum, count) => sum + count, 0) < 3) {
+          await pause(LOOK_MS)
+          counted = await dropped(pod)
+        }
+        assert.deepEqual(counted, [0, 1, 2, 0])
+        await kill(pod)
+      })
+
+      test('a tap is gone with its VMM, and nothing of it was ever among the host’s interfaces', async () => {
+        const others = interfaces(machine, 'cmt')
+        const pod = await launch({ network: at(3) }, 'say', 'up', 'hold')
+        await pod.says(/up/u)
+        assert.equal(interfaces(machine, 'cmt'), others + 1)
+        process.kill(pod.pid, 'SIGKILL')
+        assert.equal((await pod.end()).exit.cause, 'VMM_SIGNAL')
+        assert.equal(interfaces(machine, 'cmt'), others)
+        const namespace = (of: string): string => readlinkSync(`/proc/${of}/ns/net`)
+        assert.notEqual(namespace(String(machine.program.pid)), namespace('self'))
+        const named = Object.keys(networkInterfaces()).filter((name) => name.startsWith('cm'))
+        assert.deepEqual(named, [])
+      })
+    })
+
+    test('bridges are gone after their last pods', async () => {
+      while (interfaces(machine, 'cm') > 0) await pause(LOOK_MS)
+    })
+  })
+}

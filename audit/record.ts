@@ -137,6 +137,12 @@ export type RecordBodies = {
     readonly isolation: IsolationFacts
     readonly host: HostFacts
     readonly spec: { readonly digest: Digest; readonly size: number }
+    /** As in the spec; absent without a network. */
+    readonly network?: {
+      readonly addresses: readonly string[]
+      readonly mac: string
+      readonly mtu: number
+    }
     readonly resources: {
       readonly vcpus: number
       readonly memory_mib: number

@@ -10,6 +10,7 @@ import type { Capability } from './nouns/capability.ts'
 import type { HostException, HostFindings } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import type { MemoryMib, Vcpus } from './nouns/machine.ts'
+import type { NetworkName } from './nouns/network.ts'
 import type { Hostname, PodId } from './nouns/pod.ts'
 import type { Environment, User, WorkingDirectory } from './nouns/process.ts'
 import type { TenantId, Trust } from './nouns/tenant.ts'
@@ -64,6 +65,7 @@ export interface LaunchRequest {
   readonly capabilitiesAdd: readonly Capability[]
   readonly capabilitiesDrop: readonly Capability[]
   readonly readOnlyRoot: boolean
+  readonly network: NetworkName
 }
 
 /** Members of an image-spec config, as the image says them: not yet trusted to be sensible. */

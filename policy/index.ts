@@ -80,6 +80,18 @@ export {
   type Vcpus,
 } from './nouns/machine.ts'
 export {
+  NETWORK_NUMBER_MAX,
+  NETWORK_NUMBER_MIN,
+  type NetworkName,
+  NO_NETWORK,
+  POD_NUMBER_MAX,
+  POD_NUMBER_MIN,
+  type PodNetwork,
+  parseNetworkName,
+  podNetwork,
+  TENANT_NETWORK,
+} from './nouns/network.ts'
+export {
   defaultHostname,
   type Hostname,
   type PodId,

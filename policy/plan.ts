@@ -110,6 +110,8 @@ export interface Plan {
   /** Name of the seccomp profile of the process; native/ compiles it. */
   readonly seccomp: 'default'
   readonly readOnlyRoot: boolean
+  /** Whether it gets an address of its tenant's network, when its quota is reserved. */
+  readonly networked: boolean
   readonly limits: PlannedLimits
   /** Size of the pod's log ring. */
   readonly logBytes: number

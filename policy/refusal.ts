@@ -30,6 +30,10 @@ export const REFUSAL_CODES = [
   'CAPABILITY_NOT_PERMITTED',
   /** The tenant's quota does not hold what was asked for. Facts: what, asked, used, limit. */
   'QUOTA_EXCEEDED',
+  /** This version has no network of that name. Facts: network. */
+  'NETWORK_NOT_AVAILABLE',
+  /** No address is left, of the tenant's network or for one. */
+  'NETWORK_FULL',
   /** Launches of the tenant failed too often of late. Facts: retry_after_s. */
   'LAUNCHES_FAILING',
   /** The tenant's launches of a minute are used up. Facts: what, limit, retry_after_s. */

@@ -2,7 +2,7 @@
  * The tenants of one host: the only door to the store. It adds the clock and the token key, and
  * takes a scope for everything that belongs to a tenant.
  */
-import type { Charge, ExceptableId, PodId, TenantFacts, TenantId } from '../policy/index.ts'
+import type { ExceptableId, PodId, PodNetwork, TenantFacts, TenantId } from '../policy/index.ts'
 import { TenantsError } from './errors.ts'
 import type { NewException, StoredException } from './host-exception.ts'
 import type { Pod, PodChanges } from './pod.ts'
@@ -24,7 +24,7 @@ import {
   selectSurplus,
   selectUnfinished,
 } from './store/pods.ts'
-import { reserve } from './store/quota.ts'
+import { reserve, type Wanted } from './store/quota.ts'
 import {
   type Answer,
   answerRequest,
@@ -201,9 +201,12 @@ export class Tenants {
     return await selectUnanswered(this.#store)
   }
 
-  /** @throws Refusal QUOTA_EXCEEDED, TENANT_SUSPENDED; TenantsError POD_STATE_CONFLICT */
-  async reserve(scope: TenantScope, pod: PodId, charge: Charge): Promise<void> {
-    await reserve(this.#store, scope, pod, charge)
+  /**
+   * Reserves what a launch wants to hold; answers its place on the tenant's network, or null without one.
+   * @throws Refusal QUOTA_EXCEEDED, TENANT_SUSPENDED, NETWORK_FULL; TenantsError POD_STATE_CONFLICT
+   */
+  async reserve(scope: TenantScope, pod: PodId, wanted: Wanted): Promise<PodNetwork | null> {
+    return await reserve(this.#store, scope, pod, wanted)
   }
 
   async getPod(scope: TenantScope, pod: PodId): Promise<Pod> {

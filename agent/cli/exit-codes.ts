@@ -53,6 +53,8 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   LAUNCHES_FAILING: EXIT.capacity,
   LAUNCH_FAILED: EXIT.error,
   LAUNCH_RATE_EXCEEDED: EXIT.capacity,
+  NETWORK_FULL: EXIT.capacity,
+  NETWORK_NOT_AVAILABLE: EXIT.usage,
   NOT_FOUND: EXIT.notFound,
   PAUSE_NOT_AVAILABLE: EXIT.error,
   POD_STATE_CONFLICT: EXIT.conflict,

@@ -25,6 +25,7 @@ interface RunOptions extends GlobalOptions {
   readonly capAdd?: readonly string[]
   readonly capDrop?: readonly string[]
   readonly readOnly?: boolean
+  readonly network?: string
   readonly authfile?: string
   readonly detach?: boolean
   readonly idempotencyKey?: string
@@ -47,6 +48,7 @@ const bodyOf = (image: string, args: readonly string[], options: RunOptions): ob
   capabilities_add: options.capAdd,
   capabilities_drop: options.capDrop,
   read_only_root: options.readOnly,
+  network: options.network,
   registry_credentials:
     options.authfile === undefined ? undefined : (loginFor(options.authfile, image) ?? undefined),
 })
@@ -138,6 +140,7 @@ export function addRun(program: Command): void {
     .option('--cap-add <capability>', 'by its full name, as CAP_NET_RAW; repeatable', several)
     .option('--cap-drop <capability>', 'likewise', several)
     .option('--read-only', 'read-only root file system')
+    .option('--network <name>', 'default: the tenant’s own; none when left out')
     .option('--authfile <file>', 'login of the registry, as `skopeo login` and docker write it')
     .option('-d, --detach', 'print the pod’s id and leave it running')
     .option('--idempotency-key <key>', 'the same key never launches twice')

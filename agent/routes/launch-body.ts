@@ -2,12 +2,14 @@
 import { type Static, type TUnsafe, Type } from '@fastify/type-provider-typebox'
 import {
   type LaunchRequest,
+  NO_NETWORK,
   type PodId,
   parseCapability,
   parseEnvironment,
   parseHostname,
   parseIsolationLevel,
   parseMemoryMib,
+  parseNetworkName,
   parseUser,
   parseVcpus,
   parseWorkingDirectory,
@@ -52,6 +54,13 @@ const body = Type.Object(
     capabilities_add: Type.Optional(names),
     capabilities_drop: Type.Optional(names),
     read_only_root: Type.Optional(Type.Boolean()),
+    network: Type.Optional(
+      Type.String({
+        maxLength: 63,
+        description:
+          'none, or default: the tenant’s own, on which its pods reach each other and nothing else. Without it, none',
+      }),
+    ),
     registry_credentials: Type.Optional(registryCredentials),
   },
   closed,
@@ -71,6 +80,7 @@ export interface LaunchBody {
   capabilities_add?: string[]
   capabilities_drop?: string[]
   read_only_root?: boolean
+  network?: string
   registry_credentials?: { username: string; password: string }
 }
 /** Compiles only while schema and interface say the same. */
@@ -101,5 +111,6 @@ export function parseLaunch(wire: LaunchBody, pod: PodId, principal: Caller): La
     capabilitiesAdd: (wire.capabilities_add ?? []).map(parseCapability),
     capabilitiesDrop: (wire.capabilities_drop ?? []).map(parseCapability),
     readOnlyRoot: wire.read_only_root ?? false,
+    network: optional(wire.network, parseNetworkName) ?? NO_NETWORK,
   }
 }

@@ -1,16 +1,21 @@
 /** What `inspect` shows of a launch: the decision and the parts, in a form for people. */
 import type { HostDescription, Template } from '../../native/spawn-answers.ts'
 import type { Canonical } from '../../policy/canonical.ts'
-import type { Plan } from '../../policy/index.ts'
+import type { Plan, PodNetwork } from '../../policy/index.ts'
 import type { Pod, TenantScope } from '../../tenants/index.ts'
 import type { OpenRootImage, Rootfs } from '../images/index.ts'
 
-export const launchFacts = (
-  plan: Plan,
-  host: HostDescription,
-  template: Template | null,
-  rootfs: Rootfs,
-): Canonical => ({
+/** What a spec is made of, but for what the spec alone needs. */
+export interface LaunchParts {
+  readonly plan: Plan
+  readonly host: HostDescription
+  readonly rootfs: Rootfs
+  /** null: a cold boot. */
+  readonly template: Template | null
+  readonly network: PodNetwork | null
+}
+
+export const launchFacts = ({ plan, host, template, rootfs, network }: LaunchParts): Canonical => ({
   kvm: plan.kvm,
   kernel: host.kernel.digest,
   vmm: host.vmm.digest,
@@ -20,6 +25,7 @@ export const launchFacts = (
   vcpus: plan.vcpus,
   memory_mib: plan.memoryMib,
   hostname: plan.hostname,
+  network: network && { ...network },
   args: plan.process.args,
   user: plan.process.user,
   capabilities: plan.process.capabilities.bounding,

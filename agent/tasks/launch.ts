@@ -15,16 +15,16 @@
 import type { FileHandle } from 'node:fs/promises'
 import { type Appended, deadlineIn } from '../../audit/index.ts'
 import { defaultSeccompProfile } from '../../native/seccomp/default-profile.ts'
-import type { HostDescription, Template } from '../../native/spawn-answers.ts'
+import type { HostDescription } from '../../native/spawn-answers.ts'
 import { buildSpec, type Spec } from '../../native/spec.ts'
 import { decide, keysToTry, type LaunchRequest, type Plan, Refusal } from '../../policy/index.ts'
 import type { Caller, Pod, TenantScope } from '../../tenants/index.ts'
-import type { CheckedSignature, Credentials, ImageSession, Rootfs } from '../images/index.ts'
+import type { CheckedSignature, Credentials, ImageSession } from '../images/index.ts'
 import type { ChangeBudget } from './changes.ts'
 import { giveUp } from './give-up.ts'
 import { describeHost, type FoundHost, hostFacts } from './host.ts'
 import type { LaunchBudgets } from './launch-budgets.ts'
-import { launchFacts } from './launch-facts.ts'
+import { type LaunchParts, launchFacts } from './launch-facts.ts'
 import type { Launching } from './launching.ts'
 import type { Pauses } from './pauses.ts'
 import type { Ports } from './ports.ts'
@@ -125,22 +125,23 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   const rootfs = await session.buildRootfs(plan.level === 'vm')
 
   progress.stage = 'reserve'
-  await ports.tenants.reserve(scope, request.pod, plan.charge)
+  const network = await ports.tenants.reserve(scope, request.pod, plan)
   await ports.tenants.movePod(scope, request.pod, 'launching')
 
   progress.stage = 'intent'
   const podLog = await ports.files.createLog(request.pod, plan.logBytes)
   progress.podLog = podLog
   const template = await ports.templates.get(plan)
-  const spec = await specOf(ports, { plan, host, rootfs, template })
-  const body = intentOf(ports, call, progress, { plan, host, rootfs, template, spec, session })
+  const parts = { plan, host, rootfs, template, network }
+  const spec = await specOf(ports, parts)
+  const body = intentOf(ports, call, progress, { ...parts, spec, session })
   const intent = await ports.audit.append(body)
   progress.intent = intent
   const ticket = await ports.audit.receipt(intent.index)
   await ports.tenants.notePod(scope, request.pod, {
     recordIndex: intent.index,
     specDigest: spec.digest,
-    facts: launchFacts(plan, host, template, rootfs),
+    facts: launchFacts(parts),
   })
 
   progress.stage = 'start'
@@ -200,28 +201,21 @@ const requested = (call: LaunchCall) =>
     idempotency_key: call.keyDigest,
   }) as const
 
-interface Parts {
-  readonly plan: Plan
-  readonly host: HostDescription
-  readonly rootfs: Rootfs
-  readonly template: Template | null
-}
-
-async function specOf(ports: LaunchPorts, parts: Parts): Promise<Spec> {
+async function specOf(ports: LaunchPorts, parts: LaunchParts): Promise<Spec> {
   const { plan, rootfs } = parts
   const profile = defaultSeccompProfile(plan.process.capabilities.bounding)
   const seccomp = await ports.seccomp(profile)
   const image = { size: rootfs.size, verity: rootfs.verity }
-  return buildSpec({ ...parts, image, seccomp, network: null })
+  return buildSpec({ ...parts, image, seccomp })
 }
 
 function intentOf(
   ports: LaunchPorts,
   call: LaunchCall,
   progress: Progress,
-  parts: Parts & { readonly spec: Spec; readonly session: ImageSession },
+  parts: LaunchParts & { readonly spec: Spec; readonly session: ImageSession },
 ) {
-  const { plan, host, rootfs, template, spec, session } = parts
+  const { plan, host, rootfs, template, network, spec, session } = parts
   const { image } = session
   return {
     type: 'launch.intent',
@@ -240,6 +234,7 @@ function intentOf(
     host: foundFacts(plan),
     spec: { digest: spec.digest, size: spec.bytes.length },
     resources: resourceFacts(plan, host.scratch.size),
+    ...(network === null ? {} : { network: { ...network } }),
     deadline: deadlineIn(ports.clock, TICKET_MS),
   } as const
 }

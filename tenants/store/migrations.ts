@@ -93,7 +93,16 @@ const FIFTH = `ALTER TABLE tenants
   ADD COLUMN quota_launches_per_minute INTEGER NOT NULL DEFAULT 30
   CHECK (quota_launches_per_minute >= 1);`
 
-const MIGRATIONS: readonly string[] = [FIRST, SECOND, THIRD, FOURTH, FIFTH]
+/** A tenant's network, for ever, and a pod's place on it, for as long as it holds its reservation. */
+const SIXTH = `
+ALTER TABLE tenants ADD COLUMN network INTEGER CHECK (network BETWEEN 1 AND 2047);
+CREATE UNIQUE INDEX tenants_network ON tenants (network) WHERE network IS NOT NULL;
+ALTER TABLE pods ADD COLUMN address INTEGER
+  CHECK (address IS NULL OR (reserved = 1 AND address BETWEEN 2 AND 254));
+CREATE UNIQUE INDEX pods_address ON pods (tenant, address) WHERE address IS NOT NULL;
+`
+
+const MIGRATIONS: readonly string[] = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH]
 
 /** What `user_version` is when all steps are applied. */
 export const SCHEMA_VERSION: number = MIGRATIONS.length

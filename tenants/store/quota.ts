@@ -4,24 +4,38 @@
  * and a crash between the two leaves neither.
  */
 import type { Transaction } from 'kysely'
-import { type Charge, type PodId, quotaRefusal, Refusal } from '../../policy/index.ts'
+import {
+  type Charge,
+  type PodId,
+  type PodNetwork,
+  quotaRefusal,
+  Refusal,
+} from '../../policy/index.ts'
 import { TenantsError } from '../errors.ts'
 import { type TenantScope, tenantNotFound } from '../scope.ts'
+import { connectIn } from './networks.ts'
 import { quotasOf } from './rows.ts'
 import type { Store, Tables, TenantRow } from './tables.ts'
 
+/** What a launch wants to hold. */
+export interface Wanted {
+  readonly charge: Charge
+  readonly networked: boolean
+}
+
 /**
- * Counts the charge against the tenant, once per pod, while the pod is `requested`.
- * @throws Refusal QUOTA_EXCEEDED, TENANT_SUSPENDED
+ * Counts the charge against the tenant, once per pod, while the pod is `requested`; and gives the pod its place on the
+ * tenant's network, if it is to have one.
+ * @throws Refusal QUOTA_EXCEEDED, TENANT_SUSPENDED, NETWORK_FULL
  * @throws TenantsError POD_STATE_CONFLICT when there is no such pod, or it has its reservation
  */
 export async function reserve(
   store: Store,
   scope: TenantScope,
   pod: PodId,
-  charge: Charge,
-): Promise<void> {
-  await store.transaction().execute(async (transaction) => {
+  { charge, networked }: Wanted,
+): Promise<PodNetwork | null> {
+  return await store.transaction().execute(async (transaction) => {
     const marked = await transaction
       .updateTable('pods')
       .set({ reserved: 1, vcpus: charge.vcpus, memory_mib: charge.memoryMib })
@@ -56,6 +70,7 @@ export async function reserve(
       .executeTakeFirst()
     // Thrown inside, so that the mark on the pod is undone too.
     if (counted === undefined) throw await whyNot(transaction, scope, charge)
+    return networked ? await connectIn(transaction, scope, pod) : null
   })
 }
 
@@ -101,7 +116,7 @@ export async function releaseIn(
 ): Promise<void> {
   const held = await transaction
     .updateTable('pods')
-    .set({ reserved: 0 })
+    .set({ reserved: 0, address: null })
     .where('id', '=', pod)
     .where('tenant', '=', scope.tenant)
     .where('reserved', '=', 1)

@@ -16,6 +16,8 @@ export interface TenantRow {
   readonly used_memory_mib: number
   readonly used_pods: number
   readonly quota_launches_per_minute: number
+  /** null until its first pod on a network. */
+  readonly network: number | null
 }
 
 export interface PodRow {
@@ -40,6 +42,8 @@ export interface PodRow {
   readonly facts: string | null
   /** 1 once it is on record that the pod was told to stop. */
   readonly stop_recorded: number
+  /** Its number on the tenant's network, while it holds a reservation; null without a network. */
+  readonly address: number | null
 }
 
 export interface IdempotencyRow {

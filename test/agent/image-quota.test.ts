@@ -15,13 +15,15 @@ import { records, stage } from './stage.ts'
 function factsOf(size: number) {
   const plan = decide(question(), defaults)
   if (plan instanceof Refusal) throw plan
-  return launchFacts(plan, readDescription(DESCRIPTION), null, {
+  const rootfs = {
     path: '/nowhere',
     size,
     verity: { data_blocks: 2, root: '11'.repeat(32), salt: '22' },
     rootfsKey: '33'.repeat(32),
     entries: 1,
-  })
+  }
+  const host = readDescription(DESCRIPTION)
+  return launchFacts({ plan, host, rootfs, template: null, network: null })
 }
 
 suite('agent/image quota', () => {

@@ -49,7 +49,10 @@ export async function leave(
     request: { key: parseIdempotencyKey('k'), bodyDigest: DIGEST },
   })
   if (state !== 'requested') {
-    await tenants.reserve(ACME, POD, { vcpus: 1, memoryMib: 128, pods: 1 })
+    await tenants.reserve(ACME, POD, {
+      charge: { vcpus: 1, memoryMib: 128, pods: 1 },
+      networked: false,
+    })
     await tenants.movePod(ACME, POD, 'launching')
   }
   await tenants.notePod(ACME, POD, { facts })

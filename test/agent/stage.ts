@@ -17,7 +17,7 @@ export interface Stage {
   /** Makes another tenant that may run the image, untrusted if nothing else is said. */
   admit(tenant: string, trust?: string): Promise<string>
   /** Launches the signed image for a tenant, acme if none is named, and without a key under a new one. */
-  launch(tenant?: string, key?: string): Promise<Reply>
+  launch(tenant?: string, key?: string, more?: object): Promise<Reply>
 }
 
 /** With the untrusted tenant acme, which may run the one image, signed with its key. */
@@ -47,12 +47,12 @@ export async function stage(t: TestContext, options: HarnessOptions = {}): Promi
     layers: image.layers.map(({ digest }) => digest),
     token: await admit('acme'),
     admit,
-    launch: (tenant = 'acme', key) => {
+    launch: (tenant = 'acme', key, more = {}) => {
       launches += 1
       return agent.tenant(tokens.get(tenant) ?? null, {
         method: 'POST',
         path: `/v1/tenants/${tenant}/pods`,
-        body: { image: `${registry.host}/${REPOSITORY}:latest` },
+        body: { image: `${registry.host}/${REPOSITORY}:latest`, ...more },
         headers: { 'idempotency-key': key ?? `k${launches}` },
       })
     },

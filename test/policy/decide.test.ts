@@ -77,6 +77,7 @@ suite('policy/decide: levels', () => {
       },
       seccomp: 'default',
       readOnlyRoot: false,
+      networked: false,
       limits: {
         bootMs: 600_000,
         bootLogBytes: 65_536,

@@ -11,6 +11,7 @@ import {
   type ImageRule,
   type LaunchQuestion,
   type LaunchRequest,
+  NO_NETWORK,
   type PodId,
   type PolicyTexts,
   parseDigest,
@@ -95,6 +96,7 @@ export const request = (changes: Partial<LaunchRequest> = {}): LaunchRequest => 
   capabilitiesAdd: [],
   capabilitiesDrop: [],
   readOnlyRoot: false,
+  network: NO_NETWORK,
   ...changes,
 })
 

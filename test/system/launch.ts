@@ -146,6 +146,7 @@ function planOf(machine: Machine, given: Wish): Plan {
     process: processOf(wish),
     seccomp: 'default',
     readOnlyRoot: wish.readOnlyRoot,
+    networked: wish.network !== undefined,
     limits: {
       bootMs: wish.bootMs,
       bootLogBytes: 65_536,

@@ -20,6 +20,7 @@ import {
   type TenantScope,
   type Tenants,
 } from '../../tenants/index.ts'
+import type { Wanted } from '../../tenants/store/quota.ts'
 
 export const ISSUER = 'https://node-1.example.com'
 export const AUDIENCE = 'https://node-1.example.com/v1'
@@ -29,6 +30,8 @@ export const root: Caller = { kind: 'operator', uid: 0 }
 export const acme: TenantId = parseTenantId('acme')
 export const bolt: TenantId = parseTenantId('bolt')
 export const small: Charge = { vcpus: 1, memoryMib: 128, pods: 1 }
+/** A launch of that size without a network. */
+export const alone: Wanted = { charge: small, networked: false }
 
 export interface Fixture {
   readonly stateDir: string
@@ -101,7 +104,7 @@ export const requested = async (tenants: Tenants, scope: TenantScope): Promise<P
 
 export const running = async (tenants: Tenants, scope: TenantScope): Promise<Pod> => {
   const { id } = await requested(tenants, scope)
-  await tenants.reserve(scope, id, small)
+  await tenants.reserve(scope, id, alone)
   await tenants.movePod(scope, id, 'launching')
   return await tenants.movePod(scope, id, 'running')
 }

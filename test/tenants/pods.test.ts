@@ -6,6 +6,7 @@ import { predecessorsOf } from '../../tenants/pod-state.ts'
 import { IDEMPOTENCY_MS } from '../../tenants/store/requests.ts'
 import {
   acme,
+  alone,
   bolt,
   newPodId,
   open,
@@ -40,7 +41,7 @@ suite('tenants: the life of a pod', () => {
     const scope = await withTenant(tenants)
     const { id } = await requested(tenants, scope)
     await tenants.notePod(scope, id, { imageDigest: digest, level: 'vm' })
-    await tenants.reserve(scope, id, small)
+    await tenants.reserve(scope, id, alone)
     await tenants.movePod(scope, id, 'launching', { specDigest: digest, recordIndex: 7 })
     clock.nowMs += 1000
     await tenants.movePod(scope, id, 'running', { facts: { kvm: 'software' } })

@@ -5,6 +5,7 @@ import { type Caller, operatorFromPeer, TenantsError } from '../../tenants/index
 import { document, ruleOf } from '../policy/fixtures.ts'
 import {
   acme,
+  alone,
   bolt,
   change,
   open,
@@ -13,7 +14,6 @@ import {
   requested,
   root,
   running,
-  small,
   withTenant,
 } from './fixtures.ts'
 
@@ -151,7 +151,7 @@ suite('tenants: scopes', () => {
     await assert.rejects(tenants.notePod(other, id, { facts: {} }), { code: 'POD_NOT_FOUND' })
     await assert.rejects(tenants.movePod(other, id, 'exited'), { code: 'POD_NOT_FOUND' })
     await assert.rejects(tenants.deletePod(other, id), { code: 'POD_NOT_FOUND' })
-    await assert.rejects(tenants.reserve(other, waiting.id, small), { code: 'POD_STATE_CONFLICT' })
+    await assert.rejects(tenants.reserve(other, waiting.id, alone), { code: 'POD_STATE_CONFLICT' })
     assert.deepEqual(await tenants.listPods(other, { limit: 10, cursor: null }), [])
     assert.deepEqual(await tenants.getPod(mine, id), before)
     assert.equal((await tenants.getTenant(other)).quotas.pods.used, 0)

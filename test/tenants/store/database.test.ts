@@ -72,7 +72,11 @@ suite('tenants/store/database', () => {
     const { folder, file } = await filled(t)
     spoil(
       file,
-      `ALTER TABLE pods DROP COLUMN stop_recorded;
+      `DROP INDEX pods_address;
+       DROP INDEX tenants_network;
+       ALTER TABLE pods DROP COLUMN address;
+       ALTER TABLE tenants DROP COLUMN network;
+       ALTER TABLE pods DROP COLUMN stop_recorded;
        ALTER TABLE tenants DROP COLUMN quota_launches_per_minute;
        DELETE FROM migrations WHERE version > 3;
        PRAGMA user_version = 3;`,

@@ -7,6 +7,7 @@ import { type Charge, type PodId, Refusal } from '../../../policy/index.ts'
 import type { TenantScope, Tenants } from '../../../tenants/index.ts'
 import {
   acme,
+  alone,
   change,
   open,
   openAt,
@@ -48,7 +49,7 @@ suite('tenants/store/quota', () => {
       const pods = []
       for (let n = 0; n < 40; n += 1) pods.push(await requested(tenants, scope))
       const results = await Promise.allSettled(
-        pods.map(async ({ id }) => await tenants.reserve(scope, id, small)),
+        pods.map(async ({ id }) => await tenants.reserve(scope, id, alone)),
       )
       const refusals = results.flatMap((one) => (one.status === 'rejected' ? [one.reason] : []))
       assert.equal(refusals.length, 40 - fit)
@@ -67,7 +68,7 @@ suite('tenants/store/quota', () => {
     const scope = await withTenant(tenants)
     const { id } = await requested(tenants, scope)
     const results = await Promise.allSettled(
-      Array.from({ length: 10 }, async () => await tenants.reserve(scope, id, small)),
+      Array.from({ length: 10 }, async () => await tenants.reserve(scope, id, alone)),
     )
     assert.equal(results.filter(({ status }) => status === 'fulfilled').length, 1)
     assert.deepEqual(await assertConsistent(tenants, scope), small)
@@ -100,7 +101,7 @@ suite('tenants/store/quota', () => {
     const scope = await withTenant(tenants)
     const { id } = await requested(tenants, scope)
     await change(tenants, acme, { state: 'suspended' })
-    await assert.rejects(tenants.reserve(scope, id, small), { code: 'TENANT_SUSPENDED' })
+    await assert.rejects(tenants.reserve(scope, id, alone), { code: 'TENANT_SUSPENDED' })
     assert.deepEqual(await assertConsistent(tenants, scope), { vcpus: 0, memoryMib: 0, pods: 0 })
   })
 
@@ -111,7 +112,7 @@ suite('tenants/store/quota', () => {
     const quotas = { vcpus: 0, memoryMib: 0, pods: 0 }
     await change(tenants, acme, { quotas })
     const { id } = await requested(tenants, scope)
-    await assert.rejects(tenants.reserve(scope, id, small), { code: 'QUOTA_EXCEEDED' })
+    await assert.rejects(tenants.reserve(scope, id, alone), { code: 'QUOTA_EXCEEDED' })
     assert.deepEqual(await assertConsistent(tenants, scope), small)
   })
 })
@@ -155,7 +156,7 @@ suite('tenants/store/quota: several processes', () => {
       if (code === 0) break
       assert.equal(code, null, 'the child was not killed')
     }
-    // begin, pods, tenants, commit: nothing until the last statement, and then all.
-    assert.deepEqual(seen, [0, 0, 0, 0, 1])
+    // begin, pods, tenants, five for an address, commit: nothing until the last statement, and then all.
+    assert.deepEqual(seen, [0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
   })
 })

@@ -22,7 +22,10 @@ const store = kyselyOver({
 const scope = systemScope(parseTenantId('acme'))
 for (const pod of pods.map(parsePodId)) {
   try {
-    await reserve(store, scope, pod, { vcpus: 1, memoryMib: 128, pods: 1 })
+    await reserve(store, scope, pod, {
+      charge: { vcpus: 1, memoryMib: 128, pods: 1 },
+      networked: true,
+    })
   } catch (error) {
     if (!(error instanceof Refusal)) throw error
   }

@@ -82,20 +82,17 @@ export function refusalOf(pod: Pod['id'], error: unknown): unknown {
 }
 
 /**
- * Puts a change on record, unless it is none, and makes it.
- * @param record null: spawn is told all the same, which may know better
+ * Puts a change on record and makes it.
  * @throws ApiError TOO_MANY_REQUESTS, or what spawn refused; AuditUnavailable
  */
 export async function change(
   ports: ChangePorts,
   { scope, pod }: ChangeCall,
-  record: RecordBody | null,
+  record: RecordBody,
   act: () => Promise<void>,
 ): Promise<void> {
-  if (record !== null) {
-    ports.changes.spend(scope.tenant)
-    await ports.audit.append(record)
-  }
+  ports.changes.spend(scope.tenant)
+  await ports.audit.append(record)
   try {
     await act()
   } catch (error) {

@@ -4,7 +4,8 @@ import { type ChangeCall, type ChangePorts, change, runningPod } from './changes
 import { actorOf } from './record-parts.ts'
 
 /**
- * Resolves when spawn has done it. Asking again is passed on, and is no second record.
+ * Resolves when spawn has done it. Each request is on record, one that changes nothing too: what the agent remembers of
+ * a pod may be older than what spawn is about to do.
  * @throws ApiError POD_STATE_CONFLICT, PAUSE_NOT_AVAILABLE, TOO_MANY_REQUESTS, SPAWN_UNAVAILABLE
  */
 export async function setPaused(
@@ -20,8 +21,7 @@ export async function setPaused(
     tenant: scope.tenant,
     actor: actorOf(call.caller, call.origin),
   } as const
-  const isNew = ports.pauses.has(id) !== paused
-  await change(ports, call, isNew ? record : null, async () => {
+  await change(ports, call, record, async () => {
     await (paused ? ports.spawn.pause(id) : ports.spawn.resume(id))
   })
   ports.pauses.note(id, paused)

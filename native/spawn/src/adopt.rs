@@ -13,6 +13,7 @@ use std::time::Instant;
 use casemate_wire::control::FromSpawn;
 
 use crate::cgroup::{Cgroup, Cgroups};
+use crate::counters::Waiting;
 use crate::daemon::{Daemon, Source, log};
 use crate::ending;
 use crate::ledger::{Entry, Ledger};
@@ -293,7 +294,7 @@ impl Daemon {
             client: None,
             stream: None,
             said,
-            metrics_clients: Vec::new(),
+            waiting: Waiting::default(),
             template: None,
             jail_failure: None,
             killed: entry.killed,

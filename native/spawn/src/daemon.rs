@@ -253,6 +253,7 @@ impl Daemon {
         let now = Instant::now();
         self.clients_due(now);
         self.pods_due(now);
+        self.metrics_due(now);
         self.workers_due(now);
         if self.next_sweep.is_some_and(|at| at <= now) {
             if let Err(error) = self.spent.sweep(host::boottime_ns()) {

@@ -15,6 +15,7 @@ use rustix::net::SocketType;
 use rustix::process::Resource;
 
 use crate::cgroup;
+use crate::counters::Waiting;
 use crate::daemon::{Daemon, Source};
 use crate::host;
 use crate::jail::{self, Jail, pair, pointers};
@@ -313,7 +314,7 @@ impl Daemon {
             template: None,
             paused: false,
             networked: plan.networked,
-            metrics_clients: Vec::new(),
+            waiting: Waiting::default(),
             jail_failure: None,
             killed: None,
             boot_until: entered.boot_until,

@@ -19,6 +19,7 @@ mod cgroup;
 mod clients;
 mod config;
 pub mod connection;
+mod counters;
 mod daemon;
 mod ending;
 pub mod filter;

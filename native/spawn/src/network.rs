@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::daemon::log;
-use crate::network_unsafe::{Argument, Request, leave_network, request};
+use crate::network_unsafe::{Argument, Request, forget_addresses, leave_network, request};
 use crate::refusal::{Refusal, Result};
 
 const TUN: &str = "/dev/net/tun";
@@ -167,6 +167,7 @@ impl Networks {
         self.ask(Request::MakeBridge, &mut Argument::named(&name))
             .map_err(|error| ("bridge", error))?;
         self.bridges.insert(tenant.to_owned(), name.clone());
+        forget_addresses(self.socket.as_fd(), &name).map_err(|error| ("bridge ageing", error))?;
         self.set_up(&name, true).map_err(|error| ("bridge up", error))?;
         Ok(name)
     }

@@ -9,6 +9,10 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 const NAME_BYTES: usize = 16;
 const IFREQ_BYTES: usize = 40;
 
+/// `SIOCDEVPRIVATE`, and `BRCTL_SET_AGEING_TIME`.
+const BRIDGE_ORDER: libc::Ioctl = 0x89f0;
+const SET_AGEING_TIME: libc::c_ulong = 11;
+
 /// What is asked of a socket of the namespace, or of a tap's descriptor.
 #[derive(Clone, Copy, Debug)]
 pub enum Request {
@@ -104,6 +108,19 @@ pub fn request(
     // SAFETY: each of these requests reads and writes a `struct ifreq` at most, which the argument has room for.
     let result =
         unsafe { libc::ioctl(descriptor.as_raw_fd(), request.number(), argument.0.as_mut_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has a bridge remember no address: frames go to all of its ports. What it learns is memory of the kernel that nobody is
+/// charged for, without a bound before Linux 6.7, and whoever writes to a tap can say that frames are of any address.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn forget_addresses(socket: BorrowedFd<'_>, bridge: &str) -> io::Result<()> {
+    let mut orders: [libc::c_ulong; 4] = [SET_AGEING_TIME, 0, 0, 0];
+    let mut argument = Argument::named(bridge).with(&orders.as_mut_ptr().addr().to_ne_bytes());
+    // SAFETY: the request reads the four words that its argument points to, which live until it returns.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), BRIDGE_ORDER, argument.0.as_mut_ptr()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

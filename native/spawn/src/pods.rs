@@ -9,15 +9,15 @@ use casemate_ticket::spec::Vmm;
 use casemate_wire::control::{FromSpawn, FromVmm, VMM_MESSAGE_MAX};
 use rustix::net::SocketType;
 
-use crate::answers;
 use crate::cgroup::Cgroup;
 use crate::clients::Answer;
+use crate::counters::{Waiting, paused};
 use crate::daemon::{Daemon, Source, log};
 use crate::ending;
 use crate::jail::{self, pair};
 use crate::ledger::Ledger;
 use crate::packets::{self, Packet};
-use crate::pod::{Exited, Facts, Identity, Killed, Question, Said, Status, Verdict, conclude};
+use crate::pod::{Exited, Facts, Identity, Killed, Said, Status, Verdict, conclude};
 use crate::poller::Watched;
 use crate::refusal::{Refusal, Result};
 use crate::steps;
@@ -66,8 +66,8 @@ pub struct Pod {
     pub networked: bool,
     /// What the VMM said.
     pub said: Said,
-    /// Connections that wait for its counters.
-    pub metrics_clients: Vec<u64>,
+    /// Who waits for its counters.
+    pub waiting: Waiting,
     /// Template memfds that the VMM sent.
     pub template: Option<Taken>,
     /// The step of the jail that failed.
@@ -92,7 +92,8 @@ impl Pod {
         if let Some((_, _, next)) = self.autopsy {
             return Some(next);
         }
-        [self.boot_until, self.stop_until, self.end_until].into_iter().flatten().min()
+        let own = [self.boot_until, self.stop_until, self.end_until, self.waiting.until];
+        own.into_iter().flatten().min()
     }
 
     /// Kills it; the first reason is the one that is told, by the next spawn as well.
@@ -206,16 +207,6 @@ impl Daemon {
         self.answer_metrics(id);
     }
 
-    fn answer_metrics(&mut self, id: u64) {
-        let Some(pod) = self.pods.get_mut(&id) else { return };
-        let Question::Answered(metrics) = &pod.said.metrics else { return };
-        let metrics = metrics.clone();
-        pod.said.metrics = Question::None;
-        for client in std::mem::take(&mut pod.metrics_clients) {
-            self.answer(client, Ok(answers::metrics(&metrics)));
-        }
-    }
-
     /// The VMM has ended.
     pub(crate) fn pod_end(&mut self, id: u64) {
         let Some(pod) = self.pods.get_mut(&id) else { return };
@@ -238,7 +229,7 @@ impl Daemon {
     pub(crate) fn conclude_pod(&mut self, id: u64, status: Status) {
         self.answer_launch_that_ended(id);
         let Some(mut pod) = self.pods.remove(&id) else { return };
-        for client in std::mem::take(&mut pod.metrics_clients) {
+        for client in pod.waiting.take() {
             self.answer(client, Err(not_running()));
         }
         let oom = pod.cgroup.was_oom_killed();
@@ -337,7 +328,7 @@ impl Daemon {
         found.map(|(id, _)| *id)
     }
 
-    fn running(&mut self, pod: &str) -> Result<&mut Pod> {
+    pub(crate) fn running(&mut self, pod: &str) -> Result<&mut Pod> {
         let id = self.find_pod(pod);
         id.and_then(|id| self.pods.get_mut(&id))
             .filter(|pod| pod.autopsy.is_none())
@@ -367,7 +358,10 @@ impl Daemon {
     /// `pause`: the kernel stops the whole VMM, so that neither processors nor devices go on.
     pub(crate) fn pause_pod(&mut self, pod: &str) -> Result<Answer> {
         let pod = self.running(pod)?;
-        if pod.jail.is_some() || pod.boot_until.is_some() || pod.stop_until.is_some() {
+        let is_starting = pod.jail.is_some() || pod.boot_until.is_some();
+        // One that is to die must not stand still: on version 1 of cgroups it would not take the signal.
+        let is_ending = pod.stop_until.is_some() || pod.end_until.is_some() || pod.killed.is_some();
+        if is_starting || is_ending {
             let message = "the pod is being started or stopped; only one that runs can be paused";
             return Err(Refusal::new("POD_BUSY", message));
         }
@@ -376,6 +370,9 @@ impl Daemon {
             Refusal::new("PAUSE_NOT_AVAILABLE", message)
         })?;
         pod.paused = true;
+        for client in pod.waiting.take() {
+            self.answer(client, Err(paused()));
+        }
         Ok(Answer::new(vec![]))
     }
 
@@ -383,22 +380,6 @@ impl Daemon {
     pub(crate) fn resume_pod(&mut self, pod: &str) -> Result<Answer> {
         self.running(pod)?.go_on();
         Ok(Answer::new(vec![]))
-    }
-
-    /// `metrics`: answered when the VMM has. Several who ask meanwhile share one answer.
-    pub(crate) fn ask_metrics(&mut self, client: u64, pod: &str) -> Result<()> {
-        let pod = self.running(pod)?;
-        if pod.paused {
-            let message = "the pod is paused and counts nothing; resume it first";
-            return Err(Refusal::new("POD_PAUSED", message));
-        }
-        if pod.said.metrics == Question::None {
-            let control = pod.control.as_ref().ok_or_else(not_running)?;
-            packets::send(control.as_fd(), FromSpawn::Metrics, None).map_err(|_| busy())?;
-            pod.said.metrics = Question::Asked;
-        }
-        pod.metrics_clients.push(client);
-        Ok(())
     }
 
     /// `usage`.
@@ -434,10 +415,10 @@ impl Daemon {
     }
 }
 
-fn not_running() -> Refusal {
+pub fn not_running() -> Refusal {
     Refusal::new("POD_NOT_RUNNING", "no pod of this launch id runs")
 }
 
-fn busy() -> Refusal {
-    Refusal::new("POD_BUSY", "the VMM takes no message now; ask again")
+pub fn busy() -> Refusal {
+    Refusal::new("POD_BUSY", "the VMM takes no message now, or does not answer; ask again")
 }

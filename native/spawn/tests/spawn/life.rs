@@ -67,6 +67,31 @@ fn hands_on_what_a_vmm_counts() {
     assert_eq!(host.ask_pod("metrics", &deaf).code(), "POD_NOT_RUNNING");
 }
 
+/// A VMM that was taken over, or is busy with its guest's disk, holds nobody's connection for long.
+#[test]
+fn whoever_waits_for_counters_is_answered_and_is_not_many() {
+    let Some(host) = host() else { return };
+    let (pod, _, _stream) = host.start(&["deaf"]);
+    let ask = || {
+        let mut client = host.client();
+        let request = format!(r#"{{"op":"metrics","pod":"{pod}"}}"#);
+        client.send(&crate::client::framed(&request), &[]).unwrap();
+        client
+    };
+    // Running, so that it can be paused.
+    pause(&host, &pod);
+    assert_eq!(host.ask_pod("resume", &pod).code(), "ok");
+    let mut waiting: Vec<_> = (0..4).map(|_| ask()).collect();
+    assert_eq!(ask().receive().unwrap().code(), "POD_BUSY", "a fifth");
+    pause(&host, &pod);
+    for client in &mut waiting {
+        assert_eq!(client.receive().unwrap().code(), "POD_PAUSED", "they waited all the time");
+    }
+    assert_eq!(ask().receive().unwrap().code(), "POD_PAUSED");
+    assert_eq!(host.ask_pod("resume", &pod).code(), "ok");
+    assert_eq!(ask().receive().unwrap().code(), "POD_BUSY", "the VMM never answers");
+}
+
 #[test]
 fn tells_what_a_vm_takes_of_the_host_whether_or_not_it_runs() {
     let Some(host) = host() else { return };

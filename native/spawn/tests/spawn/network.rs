@@ -107,6 +107,22 @@ fn pods_of_one_tenant_reach_each_other_and_nobody_else() {
     one.hears_next("from two");
 }
 
+/// Each address that a bridge remembers is memory of the kernel, and a VMM that was taken over can have as many as it likes.
+#[test]
+fn a_bridge_remembers_no_address_that_a_pod_says_it_has() {
+    let Some(host) = host() else { return };
+    let mut one = Wire::start(&host, "acme", 2);
+    let mut two = Wire::start(&host, "acme", 3);
+    for number in 0..200 {
+        one.mac = [2, 0x66, 0x66, 0, 0, number];
+        one.call("who else");
+        two.hears_next("who else");
+    }
+    let known = inside(&host, &["bridge", "fdb", "show"]);
+    assert!(known.contains("cmt"), "it has ports: {known}");
+    assert!(!known.contains("02:66:66"), "{known}");
+}
+
 #[test]
 fn pods_reach_each_other_when_spawn_was_restarted() {
     let Some(host) = kept_host() else { return };

@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import path from 'node:path'
+import type { DiskFile } from '../../system/images.ts'
 import type { Parts } from './parts.ts'
 import { MEMORY_MIB, type Peer, type Startable } from './peer.ts'
 import { quiet, startVm } from './vm.ts'
@@ -39,16 +40,38 @@ interface Host {
   readonly cmdline: string
 }
 
+/** What its kernel is told, and the disk with its init where that is not the answering one. */
+interface Words {
+  readonly cmdline: string
+  readonly disk?: DiskFile
+  /** A card on the tap of test/bench/vmm/echo-tap.h. */
+  readonly hasTap?: boolean
+}
+
 let files = 0
 
 /** A configuration file of one machine. */
-function configuration({ parts }: Host, kernel: string, cmdline: string): string {
+function configuration({ parts }: Host, kernel: string, words: Words): string {
   files += 1
   const place = path.join(parts.folder, `firecracker-${files}.json`)
-  const drive = { drive_id: 'init', is_root_device: false, is_read_only: true }
+  const drive = (drive_id: string, path_on_host: string): object => ({
+    drive_id,
+    path_on_host,
+    is_root_device: false,
+    is_read_only: true,
+  })
+  const disk = words.disk ?? parts.answering
   const config = {
-    'boot-source': { kernel_image_path: kernel, boot_args: cmdline },
-    drives: [{ ...drive, path_on_host: parts.answering.path }],
+    'boot-source': { kernel_image_path: kernel, boot_args: words.cmdline },
+    // What ours has always: a kernel sets up each device when it boots, and shuts it down before a reset.
+    drives: [
+      drive('init', disk.path),
+      drive('image', parts.answering.path),
+      drive('scratch', parts.idle.path),
+    ],
+    entropy: {},
+    balloon: { amount_mib: 0, deflate_on_oom: false },
+    'network-interfaces': words.hasTap === true ? [{ iface_id: 'net', host_dev_name: 'echo' }] : [],
     'machine-config': { vcpu_count: 1, mem_size_mib: MEMORY_MIB },
   }
   writeFileSync(place, JSON.stringify(config))
@@ -102,7 +125,7 @@ const ready = (child: ChildProcess): Promise<void> =>
 async function takeSnapshot(host: Host): Promise<Snapshot> {
   const place = (name: string): string => path.join(host.parts.folder, name)
   const [socket, state, memory] = [place('api.sock'), place('fc.state'), place('fc.memory')]
-  const config = configuration(host, host.kernel, `${host.cmdline} act=serial`)
+  const config = configuration(host, host.kernel, { cmdline: `${host.cmdline} act=serial` })
   const args = ['--api-sock', socket, '--config-file', config]
   const child = spawn(host.program, args, { stdio: ['pipe', 'pipe', 'inherit'], env: {} })
   const end = once(child, 'close')
@@ -126,9 +149,9 @@ export async function openFirecracker(host: Host): Promise<Firecracker> {
   const version = execFileSync(program, ['--version'], { encoding: 'utf8' })
   const snapshot = await takeSnapshot(host)
   const byKey = cmdline.replace('reboot=t', 'reboot=k')
-  const cold = (of: string, words: string): Promise<Startable> => {
+  const cold = (of: string, words: Words, output = '-'): Promise<Startable> => {
     const args = ['--no-api', '--config-file', configuration(host, of, words)]
-    return Promise.resolve(() => startVm(parts.runPeer, ['-', '-', '-', program, ...args]))
+    return Promise.resolve(() => startVm(parts.runPeer, ['-', '-', '-', output, program, ...args]))
   }
   const restored = (byte: string): Promise<Startable> => {
     files += 1
@@ -139,15 +162,26 @@ export async function openFirecracker(host: Host): Promise<Firecracker> {
       resume_vm: true,
     })
     const args = [program, '--api-sock', socket]
-    return Promise.resolve(() => startVm(parts.runPeer, [byte, socket, body, ...args]))
+    return Promise.resolve(() => startVm(parts.runPeer, [byte, socket, body, '-', ...args]))
   }
   return {
     version: /v\S+/u.exec(version)?.[0] ?? 'unknown',
     dynamic: isDynamic(program),
     memory: /\/fc\.memory$/u,
-    first: () => cold(parts.first.path, byKey),
-    boot: () => cold(kernel, `${byKey} act=reset`),
-    bootIdle: () => cold(kernel, `${byKey} act=idle`),
+    first: () => cold(parts.first.path, { cmdline: byKey }),
+    boot: () => cold(kernel, { cmdline: `${byKey} act=reset` }),
+    bootIdle: () => cold(kernel, { cmdline: `${byKey} act=idle` }),
+    measured: async () => {
+      const output = path.join(parts.folder, 'fc.output')
+      const words = {
+        cmdline: `${byKey} plain=/dev/vda net= serial= printk.devkmsg=on`,
+        disk: parts.measuring,
+        hasTap: true,
+      }
+      const vm = await (await cold(kernel, words, output))()
+      await vm.ended
+      return readFileSync(output, 'latin1')
+    },
     answer: () => restored(RESETS),
     idle: () => restored(IDLES),
   }

@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util'
 import { type Machine, openMachine, whyNot } from '../../system/harness.ts'
 import { type Environment, environment } from '../environment.ts'
 import type { Skipped } from '../figures.ts'
+import { measureDevices } from './devices.ts'
 import { type Firecracker, noFirecracker, openFirecracker } from './firecracker.ts'
 import {
   measureAnswer,
@@ -74,6 +75,7 @@ const groups: Readonly<Record<string, Group>> = {
   rate: (peers) => measureRate(peers, ROUNDS, ROUND_OF),
   idle: (peers) => measureCrowds(peers, sizes()),
   overhead: (peers) => measureOverhead(peers),
+  devices: (peers) => measureDevices(peers),
   boot: (peers, kvm) => measureBoot(peers, Number(options.boots ?? BOOTS[kvm])),
 }
 

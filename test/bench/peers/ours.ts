@@ -1,20 +1,26 @@
 /** casemate-vmm as spawn starts it, but for the jail: ticket, checks, filters and verified disks are all there. */
+import { readFileSync } from 'node:fs'
 import type { Template } from '../../../native/spawn-answers.ts'
+import type { PodNetwork } from '../../../policy/nouns/network.ts'
 import type { Machine } from '../../system/harness.ts'
 import type { DiskFile } from '../../system/images.ts'
-import { type Loose, prepare } from '../../system/launch.ts'
+import { type Loose, type Prepared, prepare } from '../../system/launch.ts'
 import { IDLE } from '../busybox.ts'
 import { type Instead, withPlaces } from '../vmm/run.ts'
 import type { Parts } from './parts.ts'
 import type { Peer, Startable } from './peer.ts'
-import { startVm } from './vm.ts'
+import { startVm, type Vm } from './vm.ts'
 
 interface Wish {
   readonly machine: Machine
   readonly template: Template | null
   readonly bend?: (spec: Loose) => void
   readonly instead: Instead
+  readonly network?: PodNetwork
 }
+
+/** The guest's end of test/bench/vmm/echo-tap.h. */
+const NETWORK: PodNetwork = { addresses: ['10.99.0.2/24'], mac: '02:0a:63:00:00:02', mtu: 1500 }
 
 /** A template whose init is that of `disk`, by a spawn that has it for its own; kept for the next run. */
 async function templateOf(
@@ -46,22 +52,27 @@ export async function openOurs(machine: Machine, parts: Parts): Promise<Peer> {
     templateOf(machine, 'answering', answering),
     templateOf(machine, 'idle', parts.idle),
   ])
+  const prepared = ({ machine: on, template, bend, network }: Wish): Promise<Prepared> =>
+    prepare(on, { args: IDLE, image: answering, template, ...(network && { network }) }, bend)
+  const start = ({ machine: on, instead, network }: Wish, papers: Prepared): Promise<Vm> =>
+    withPlaces(
+      on,
+      papers,
+      (places) =>
+        startVm(
+          parts.runVmm,
+          [on.artifacts.vmm, ...(network ? ['tap'] : [])],
+          ['ignore', 'pipe', 'inherit', ...places],
+        ),
+      instead,
+    )
   const launch = async (wish: Wish): Promise<Startable> => {
-    const { template, bend, instead } = wish
-    const on = wish.machine
-    const prepared = await prepare(on, { args: IDLE, image: answering, template }, bend)
-    return () =>
-      withPlaces(
-        on,
-        prepared,
-        (places) =>
-          startVm(parts.runVmm, [on.artifacts.vmm], ['ignore', 'pipe', 'inherit', ...places]),
-        instead,
-      )
+    const papers = await prepared(wish)
+    return () => start(wish, papers)
   }
-  const cold = (word: string): Promise<Startable> => {
-    const bend = withInit(answering, word)
-    return launch({ machine, template: null, bend, instead: { init: answering.path } })
+  const cold = (word: string, disk = answering): Wish => {
+    const bend = withInit(disk, word)
+    return { machine, template: null, bend, instead: { init: disk.path } }
   }
   return {
     memory: /^\/memfd:casemate-memory\b/u,
@@ -74,8 +85,16 @@ export async function openOurs(machine: Machine, parts: Parts): Promise<Peer> {
         },
         instead: { kernel: first.bytes },
       }),
-    boot: () => cold('act=reset'),
-    bootIdle: () => cold('act=idle'),
+    boot: () => launch(cold('act=reset')),
+    bootIdle: () => launch(cold('act=idle')),
+    measured: async () => {
+      const words = 'checked=/dev/vda fill=/dev/vdc plain=/dev/vdc net= pipe= printk.devkmsg=on'
+      const wish = { ...cold(words, parts.measuring), network: NETWORK }
+      const papers = await prepared(wish)
+      const vm = await start(wish, papers)
+      await vm.ended
+      return `${readFileSync(papers.logPath, 'latin1')} ${vm.why}`
+    },
     answer: () => launch(answer),
     idle: () => launch(idle),
   }

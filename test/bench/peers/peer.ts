@@ -14,6 +14,8 @@ export interface Peer {
   first(): Promise<Startable>
   /** Boots the kernel; its init resets. */
   boot(): Promise<Startable>
+  /** Boots the kernel; its init measures its devices (guest/measure.c). Resolves with what it said, when it has ended. */
+  measured(): Promise<string>
   /** Boots the kernel; its init waits for ever. */
   bootIdle(): Promise<Startable>
   /** From the template or snapshot; the guest waits for a byte, which it gets, and resets. */

@@ -1,8 +1,9 @@
 // Runs a program and says when it ended: Node cannot take the time of an exec.
 //
-// Usage: run-peer BYTE SOCKET BODY PROGRAM [ARGUMENT]...
+// Usage: run-peer BYTE SOCKET BODY OUTPUT PROGRAM [ARGUMENT]...
 //   BYTE    is in the program's standard input from the start, which stays open; `-` for none
 //   SOCKET  where the program serves Firecracker's API; as soon as it takes a connection BODY is sent to /snapshot/load; `-` for neither
+//   OUTPUT  a file for what the program says on its standard output; then there is a tap to open, too (../vmm/echo-tap.h); `-` for neither
 // A line on standard output for each thing that happens:
 //   pid N
 //   loaded NS                  the API's answer 204, nanoseconds after execve was called
@@ -21,7 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BYTE = 1, SOCKET, BODY, PROGRAM, LOOK_US = 100 };
+#include "../vmm/echo-tap.h"
+
+enum { BYTE = 1, SOCKET, BODY, OUTPUT, PROGRAM, LOOK_US = 100 };
 
 static void check(int failed, const char *what) {
   if (!failed) return;
@@ -35,12 +38,12 @@ static long long now(void) {
   return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
-static void become(char **argv, int input, volatile long long *began) {
+static void become(char **argv, int input, int output, volatile long long *began) {
   char *environment[] = {NULL};
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   dup2(input < 0 ? null : input, 0);
-  dup2(null, 1);
+  dup2(output < 0 ? null : output, 1);
   dup2(null, 2);
   *began = now();
   execve(argv[0], argv, environment);
@@ -75,7 +78,7 @@ static int load(const char *path, const char *body, pid_t program) {
 }
 
 int main(int argc, char **argv) {
-  check(argc <= PROGRAM, "usage: run-peer BYTE SOCKET BODY PROGRAM [ARGUMENT]...");
+  check(argc <= PROGRAM, "usage: run-peer BYTE SOCKET BODY OUTPUT PROGRAM [ARGUMENT]...");
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   setvbuf(stdout, NULL, _IOLBF, 0);
   long long *began = mmap(NULL, sizeof(*began), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -85,9 +88,15 @@ int main(int argc, char **argv) {
     check(pipe2(input, O_CLOEXEC) != 0, "pipe2");
     check(write(input[1], argv[BYTE], 1) != 1, "write");
   }
+  int output = -1;
+  if (strcmp(argv[OUTPUT], "-") != 0) {
+    output = open(argv[OUTPUT], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    check(output < 0, argv[OUTPUT]);
+    close(make_echo_tap(1));
+  }
   pid_t program = fork();
   check(program < 0, "fork");
-  if (program == 0) become(argv + PROGRAM, input[0], began);
+  if (program == 0) become(argv + PROGRAM, input[0], output, began);
   printf("pid %d\n", program);
   if (strcmp(argv[SOCKET], "-") != 0 && load(argv[SOCKET], argv[BODY], program)) {
     printf("loaded %lld\n", now() - *began);

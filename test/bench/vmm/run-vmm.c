@@ -1,11 +1,12 @@
 // Starts casemate-vmm as spawn does, but for the jail, and says when it said what: Node reads no
 // SOCK_SEQPACKET and cannot take the time of an exec.
 //
-// Usage: run-vmm VMM   with the descriptors of docs/formats.md section 6 in place, except 4 and 5,
-// which are made here. A line on standard output for each thing that happens:
+// Usage: run-vmm VMM [tap]   with the descriptors of docs/formats.md section 6 in place, except 4 and 5,
+// which are made here, as is 14 when a tap is asked for (echo-tap.h). A line on standard output for each thing that happens:
 //   pid N                      the VMM's
 //   said KIND NS TEXT          a control message, nanoseconds after execve was called; TEXT of FAILURE
 //   ended STATUS NS            as of waitpid, nanoseconds after execve was called
+#define _GNU_SOURCE
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,7 +18,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONTROL = 4, STREAM = 5, LAST = 13, ABOVE = 64, FAILURE = 4, FAILURE_HEAD = 5 };
+#include "echo-tap.h"
+
+enum { CONTROL = 4, STREAM = 5, LAST = 13, NET = 14, ABOVE = 64, FAILURE = 4, FAILURE_HEAD = 5 };
 
 static void check(int failed, const char *what) {
   if (!failed) return;
@@ -42,7 +45,7 @@ static void pair(int type, int ends[2]) {
   }
 }
 
-static void become(const char *vmm, int control, int stream, volatile long long *began) {
+static void become(const char *vmm, int control, int stream, int tap, volatile long long *began) {
   char *argv[] = {"casemate-vmm", NULL};
   char *environment[] = {NULL};
   prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -50,25 +53,33 @@ static void become(const char *vmm, int control, int stream, volatile long long 
   for (int fd = 0; fd < 3; fd++) dup2(null, fd);
   dup2(control, CONTROL);
   dup2(stream, STREAM);
+  if (tap >= 0) dup2(tap, NET);
   *began = now();
   execve(vmm, argv, environment);
   _exit(127);
 }
 
 int main(int argc, char **argv) {
-  check(argc != 2, "usage: run-vmm VMM");
+  check(argc != 2 && argc != 3, "usage: run-vmm VMM [tap]");
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   setvbuf(stdout, NULL, _IOLBF, 0);
   long long *began = mmap(NULL, sizeof(*began), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   check(began == MAP_FAILED, "mmap");
+  int tap = -1;
+  if (argc == 3) {
+    int low = make_echo_tap(0);
+    tap = fcntl(low, F_DUPFD_CLOEXEC, ABOVE);
+    close(low);
+  }
   int control[2], stream[2];
   pair(SOCK_SEQPACKET, control);
   pair(SOCK_STREAM, stream);
   pid_t vmm = fork();
   check(vmm < 0, "fork");
-  if (vmm == 0) become(argv[1], control[1], stream[1], began);
+  if (vmm == 0) become(argv[1], control[1], stream[1], tap, began);
   close(control[1]);
   close(stream[1]);
+  close(tap);
   for (int fd = CONTROL - 1; fd <= LAST; fd++) close(fd);
   printf("pid %d\n", vmm);
   char packet[512];

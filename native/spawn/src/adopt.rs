@@ -326,7 +326,6 @@ impl Pod {
             return self.kill(why);
         }
         let Some(until) = self.stop_until else { return };
-        self.go_on();
         let left = until.saturating_duration_since(Instant::now()).as_millis();
         let timeout_ms = u32::try_from(left).unwrap_or(u32::MAX);
         if let Some(control) = &self.control {

@@ -2,8 +2,10 @@
  * Talks to casemate-spawn: docs/formats.md section 5. One connection for each request.
  *
  * A refusal of spawn comes out as SpawnError with spawn's own code. What goes wrong on the way has
- * the codes SPAWN_UNREACHABLE (nobody listens), SPAWN_TIMEOUT and SPAWN_PROTOCOL (an answer that is
- * not one). After a launch that failed on the way nobody here knows whether it runs: ask `list`.
+ * the codes SPAWN_UNREACHABLE (nobody listens), SPAWN_GONE (it ended before it answered),
+ * SPAWN_TIMEOUT and SPAWN_PROTOCOL (an answer that is not one). A spawn that is restarted leaves its
+ * listening socket to the next, which answers who connected meanwhile; what was asked of the one
+ * before is asked again, where twice is as good as once: all but launches and workers. After a launch that failed on the way nobody here knows whether it runs: ask `list`.
  */
 import { closeSync } from 'node:fs'
 import { type Canonical, canonicalBytes, parseCanonical } from '../policy/canonical.ts'
@@ -86,6 +88,10 @@ export interface SpawnClient {
   worker(request: WorkerRequest): Promise<Buffer>
 }
 
+/** How often a spawn may end under one request. */
+const TRIES_MAX = 3
+
+const gone = new Set(['ECONNRESET', 'EPIPE'])
 const unreachable = new Set(['ENOENT', 'ECONNREFUSED', 'EACCES', 'ENOTDIR'])
 
 function failureOf(cause: unknown): SpawnError {
@@ -93,6 +99,10 @@ function failureOf(cause: unknown): SpawnError {
   const why = cause instanceof Error ? cause.message : String(cause)
   if (code === 'ETIMEDOUT') {
     return new SpawnError('SPAWN_TIMEOUT', 'casemate-spawn did not answer in time', { cause })
+  }
+  if (typeof code === 'string' && gone.has(code)) {
+    const message = 'casemate-spawn ended before it answered; ask again'
+    return new SpawnError('SPAWN_GONE', message, { cause })
   }
   if (typeof code === 'string' && unreachable.has(code)) {
     const message = `casemate-spawn cannot be reached (${why}); is it running?`
@@ -177,6 +187,19 @@ async function ask(path: string, call: Call): Promise<Answer> {
   }
 }
 
+/** Asks again when spawn ended meanwhile: for requests that do no more when they are made twice. */
+async function askAgain(path: string, call: Call): Promise<Answer> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      // oxlint-disable-next-line no-await-in-loop -- asking again is the point
+      return await ask(path, call)
+    } catch (cause) {
+      const isGone = cause instanceof SpawnError && cause.code === 'SPAWN_GONE'
+      if (!isGone || tries === TRIES_MAX) throw cause
+    }
+  }
+}
+
 /** Parses an answer's members; what does not fit is spawn's fault, and its descriptors are closed. */
 function parse<T>(answer: Answer, read: (answer: Members) => T): T {
   try {
@@ -199,10 +222,11 @@ function readRunning(answer: Answer): RunningPod {
 /** A client for the spawn that listens at `path`. Holds no connection. */
 export function spawnClient(path: string): SpawnClient {
   const done = async (request: Call['request']): Promise<void> => {
-    parse(await ask(path, { request }), (answer) => members(answer, 'answer', ['ok']))
+    parse(await askAgain(path, { request }), (answer) => members(answer, 'answer', ['ok']))
   }
   return {
-    describe: async () => parse(await ask(path, { request: { op: 'describe' } }), readDescription),
+    describe: async () =>
+      parse(await askAgain(path, { request: { op: 'describe' } }), readDescription),
     launch: async ({ ticket, record, spec, image, log }) => {
       const request = { op: 'launch', ticket, record, spec }
       const fds = [image, log]
@@ -210,7 +234,7 @@ export function spawnClient(path: string): SpawnClient {
     },
     template: async (vcpus, memoryMib) => {
       const request = { op: 'template', vcpus, memory_mib: memoryMib }
-      return parse(await ask(path, { request, timeoutMs: TEMPLATE_MS }), (answer) => {
+      return parse(await askAgain(path, { request, timeoutMs: TEMPLATE_MS }), (answer) => {
         const { kept, template } = members(answer, 'answer', ['kept', 'ok', 'template'])
         return { kept: boolean(kept, 'kept'), template: readTemplate(template, 'template') }
       })
@@ -220,15 +244,15 @@ export function spawnClient(path: string): SpawnClient {
     pause: (pod) => done({ op: 'pause', pod }),
     resume: (pod) => done({ op: 'resume', pod }),
     list: async () =>
-      parse(await ask(path, { request: { op: 'list' } }), (answer) =>
+      parse(await askAgain(path, { request: { op: 'list' } }), (answer) =>
         list(members(answer, 'answer', ['ok', 'pods'])['pods'], 'pods', PODS_MAX, readPodStatus),
       ),
     adopt: async (pod) =>
-      readRunning(await ask(path, { request: { op: 'adopt', pod }, fdsMax: 1 })),
+      readRunning(await askAgain(path, { request: { op: 'adopt', pod }, fdsMax: 1 })),
     metrics: async (pod) =>
-      parse(await ask(path, { request: { op: 'metrics', pod } }), readMetrics),
+      parse(await askAgain(path, { request: { op: 'metrics', pod } }), readMetrics),
     usage: async (pod) =>
-      parse(await ask(path, { request: { op: 'usage', pod } }), (answer) =>
+      parse(await askAgain(path, { request: { op: 'usage', pod } }), (answer) =>
         readUsage(members(answer, 'answer', ['ok', 'usage'])['usage']),
       ),
     forget: (pod) => done({ op: 'forget', pod }),

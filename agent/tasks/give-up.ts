@@ -24,12 +24,15 @@ const full = new Set([
   'PODS_NOT_FORGOTTEN',
 ])
 
+/** Of a spawn that is away, is about to be, or has just been restarted. */
+const away = new Set(['SPAWN_UNREACHABLE', 'SPAWN_GONE', 'SPAWN_STOPPING'])
+
 function shownOf(error: unknown): PublicError {
   if (error instanceof SpecError) {
     return new ApiError('BAD_REQUEST', error.message, {}, { cause: error })
   }
   if (!(error instanceof SpawnError)) return publicError(error)
-  if (error.code === 'SPAWN_UNREACHABLE') return spawnUnavailable(error)
+  if (away.has(error.code)) return spawnUnavailable(error)
   if (full.has(error.code)) {
     const sentence = 'This host has no room for another pod now. Try again later.'
     return new ApiError('HOST_FULL', sentence, { spawn: error.code }, { cause: error })

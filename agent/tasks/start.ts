@@ -32,7 +32,7 @@ interface Started {
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('utf8')
 
 /** Codes that do not say whether spawn got the request. */
-const unclear = new Set(['SPAWN_TIMEOUT', 'SPAWN_PROTOCOL', 'SPAWN_UNREACHABLE'])
+const unclear = new Set(['SPAWN_TIMEOUT', 'SPAWN_PROTOCOL', 'SPAWN_UNREACHABLE', 'SPAWN_GONE'])
 
 /** Whether spawn itself said no: then nothing was started. */
 export const isRefusedBySpawn = (error: unknown): boolean =>

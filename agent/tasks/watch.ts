@@ -37,7 +37,7 @@ export interface StopNote {
   readonly timeoutMs: number
 }
 
-/** What is said of a pod whose spawn has gone: the host lost sight of it. */
+/** What is said of a pod that spawn does not know: it or the host was started anew, and nothing of the pod was left. */
 export const LOST: PodExit = {
   how: 'failure',
   value: 0,

@@ -17,6 +17,8 @@ export interface ChildPlan {
   /** The line, or its beginning, that says it serves. */
   readonly ready: string
   readonly logFile: string
+  /** Called with every line that it says. */
+  readonly heard?: (line: string) => void
 }
 
 export interface Child {
@@ -85,6 +87,7 @@ async function ready(
       }, READY_MS)
       const take = (line: string): void => {
         log.write(line)
+        plan.heard?.(line)
         last.push(line)
         if (last.length > LAST_LINES) last.shift()
         if (line.startsWith(plan.ready)) resolve(line.slice(plan.ready.length).trim())

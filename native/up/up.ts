@@ -3,9 +3,9 @@
  * without systemd. The only privileged thing it does for long is to wait.
  *
  * Signer and agent are started again when they end, as often as it takes: pods run on without them.
- * The end of spawn ends everything: it is the parent of every pod, what it knew of them is gone, and
- * the next one kills whatever is left of them. Such an end is for people to look at, not to be
- * repeated in the night.
+ * So they do without spawn, as long as somebody keeps its descriptors: that is a small process of
+ * its own, `casemate-spawn --keep`, which starts spawn again and gives it up when it is killed again
+ * and again. The end of that process ends everything: nobody could account for a pod any more.
  *
  * It lives in a mount namespace of its own, in which the checkout is mounted read-only at run/code:
  * so a checkout below a private home works for users that may not enter it, and none of them can
@@ -39,6 +39,9 @@ export interface Running {
 
 /** Tells the agent to end with its pods; TERM ends it alone. */
 const END_WITH_PODS = 'SIGUSR2'
+
+/** How lines begin in which the keeper of spawn says what it does. */
+const KEEPER = 'casemate-spawn --keep: '
 
 const NODE_FILE_MODE = 0o755
 
@@ -141,13 +144,20 @@ export function configure(host: Host, vkey: string): void {
   writeConfiguration({ ...host, vkey, nodeProgram: host.program })
 }
 
-export async function startSpawn({ layout, artifacts }: Host): Promise<Child> {
-  const command = [artifacts.spawn, '--config', layout.spawnConfig]
+/** Spawn, and who keeps it running; `tell` hears of its ends and new starts. */
+export async function startSpawn(
+  { layout, artifacts }: Host,
+  tell: (line: string) => void,
+): Promise<Child> {
+  const command = [artifacts.spawn, '--keep', '--config', layout.spawnConfig]
   return await startChild({
     name: 'spawn',
     command: ['setpriv', '--pdeathsig=TERM', '--', ...command],
     ready: 'casemate-spawn: ready',
     logFile: path.join(layout.logs, 'spawn.log'),
+    heard: (line) => {
+      if (line.startsWith(KEEPER)) tell(line.slice(KEEPER.length))
+    },
   })
 }
 
@@ -191,7 +201,7 @@ export async function up(plan: UpPlan): Promise<Running> {
     vkey = signer.said
     configure(host, vkey)
     tell(`signer  ready, key ${vkey}`)
-    const spawn = await startSpawn(host)
+    const spawn = await startSpawn(host, tell)
     ends.push(() => spawn.end())
     tell(`spawn   ready, ${layout.spawnSocket}`)
     let spawnRuns = true
@@ -199,7 +209,7 @@ export async function up(plan: UpPlan): Promise<Running> {
     const agent = await keep({ name: 'agent', start: (signal) => startAgent(host, signal), tell })
     ends.push(() => agent.end(spawnRuns ? END_WITH_PODS : 'SIGTERM'))
     tell(`agent   ready, ${path.join(layout.agentRun, 'agent.sock')}`)
-    const failed = spawn.ended.then((how) => `casemate-spawn ended by itself: ${how}`)
+    const failed = spawn.ended.then((how) => `casemate-spawn ended for good: ${how}`)
     return { failed, end }
   } catch (error) {
     await end()

@@ -130,6 +130,7 @@ suite('agent/launch idempotency', () => {
     const timeout = new SpawnError('SPAWN_TIMEOUT', 'no answer')
     const failed = new ApiError('LAUNCH_FAILED', 'x')
     assert.equal(isPassing('start', timeout, failed), false)
+    assert.equal(isPassing('start', new SpawnError('SPAWN_GONE', 'x'), failed), false)
     assert.equal(isPassing('start', new Error('the store'), new ApiError('INTERNAL', 'x')), false)
     assert.equal(isPassing('start', new SpawnError('HOST_FULL', 'x'), failed), true)
     assert.equal(isPassing('intent', timeout, failed), true)

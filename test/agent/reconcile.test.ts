@@ -139,6 +139,20 @@ suite('agent/reconcile', () => {
     assert.equal(member(waited.json, 'state'), 'failed')
   })
 
+  test('records no end of a pod while spawn is away', async (t) => {
+    const agent = await startAgent(t)
+    await agent.onboard('acme')
+    await leave(agent, 'running')
+    const away = { ok: false, code: 'SPAWN_STOPPING', message: 'it is being restarted' }
+    agent.spawn.answer('list', () => away)
+    agent.spawn.requests.length = 0
+    await agent.again()
+    await looks(agent, 3)
+    const { pod, records } = await outcome(agent)
+    assert.equal(member(pod, 'state'), 'running')
+    assert.deepEqual(records, [])
+  })
+
   test('puts the killing on record once, however long spawn goes on listing the pod', async (t) => {
     const agent = await startAgent(t)
     await agent.onboard('acme')

@@ -22,9 +22,6 @@ function liar(t: TestContext, bytes: Buffer): string {
 }
 
 const lies: readonly (readonly [string, Buffer])[] = [
-  ['nothing', Buffer.alloc(0)],
-  ['half a length', Buffer.from([1, 0])],
-  ['a length without bytes', Buffer.from([5, 0, 0, 0])],
   ['a length of 4 GiB', Buffer.from([255, 255, 255, 255])],
   ['no JSON', answerFrame(Buffer.from('hello'))],
   ['JSON that is not canonical', answerFrame(Buffer.from('{"pods":[], "ok":true}'))],
@@ -42,6 +39,34 @@ suite('native/spawn-client', () => {
   for (const [what, bytes] of lies) {
     test(`refuses ${what}`, async (t) => {
       await assert.rejects(spawnClient(liar(t, bytes)).list(), { code: 'SPAWN_PROTOCOL' })
+    })
+  }
+
+  for (const part of [[], [1, 0], [5, 0, 0, 0], [5, 0, 0, 0, 123]]) {
+    test(`asks again when spawn ends after ${part.length} bytes of its answer`, async (t) => {
+      const good = answerFrame({ ok: true, pods: [] })
+      const place = path.join(temporary(t), 'spawn.sock')
+      let asked = 0
+      const server = createServer((socket) => {
+        socket.on('error', () => undefined)
+        socket.once('data', () => {
+          asked += 1
+          socket.end(asked < 3 ? Buffer.from(part) : good)
+        })
+      })
+      t.after(() => server.close())
+      await new Promise<void>((resolve) => server.listen(place, resolve))
+      const client = spawnClient(place)
+      assert.deepEqual(await client.list(), [])
+      assert.equal(asked, 3)
+      asked = -3
+      await assert.rejects(client.list(), { code: 'SPAWN_GONE' })
+      assert.equal(asked, 0, 'not for ever')
+      const file = openSync('/dev/null', 'r')
+      const launch = { ticket: 't', record: 'r', spec: 's', image: file, log: file }
+      await assert.rejects(client.launch(launch), { code: 'SPAWN_GONE' })
+      closeSync(file)
+      assert.equal(asked, 1, 'a launch is asked for once')
     })
   }
 

@@ -130,6 +130,26 @@ suite('native/up/systemd', () => {
     }
   })
 
+  test('pods outlive spawn under systemd as they do under `casemate up`', () => {
+    for (const [name, setting, values] of [
+      ['spawn', 'Type', ['notify']],
+      ['spawn', 'NotifyAccess', ['main']],
+      ['spawn', 'KillMode', ['process']],
+      ['spawn', 'Restart', ['always']],
+      // Those that the keeper has, and rights for all of them.
+      ['spawn', 'FileDescriptorStoreMax', ['4096']],
+      ['spawn', 'LimitNOFILE', ['65536']],
+      // A restart of what it required would be one of the agent.
+      ['agent', 'Requires', ['casemate-signer.service']],
+      ['agent', 'BindsTo', []],
+      ['agent', 'Wants', ['network-online.target', 'casemate-spawn.service']],
+    ] as const) {
+      assert.deepEqual(settings(name, setting), values, `${name} ${setting}`)
+    }
+    const shelf = readFileSync(path.join(root, 'native/spawn/src/keeper/shelf.rs'), 'utf8')
+    assert.match(shelf, /const ENTRIES_MAX: usize = 4096;/u)
+  })
+
   test('spawn’s unit refuses no call that spawn’s own filter permits', (t) => {
     if (skipped(t)) return
     const [filter = ''] = settings('spawn', 'SystemCallFilter')

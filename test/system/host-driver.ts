@@ -26,7 +26,7 @@ const host = prepareHost({
 })
 const signer = await startSigner(host)
 configure(host, signer.said)
-const children: Child[] = [signer, await startSpawn(host)]
+const children: Child[] = [signer, await startSpawn(host, () => undefined)]
 process.stdout.write('host\n')
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -110,11 +110,16 @@ export function startUp(t: TestContext, state: string, ...more: readonly string[
     run,
     socket,
     pidOf: (name) => {
-      const found = childrenOf(pid).find((one) =>
-        readFileSync(`/proc/${one}/cmdline`, 'utf8').includes(programs[name]),
-      )
-      if (found === undefined) throw new Error(`no ${name} below ${pid}`)
-      return found
+      const of = (parent: number, word: string): number => {
+        const found = childrenOf(parent).find((one) =>
+          readFileSync(`/proc/${one}/cmdline`, 'utf8').includes(word),
+        )
+        if (found === undefined) throw new Error(`no ${word} below ${parent}`)
+        return found
+      }
+      // What up starts keeps a spawn running, whose own arguments begin with its configuration.
+      const started = of(pid, programs[name])
+      return name === 'spawn' ? of(started, 'casemate-spawn\0--config') : started
     },
     as: (uid, ...command) => {
       const user = [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups']

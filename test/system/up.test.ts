@@ -65,9 +65,21 @@ suite('system/up without pods', { skip: why ?? false }, () => {
     await next.heard(/casemate is up/u)
     assert.equal(JSON.parse(readFileSync(config, 'utf8')).requests_per_minute, 777)
     assert.equal((await next.as(OPERATOR, 'CASEMATE', 'tenant', 'list')).code, 0)
-    process.kill(next.pidOf('spawn'), 'SIGKILL')
+    // Once it is started anew; again and again it is given up, and everything ends with it.
+    for (let times = 1; times <= 6; times += 1) {
+      const spawned = next.pidOf('spawn')
+      process.kill(spawned, 'SIGKILL')
+      if (times <= 5) {
+        // oxlint-disable-next-line no-await-in-loop -- one after the other
+        await next.heard(
+          new RegExp(`(?:ended by itself \\(SIGKILL\\); starting.*){${times}}`, 'su'),
+        )
+        // oxlint-disable-next-line no-await-in-loop
+        assert.equal((await next.as(OPERATOR, 'CASEMATE', 'doctor')).stdout.includes('spawn'), true)
+      }
+    }
     assert.equal(await next.ended, 1)
-    assert.match(next.said(), /casemate-spawn ended by itself: signal SIGKILL/u)
+    assert.match(next.said(), /casemate-spawn ended for good/u)
 
     writeFileSync(config, JSON.stringify({ ...edited, requests_per_minute: 0 }))
     const wrong = startUp(t, state)
@@ -80,7 +92,7 @@ const member = (value: unknown, name: string): unknown =>
   typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
 
 suite('system/up with a pod', { skip: why ?? missing('docker-registry') }, () => {
-  test('a pod outlives the agent, and ends on record when up is stopped', async (t) => {
+  test('a pod outlives agent and spawn, and ends on record when up is stopped', async (t) => {
     const state = stateDirectory(t)
     const registry = await startDockerRegistry(state)
     afterwards(t, () => registry.stop())
@@ -103,6 +115,10 @@ suite('system/up with a pod', { skip: why ?? missing('docker-registry') }, () =>
 
     process.kill(host.pidOf('agent'), 'SIGKILL')
     await host.heard(/agent ready again/u)
+    process.kill(host.pidOf('spawn'), 'SIGKILL')
+    await host.heard(/casemate-spawn ended by itself \(SIGKILL\)/u)
+    const stats: unknown = JSON.parse(await casemate('-t', 'acme', 'stats', pod))
+    assert.notEqual(member(stats, 'usage'), null)
     const running: unknown = JSON.parse(await casemate('-t', 'acme', 'inspect', pod))
     assert.equal(member(running, 'state'), 'running')
     assert.equal(await host.end(), 0)

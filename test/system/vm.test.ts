@@ -18,6 +18,7 @@ import { lifeCases } from './life.cases.ts'
 import { networkCases } from './network.cases.ts'
 import { processorsCases } from './processors.cases.ts'
 import { ratesCases } from './rates.cases.ts'
+import { restartCases } from './restart.cases.ts'
 import { selfTestCases } from './self-test.cases.ts'
 import { ticketCases } from './tickets.cases.ts'
 import { uniqueCases } from './unique.cases.ts'
@@ -33,6 +34,7 @@ const groups: readonly Group[] = [
   ['calls', callsCases],
   ['app', appCases],
   ['life', lifeCases],
+  ['restart', restartCases],
   ['processors', processorsCases],
   ['network', networkCases],
   ['balloon', balloonCases],

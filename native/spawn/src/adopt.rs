@@ -16,6 +16,7 @@ use crate::cgroup::{Cgroup, Cgroups};
 use crate::counters::Waiting;
 use crate::daemon::{Daemon, Source, log};
 use crate::ending;
+use crate::jail;
 use crate::ledger::{Entry, Ledger};
 use crate::packets;
 use crate::pod::{Exited, Identity, PodExit, Said};
@@ -24,6 +25,9 @@ use crate::poller::Interest;
 use crate::refusal::{Refusal, Result};
 use crate::steps;
 use crate::store::{self, LISTENER, pod_name, pod_of};
+
+/// Pods at once, where their descriptors are kept: those who keep them take 4096 in all.
+const KEPT_PODS_MAX: usize = 2000;
 
 /// What the store had, by name.
 pub type Descriptors = BTreeMap<String, Vec<OwnedFd>>;
@@ -134,15 +138,18 @@ fn fit(
     if !store::is_control(control.as_fd()) || !ending::is_pidfd(end.as_fd()) {
         return Err("what was kept is no control socket and pidfd");
     }
-    let cgroup = cgroups.find(&entry.identity.pod).ok_or("its cgroup is gone")?;
     // Once it is reaped it has no number, and is in no group.
     if ending::pid(end.as_fd()).is_some_and(|pid| pid != entry.pid) {
         return Err("the pidfd that was kept is another process's");
     }
+    let cgroup = cgroups.find(&entry.identity.pod);
     let runs = ending::status(end.as_fd()).is_none();
-    if runs && !cgroup.holds(entry.pid) {
+    let is_apart = |cgroup: &Cgroup| runs && !cgroup.holds(entry.pid);
+    let Some(cgroup) = cgroup.filter(|cgroup| !is_apart(cgroup)) else {
+        // Nobody else ends what is in no group of ours.
+        jail::kill(end.as_fd());
         return Err("its process is not in its cgroup");
-    }
+    };
     let said = Said::replay(&entry.heard, &entry.vmm).ok_or("no VMM says what it is said to")?;
     Ok((said, control, end, cgroup))
 }
@@ -189,6 +196,10 @@ impl Daemon {
     /// next spawn does not find described has not run.
     pub(crate) fn bequeath(&self, entry: &Entry, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
         steps::at("cloned");
+        if self.store.is_some() && self.pods.len() >= KEPT_PODS_MAX {
+            let message = format!("descriptors of {KEPT_PODS_MAX} pods are kept, and no more");
+            return Err(Refusal::new("HOST_FULL", message));
+        }
         self.ledger.write(entry).map_err(|error| {
             let message = format!(
                 "the pod could not be written down: {error}; make room in the run directory"
@@ -316,7 +327,6 @@ impl Pod {
             return self.kill(why);
         }
         let Some(until) = self.stop_until else { return };
-        self.go_on();
         let left = until.saturating_duration_since(Instant::now()).as_millis();
         let timeout_ms = u32::try_from(left).unwrap_or(u32::MAX);
         if let Some(control) = &self.control {

@@ -26,8 +26,9 @@ use crate::refusal::{Refusal, Result};
 use crate::sys_unsafe::{Cloned, clone3, close_from, raise_descriptor, signal_name, signals};
 use shelf::{Heard, Shelf};
 
-/// Before the first new start, the second, ...: then it is given up. A spawn that is made to fail again and again is
-/// perhaps being attacked, and each start is another try.
+/// Before the first new start, the second, ... What comes after the last depends. A spawn that a signal ends again and
+/// again is perhaps being attacked, each start is another try, and it is given up. One that ends by itself says why, as
+/// when its configuration was spoilt: it is started until somebody has mended that, since giving it up ends the pods.
 const PAUSES: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_secs(1),
@@ -40,8 +41,9 @@ const STEADY: Duration = Duration::from_mins(1);
 /// How long a spawn may take to end its pods, after which it is killed; it gives up itself before that.
 const END_WAIT: Duration = Duration::from_secs(30);
 
-/// The keeper's own descriptors are moved up to here: below it are those of spawn, at the numbers it expects.
-const LOWEST: i32 = 2048;
+/// The keeper's descriptors are moved up to here: below are the places of all that it can keep (shelf.rs), in the child
+/// that becomes spawn and expects them from 3 on.
+const LOWEST: i32 = 5000;
 
 struct Keeper {
     program: PathBuf,
@@ -125,7 +127,9 @@ impl Keeper {
             if spawn.since.elapsed() >= STEADY || status == Status::Code(0) {
                 tries = 0;
             }
-            let pause = PAUSES.get(tries).filter(|_| came_up);
+            let is_orderly = matches!(status, Status::Code(_));
+            let last = PAUSES.last().filter(|_| is_orderly);
+            let pause = PAUSES.get(tries).or(last).filter(|_| came_up);
             let Some(pause) = pause else {
                 let message = format!("casemate-spawn ended by itself ({how}) and is given up");
                 return Err(Refusal::new("KEEPER", message));

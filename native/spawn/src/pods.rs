@@ -108,7 +108,7 @@ impl Pod {
 
     /// Ends a pause, if there is one. After SIGKILL no instruction of the process is left to run, but version 1 of cgroups
     /// delivers it only now.
-    pub fn go_on(&mut self) {
+    fn go_on(&mut self) {
         if self.paused {
             self.paused = false;
             if let Err(error) = self.cgroup.pause(false) {

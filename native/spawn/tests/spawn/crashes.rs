@@ -124,15 +124,33 @@ fn a_template_that_was_being_built_and_a_worker_are_ended() {
 }
 
 #[test]
-fn a_spawn_that_never_comes_up_again_is_given_up_and_its_pods_end() {
+fn a_spawn_that_is_killed_again_and_again_is_given_up_and_its_pods_end() {
     let Some(host) = kept_host() else { return };
     let (_, _, stream) = host.start(&["serve"]);
-    std::fs::write(host.directory.join("spawn.json"), "{}").unwrap();
-    host.end_spawn(Signal::KILL);
+    for _ in 0..6 {
+        host.end_spawn(Signal::KILL);
+    }
     // Its VMM hears that nobody holds its control socket any more.
     assert_eq!(read_to_end(stream), b"hello");
     let (code, said) = host.finish();
     assert_eq!(code, Some(1));
     assert_eq!(said.matches("starting it again").count(), 5, "{said}");
     assert!(said.contains("is given up"), "{said}");
+}
+
+#[test]
+fn pods_wait_for_a_configuration_to_be_mended() {
+    let Some(host) = kept_host() else { return };
+    let (pod, _, stream) = host.start(&["serve"]);
+    let config = host.directory.join("spawn.json");
+    let good = std::fs::read(&config).unwrap();
+    std::fs::write(&config, "{}").unwrap();
+    host.end_spawn(Signal::TERM);
+    // It has failed when there is another try after the first.
+    let first = host.spawn();
+    wait_for("the next try", || host.any_spawn().filter(|spawn| *spawn != first));
+    std::fs::write(&config, good).unwrap();
+    assert_eq!(state(&host, &pod).as_deref(), Some("running"));
+    assert_eq!(stop(&host, &pod, 60_000), "ok");
+    assert_eq!(host.exit_of(&pod, stream).0, "signal 15 APP_SIGNAL");
 }

@@ -165,15 +165,18 @@ impl Host {
 
     /// The spawn that is kept running.
     pub fn spawn(&self) -> Pid {
+        wait_for("a spawn", || self.any_spawn())
+    }
+
+    /// The same, if there is one just now.
+    pub fn any_spawn(&self) -> Option<Pid> {
         let keeper = self.process.id();
-        wait_for("a spawn", || {
-            let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
-            let is_spawn = |pid: &&str| {
-                let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                words.contains("\0--config\0") && !words.contains("\0--keep\0")
-            };
-            Pid::from_raw(children.unwrap().split_whitespace().find(is_spawn)?.parse().unwrap())
-        })
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+        let is_spawn = |pid: &&str| {
+            let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.contains("\0--config\0") && !words.contains("\0--keep\0")
+        };
+        Pid::from_raw(children.unwrap().split_whitespace().find(is_spawn)?.parse().unwrap())
     }
 
     /// Sends a signal to that spawn and waits for its end.

@@ -48,6 +48,22 @@ fn when_it_is_killed_spawn_ends_the_pods() {
 }
 
 #[test]
+fn root_alone_can_speak_to_it() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(host) = kept_host() else { return };
+    let facts = std::fs::metadata(host.run_dir().join("keeper.sock")).unwrap();
+    assert_eq!((facts.uid(), facts.mode() & 0o077), (0, 0));
+    let entries = host.run_dir().join("pods");
+    let (_, _, _stream) = host.start(&["deaf"]);
+    for place in
+        [entries.clone(), std::fs::read_dir(entries).unwrap().next().unwrap().unwrap().path()]
+    {
+        let facts = std::fs::metadata(&place).unwrap();
+        assert_eq!((facts.uid(), facts.mode() & 0o077), (0, 0), "{}", place.display());
+    }
+}
+
+#[test]
 fn two_of_them_do_not_share_a_run_directory() {
     let Some(host) = kept_host() else { return };
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_casemate-spawn"))

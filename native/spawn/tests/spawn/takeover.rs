@@ -61,8 +61,9 @@ fn a_pod_does_not_notice_that_spawn_is_killed_or_restarted() {
     assert_eq!(read_to_end(first), b"hello", "it was open until it was replaced");
     assert_eq!(stop(&host, &pod, 60_000), "ok");
     assert_eq!(host.exit_of(&pod, second).0, "signal 15 APP_SIGNAL");
+    let told = host.pod(&pod);
     host.end_spawn(Signal::KILL);
-    assert_eq!(state(&host, &pod).as_deref(), Some("exited"), "and its end is kept");
+    assert_eq!(host.pod(&pod), told, "and its end is kept");
     assert_eq!(host.ask_pod("forget", &pod).code(), "ok");
     host.end_spawn(Signal::KILL);
     assert_eq!(host.pods(), []);
@@ -287,6 +288,19 @@ fn a_pod_whose_entry_was_altered_is_ended_and_others_live_on() {
         assert_eq!(cause, "NOT_TAKEN_OVER", "{reason}");
         assert!(sentence.contains(reason), "{sentence}");
     }
+}
+
+#[test]
+fn a_pod_that_was_taken_out_of_its_cgroup_is_ended() {
+    let Some(host) = kept_host() else { return };
+    let (pod, pid, stream) = host.start(&["serve"]);
+    assert_eq!(read_exactly(&stream, 5), b"hello");
+    let group = host.cgroup("memory", &pod);
+    let root = group.ancestors().nth(3).unwrap().join("cgroup.procs");
+    host.without_spawn(Signal::KILL, || fs::write(root, pid.to_string()).unwrap());
+    read_to_end(stream);
+    let Told::Exit(cause, sentence) = told(&host, &pod) else { panic!("it is not told") };
+    assert_eq!((cause.as_str(), sentence.contains("not in its cgroup")), ("NOT_TAKEN_OVER", true));
 }
 
 /// A spawn that is started with these descriptors by somebody who means it no good.

@@ -202,6 +202,11 @@ export type RecordBodies = {
   }
   'launch.pause_requested': LaunchId & { readonly actor: Actor }
   'launch.resume_requested': LaunchId & { readonly actor: Actor }
+  'launch.resize_requested': LaunchId & {
+    readonly actor: Actor
+    /** All bytes of the disk that were asked for. */
+    readonly scratch_bytes: number
+  }
   'template.built': TemplateFacts
   /** Built before this agent started, in the same boot of the host, of just this. */
   'template.kept': TemplateFacts
@@ -313,6 +318,7 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'launch.stop_requested': 0,
     'launch.pause_requested': 0,
     'launch.resume_requested': 0,
+    'launch.resize_requested': 0,
     'template.built': 0,
     'template.kept': 0,
     'tenant.created': 0,

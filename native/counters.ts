@@ -35,12 +35,14 @@ export const DEVICE_COUNTERS = [
 
 export const DEVICES = ['init', 'image', 'scratch', 'console', 'rng', 'net', 'balloon'] as const
 
-/** What spawn reads of the kernel about a VM; each null where the kernel does not count it. */
+/** What spawn reads of the kernel about a VM, and how large its disk is; null where nobody counts it. */
 export const USAGE = [
   'cpu_us',
   'cpu_throttled_us',
   'memory_bytes',
   'memory_peak_bytes',
+  'scratch_bytes',
+  'scratch_used_bytes',
   'tasks',
 ] as const
 

@@ -90,6 +90,8 @@ export interface PodStatus {
   readonly state: 'running' | 'exited'
   /** Running, and all of it stands still. */
   readonly paused: boolean
+  /** Of the disk that it may write to; null when it has ended. */
+  readonly scratch_bytes: number | null
   readonly exit: PodExit | null
 }
 
@@ -227,6 +229,8 @@ export function readUsage(value: unknown): Usage {
     cpu_throttled_us: count('cpu_throttled_us'),
     memory_bytes: count('memory_bytes'),
     memory_peak_bytes: count('memory_peak_bytes'),
+    scratch_bytes: count('scratch_bytes'),
+    scratch_used_bytes: count('scratch_used_bytes'),
     tasks: count('tasks'),
   }
 }
@@ -242,8 +246,10 @@ export function readExit(value: unknown, at: string): PodExit {
   }
 }
 
+const POD_MEMBERS = ['pod', 'tenant', 'spec', 'pid', 'state', 'paused', 'scratch_bytes', 'exit']
+
 export function readPodStatus(value: unknown, at: string): PodStatus {
-  const found = members(value, at, ['pod', 'tenant', 'spec', 'pid', 'state', 'paused', 'exit'])
+  const found = members(value, at, POD_MEMBERS)
   const state = oneOf(found['state'], `${at}.state`, ['running', 'exited'])
   const exit = nullable(found['exit'], (ended) => readExit(ended, `${at}.exit`))
   if ((state === 'exited') !== (exit !== null)) throw new BadShape(at, 'must exit exactly once')
@@ -254,6 +260,7 @@ export function readPodStatus(value: unknown, at: string): PodStatus {
     pid: integer(found['pid'], `${at}.pid`, 0),
     state,
     paused: boolean(found['paused'], `${at}.paused`),
+    scratch_bytes: nullable(found['scratch_bytes'], (size) => integer(size, `${at}.scratch_bytes`)),
     exit,
   }
 }

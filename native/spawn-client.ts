@@ -31,6 +31,8 @@ const PODS_MAX = 4096
 const ANSWER_MS = 10_000
 /** A launch clones, jails and checks digests of whole files on a busy host. */
 const LAUNCH_MS = 600_000
+/** Spawn waits 120 s for the guest. */
+const RESIZE_MS = 150_000
 /** A template boots a guest once; software KVM takes its time, and spawn ends it in its own. */
 const TEMPLATE_MS = 3_600_000
 
@@ -77,6 +79,8 @@ export interface SpawnClient {
   /** Stops its processors and devices where they are. stop() and kill() end a pause. */
   pause(pod: string): Promise<void>
   resume(pod: string): Promise<void>
+  /** Gives it more disk; resolves when its guest has grown the file system. */
+  resize(pod: string, scratchBytes: number): Promise<void>
   list(): Promise<readonly PodStatus[]>
   adopt(pod: string): Promise<RunningPod>
   /** What the VMM of a running pod has counted so far. */
@@ -243,6 +247,13 @@ export function spawnClient(path: string): SpawnClient {
     stop: (pod, timeoutMs) => done({ op: 'stop', pod, timeout_ms: timeoutMs }),
     pause: (pod) => done({ op: 'pause', pod }),
     resume: (pod) => done({ op: 'resume', pod }),
+    resize: async (pod, scratchBytes) => {
+      const request = { op: 'resize', pod, scratch_bytes: scratchBytes }
+      parse(await ask(path, { request, timeoutMs: RESIZE_MS }), (answer) => {
+        const found = members(answer, 'answer', ['ok', 'scratch_bytes'])['scratch_bytes']
+        integer(found, 'scratch_bytes', scratchBytes, scratchBytes)
+      })
+    },
     list: async () =>
       parse(await askAgain(path, { request: { op: 'list' } }), (answer) =>
         list(members(answer, 'answer', ['ok', 'pods'])['pods'], 'pods', PODS_MAX, readPodStatus),

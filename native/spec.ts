@@ -38,6 +38,7 @@ export type SpecPlan = Pick<
   | 'process'
   | 'readOnlyRoot'
   | 'limits'
+  | 'scratchBytesMax'
   | 'logBytes'
 >
 
@@ -136,7 +137,12 @@ export function buildSpec({ plan, host, template, image, seccomp, network }: Spe
     descriptors: [
       diskOf('init', host.init),
       diskOf('image', image),
-      { role: 'scratch', access: 'read-write', ...host.scratch },
+      {
+        role: 'scratch',
+        access: 'read-write',
+        ...host.scratch,
+        size_max: Math.max(plan.scratchBytesMax, host.scratch.size),
+      },
       { role: 'log', access: 'read-write', size: plan.logBytes },
       ...tapOf(network),
     ],

@@ -20,6 +20,8 @@ import { planProcess, wantedCapabilities } from './process-plan.ts'
 import { DEVICE_RATES } from './rates.ts'
 import { Refusal } from './refusal.ts'
 
+/** What a pod's scratch disk may grow to by resizing; it begins as small as the host's empty one. */
+const SCRATCH_BYTES_MAX = 8 * 2 ** 30
 /** 4 MiB: the log descriptor's whole size, header included. */
 const LOG_BYTES = 4_194_304
 
@@ -68,6 +70,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
     readOnlyRoot: request.readOnlyRoot,
     networked: isNetworked(request.network),
     limits: limitsFor(vcpus, memoryMib),
+    scratchBytesMax: SCRATCH_BYTES_MAX,
     logBytes: LOG_BYTES,
     decision: decisionOf(question, policies, { choice, exceptions }),
   }

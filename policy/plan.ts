@@ -113,6 +113,8 @@ export interface Plan {
   /** Whether it gets an address of its tenant's network, when its quota is reserved. */
   readonly networked: boolean
   readonly limits: PlannedLimits
+  /** What its scratch disk may grow to, bytes. */
+  readonly scratchBytesMax: number
   /** Size of the pod's log ring. */
   readonly logBytes: number
   readonly decision: Decision

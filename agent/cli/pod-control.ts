@@ -1,4 +1,4 @@
-/** `casemate pause`, `resume`, `stats`. */
+/** `casemate pause`, `resume`, `resize`, `stats`. */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { integer } from './arguments.ts'
@@ -11,6 +11,8 @@ const USAGE = [
   ['cpu throttled', 'cpu_throttled_us', 1_000_000, 's'],
   ['memory', 'memory_bytes', 1 << 20, 'MiB'],
   ['memory, the most', 'memory_peak_bytes', 1 << 20, 'MiB'],
+  ['disk', 'scratch_bytes', 1 << 20, 'MiB'],
+  ['disk of the host that it takes', 'scratch_used_bytes', 1 << 20, 'MiB'],
   ['threads', 'tasks', 1, ''],
 ] as const
 
@@ -123,8 +125,27 @@ function addPauses(program: Command): void {
   }
 }
 
+function addResize(program: Command): void {
+  program
+    .command('resize')
+    .description('give a running pod more disk; it cannot be taken back')
+    .argument('<pod>')
+    .requiredOption('--scratch <MiB>', 'all of its disk', integer)
+    .action(async (pod: string, { scratch }: { scratch: number }, command: Command) => {
+      const options = globalsOf(command)
+      await withClient(options, async (client) => {
+        const path = `${podPath(options, pod)}/resize`
+        const body = { scratch_bytes: scratch * 2 ** 20 }
+        show(options, await client.json({ method: 'POST', path, body }), () => {
+          say(`${pod} has ${scratch} MiB of disk`)
+        })
+      })
+    })
+}
+
 export function addPodControl(program: Command): void {
   addPauses(program)
+  addResize(program)
   program
     .command('stats')
     .description('what a running pod takes of the host, and what its VMM counted')

@@ -6,6 +6,7 @@
 import { mkdir, statfs } from 'node:fs/promises'
 
 import type { TenantId } from '../../policy/index.ts'
+import { Turns } from '../turns.ts'
 import { type Amount, isNothing, plus, totalOf, without } from './amount.ts'
 import { ImageError } from './errors.ts'
 import {
@@ -15,7 +16,6 @@ import {
   IMAGES_FILES_MAX,
   RESERVED_BYTES_MAX,
 } from './limits.ts'
-import { Turns } from './turns.ts'
 
 /** What there is on the disk already, and can give way. */
 export interface Stock {

@@ -7,12 +7,24 @@ import { callerOf } from '../identity.ts'
 import type { ChangeCall } from '../tasks/changes.ts'
 import type { LaunchPorts } from '../tasks/launch.ts'
 import { setPaused } from '../tasks/pause.ts'
+import { resize } from '../tasks/resize.ts'
 import { stats } from '../tasks/stats.ts'
 import { closed, POD, POD_PARAMS, PROBLEMS, STATS } from './schemas.ts'
 import { originOf, podIdOf, scopeOf } from './shared.ts'
 import { podView } from './views.ts'
 
 const tags = ['pods']
+const resizeBody = Type.Object(
+  {
+    scratch_bytes: Type.Integer({
+      minimum: 4096,
+      maximum: 2 ** 40,
+      multipleOf: 4096,
+      description: 'All bytes of the disk; never fewer than it has',
+    }),
+  },
+  closed,
+)
 const nothing = Type.Object({}, closed)
 
 interface PodParams {
@@ -66,6 +78,24 @@ export const podControlRoutes: (ports: LaunchPorts) => FastifyPluginCallbackType
         },
       )
     }
+    app.post(
+      '/v1/tenants/:tenant/pods/:pod/resize',
+      {
+        schema: {
+          tags,
+          summary: 'Give a running pod more disk, and wait until its file system has grown',
+          params: POD_PARAMS,
+          body: resizeBody,
+          response: { 200: POD, ...PROBLEMS },
+        },
+      },
+      async (request, reply) => {
+        const call = await callOf(ports, request, request.params)
+        const { scratch_bytes: scratchBytes } = request.body
+        const pod = await inTime(reply, resize(ports, { ...call, scratchBytes }))
+        return podView(pod, ports.pauses.has(pod.id))
+      },
+    )
     app.get(
       '/v1/tenants/:tenant/pods/:pod/stats',
       {

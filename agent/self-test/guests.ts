@@ -85,6 +85,7 @@ function planOf(host: HostDescription, bootMs: number): SpecPlan {
       stopMs: 1000,
       vmmOverheadMib: 64,
     },
+    scratchBytesMax: 0,
     logBytes: LOG_BYTES,
   }
 }

@@ -69,6 +69,12 @@ export async function runningPod(
 const passedOn: Readonly<Record<string, ApiCode>> = {
   PAUSE_NOT_AVAILABLE: 'PAUSE_NOT_AVAILABLE',
   POD_BUSY: 'POD_STATE_CONFLICT',
+  POD_PAUSED: 'POD_STATE_CONFLICT',
+  HOST_FULL: 'HOST_FULL',
+  RESIZE_FAILED: 'RESIZE_FAILED',
+  RESIZE_UNCONFIRMED: 'RESIZE_UNCONFIRMED',
+  SCRATCH_SHRINK: 'SCRATCH_SHRINK',
+  SCRATCH_TOO_LARGE: 'SCRATCH_TOO_LARGE',
 }
 
 /** What spawn says about a pod that runs as far as the store knows, as the API says it. */

@@ -24,6 +24,7 @@ export const launchFacts = ({ plan, host, template, rootfs, network }: LaunchPar
   boot: template === null ? 'cold' : 'template',
   vcpus: plan.vcpus,
   memory_mib: plan.memoryMib,
+  scratch_bytes: host.scratch.size,
   hostname: plan.hostname,
   network: network && { ...network },
   args: plan.process.args,

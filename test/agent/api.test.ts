@@ -233,6 +233,11 @@ suite('agent/api callers', () => {
       { method: 'POST', path: `/v1/tenants/${tenant}/pods/${nobodys}/stop`, body: {} },
       { method: 'POST', path: `/v1/tenants/${tenant}/pods/${nobodys}/pause`, body: {} },
       { method: 'POST', path: `/v1/tenants/${tenant}/pods/${nobodys}/resume`, body: {} },
+      {
+        method: 'POST',
+        path: `/v1/tenants/${tenant}/pods/${nobodys}/resize`,
+        body: { scratch_bytes: 1 << 30 },
+      },
       { path: `/v1/tenants/${tenant}/pods/${nobodys}/stats` },
       { method: 'DELETE', path: `/v1/tenants/${tenant}/pods/${nobodys}` },
     ]

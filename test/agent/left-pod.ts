@@ -27,6 +27,7 @@ export const status = (state: 'running' | 'exited', pod: string = POD): Canonica
   pid: 4711,
   state,
   paused: false,
+  scratch_bytes: state === 'exited' ? null : 2 ** 28,
   exit: state === 'exited' ? exit : null,
 })
 
@@ -35,6 +36,7 @@ export async function leave(
   agent: TestAgent,
   state: PodState,
   facts: Canonical = {},
+  pod: PodId = POD,
 ): Promise<void> {
   await agent.end()
   const tenants: Tenants = openTenants({
@@ -44,20 +46,20 @@ export async function leave(
     now: Date.now,
   })
   await tenants.createPod(ACME, {
-    id: POD,
+    id: pod,
     imageReference: 'registry.example/x:1',
-    request: { key: parseIdempotencyKey('k'), bodyDigest: DIGEST },
+    request: { key: parseIdempotencyKey(pod), bodyDigest: DIGEST },
   })
   if (state !== 'requested') {
-    await tenants.reserve(ACME, POD, {
+    await tenants.reserve(ACME, pod, {
       charge: { vcpus: 1, memoryMib: 128, pods: 1 },
       networked: false,
     })
-    await tenants.movePod(ACME, POD, 'launching')
+    await tenants.movePod(ACME, pod, 'launching')
   }
-  await tenants.notePod(ACME, POD, { facts })
-  if (state === 'running' || state === 'exited') await tenants.movePod(ACME, POD, 'running')
-  if (state === 'exited') await tenants.movePod(ACME, POD, 'exited', { exit: { ...exit } })
+  await tenants.notePod(ACME, pod, { facts })
+  if (state === 'running' || state === 'exited') await tenants.movePod(ACME, pod, 'running')
+  if (state === 'exited') await tenants.movePod(ACME, pod, 'exited', { exit: { ...exit } })
   await tenants.close()
 }
 

@@ -197,6 +197,8 @@ const USAGE = {
   cpu_throttled_us: null,
   memory_bytes: 32 << 20,
   memory_peak_bytes: null,
+  scratch_bytes: 1 << 28,
+  scratch_used_bytes: 4096,
   tasks: 4,
 }
 

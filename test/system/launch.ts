@@ -55,6 +55,7 @@ export interface Wish {
   readonly shape?: { readonly vcpus: number; readonly memoryMib: number }
   readonly image?: DiskFile
   readonly logBytes?: number
+  readonly scratchBytesMax?: number
   readonly bootMs?: number
   readonly network?: PodNetwork
   /** Another spawn than the machine's own. */
@@ -104,6 +105,7 @@ const defaults = {
   tenant: 'acme',
   shape: { vcpus: 1, memoryMib: 128 },
   logBytes: 1_052_672,
+  scratchBytesMax: 2 ** 30,
   bootMs: 600_000,
 } as const
 
@@ -156,6 +158,7 @@ function planOf(machine: Machine, given: Wish): Plan {
       stopMs: 10_000,
       vmmOverheadMib: 64,
     },
+    scratchBytesMax: wish.scratchBytesMax,
     logBytes: wish.logBytes,
     decision,
   }

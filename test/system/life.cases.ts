@@ -125,6 +125,7 @@ export function lifeCases(machine: Machine): void {
         spec: running.prepared.specDigest,
         state: 'running',
         paused: false,
+        scratch_bytes: machine.host.scratch.size,
         exit: null,
       })
       await assert.rejects(spawn.forget(pod), { code: 'POD_RUNNING' })

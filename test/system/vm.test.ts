@@ -18,6 +18,7 @@ import { lifeCases } from './life.cases.ts'
 import { networkCases } from './network.cases.ts'
 import { processorsCases } from './processors.cases.ts'
 import { ratesCases } from './rates.cases.ts'
+import { resizeCases } from './resize.cases.ts'
 import { restartCases } from './restart.cases.ts'
 import { selfTestCases } from './self-test.cases.ts'
 import { ticketCases } from './tickets.cases.ts'
@@ -46,6 +47,7 @@ const groups: readonly Group[] = [
   ['flood', floodCases],
   ['rates', ratesCases],
   ['descriptors', descriptorCases],
+  ['resize', resizeCases],
   ['self-test', selfTestCases],
 ]
 

@@ -12,6 +12,7 @@
 //!
 //! What is refused is ignored and counted: a register write has no way to answer.
 
+mod disk;
 mod link;
 mod registers;
 mod saved;
@@ -21,7 +22,6 @@ use std::fmt;
 use registers::{QueueHalf, Registers};
 use vm_memory::GuestMemoryMmap;
 
-use crate::block::{AttachError, Backend};
 use crate::chain::Chain;
 use crate::console::Output;
 use crate::counters::Counters;
@@ -400,26 +400,6 @@ impl MmioTransport {
                 Some(None) => {}
                 None => break,
             }
-        }
-    }
-
-    /// Gives a disk that has none its backend, and tells the driver that the capacity changed.
-    ///
-    /// # Errors
-    /// [`AttachError`] when the device is no disk, has a backend, or is of another kind.
-    pub fn attach(&mut self, backend: Backend) -> Result<(), AttachError> {
-        let Device::Block(block) = &mut self.device else { return Err(AttachError::NotBlock) };
-        block.attach(backend)?;
-        self.config_changed();
-        Ok(())
-    }
-
-    /// The first data block since the last call that did not match its root. The monitor ends the
-    /// guest for it; the guest saw an I/O error.
-    pub fn take_verity_failure(&mut self) -> Option<u64> {
-        match &mut self.device {
-            Device::Block(block) => block.take_verity_failure(),
-            Device::Console(_) | Device::Rng(_) | Device::Net(_) | Device::Balloon(_) => None,
         }
     }
 

@@ -11,7 +11,7 @@ use casemate_wire::frame::{FrameReader, GuestKind, HostKind, Kind, append};
 use casemate_wire::log_ring::{RecordHeader, Shape, Source, WriteAt, Writer};
 use casemate_wire::order::Conversation;
 use casemate_wire::payload::{
-    Exit, Hello, InputCredit, OutputCredit, Signal, StartError, Started, Stop, Unique,
+    Exit, Hello, InputCredit, OutputCredit, Resize, Resized, Signal, StartError, Started, Stop, Unique,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -87,6 +87,7 @@ fn host_payload(kind: HostKind, payload: &[u8]) {
         HostKind::Signal => exact!(payload, Signal),
         HostKind::Credit => exact!(payload, OutputCredit),
         HostKind::Stop => exact!(payload, Stop),
+        HostKind::Resize => exact!(payload, Resize),
         HostKind::Config | HostKind::Stdin | HostKind::StdinEof => {}
     }
 }
@@ -97,6 +98,7 @@ fn guest_payload(kind: GuestKind, payload: &[u8]) {
         GuestKind::Started => exact!(payload, Started),
         GuestKind::Exit => exact!(payload, Exit),
         GuestKind::Credit => exact!(payload, InputCredit),
+        GuestKind::Resized => exact!(payload, Resized),
         GuestKind::Error => {
             if let Some(error) = StartError::parse(payload) {
                 assert_eq!(error.encode(), payload);

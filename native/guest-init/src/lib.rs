@@ -19,6 +19,7 @@ pub mod devices;
 mod entropy_unsafe;
 pub mod exec;
 pub mod failure;
+pub mod grow;
 pub mod link;
 pub mod netlink;
 pub mod network;
@@ -26,6 +27,8 @@ pub mod places;
 pub mod privileges;
 #[expect(unsafe_code, reason = "fork, exec and unshare change what the process is")]
 mod process_unsafe;
+#[expect(unsafe_code, reason = "an ioctl of ext4 has no safe wrapper")]
+mod resize_unsafe;
 pub mod root;
 pub mod running;
 pub mod seal;

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use casemate_ticket::app::App;
 use casemate_wire::frame::{Frame, GuestKind, HostKind};
 use casemate_wire::order::{Conversation, Phase};
-use casemate_wire::payload::{ErrorCode, OutputCredit, Signal, StartError, Started, Stop};
+use casemate_wire::payload::{ErrorCode, OutputCredit, Resize, Signal, StartError, Started, Stop};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::child::Plan;
 use crate::failure::{Failure, OrFailure};
+use crate::grow;
 use crate::link::{Broken, Inbox, Outbox, poll_for};
 use crate::network;
 use crate::places::Places;
@@ -136,6 +137,15 @@ impl Session<'_> {
             HostKind::Credit => {
                 let credit = OutputCredit::parse(payload).ok_or_else(wrong)?;
                 running.output(credit.stream).grant(credit.bytes)
+            }
+            HostKind::Resize => {
+                let resize = Resize::parse(payload).ok_or_else(wrong)?;
+                let resized = grow::grow(self.places, resize.bytes);
+                // What it was for may have ended meanwhile; it is said in time, or not at all.
+                if self.conversation.phase() != Phase::Running {
+                    return Ok(());
+                }
+                self.say(GuestKind::Resized, resized.encode().as_bytes())
             }
             HostKind::Stop => {
                 let stop = Stop::parse(payload).ok_or_else(wrong)?;

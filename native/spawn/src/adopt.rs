@@ -1,6 +1,6 @@
 //! Taking over from the spawn before: its pods run on, and this one goes on where it was.
 //!
-//! A pod is taken over when three things are there and fit each other: what was written down of it, its two descriptors
+//! A pod is taken over when three things are there and fit each other: what was written down of it, its three descriptors
 //! from the store, and its cgroup. Everything else that is left in groups of ours is killed before anybody is served. A
 //! pod of which something is missing is killed as well, and its end is on record; of one that cannot even be named the
 //! agent records that it is lost.
@@ -23,6 +23,7 @@ use crate::pod::{Exited, Identity, PodExit, Said};
 use crate::pods::{ENDING_WAIT, Pod};
 use crate::poller::Interest;
 use crate::refusal::{Refusal, Result};
+use crate::resize::{ScratchDisk, is_scratch};
 use crate::steps;
 use crate::store::{self, LISTENER, pod_name, pod_of};
 
@@ -39,6 +40,7 @@ struct Found {
     said: Said,
     control: OwnedFd,
     end: OwnedFd,
+    scratch: OwnedFd,
     cgroup: Cgroup,
 }
 
@@ -84,8 +86,8 @@ impl Inheritance {
                 fit(&entry, own, cgroups)
             };
             match found {
-                Ok((said, control, end, cgroup)) => {
-                    sorted.found.push(Found { entry, said, control, end, cgroup });
+                Ok((said, [control, end, scratch], cgroup)) => {
+                    sorted.found.push(Found { entry, said, control, end, scratch, cgroup });
                 }
                 Err(why) => {
                     sorted.surplus.push(pod_name(&entry.identity.pod));
@@ -118,7 +120,9 @@ impl Inheritance {
     }
 }
 
-type Fitting = (Said, OwnedFd, OwnedFd, Cgroup);
+/// Control socket, pidfd, scratch disk.
+type Kept = [OwnedFd; 3];
+type Fitting = (Said, Kept, Cgroup);
 
 fn fit(
     entry: &Entry,
@@ -126,18 +130,11 @@ fn fit(
     cgroups: &Cgroups,
 ) -> std::result::Result<Fitting, &'static str> {
     let count = descriptors.len();
-    let Ok([first, second]) = <[OwnedFd; 2]>::try_from(descriptors) else {
-        return Err(if count == 0 {
-            "nobody had kept its descriptors"
-        } else {
-            "other descriptors were kept than a pod has"
-        });
-    };
-    let (control, end) =
-        if ending::is_pidfd(second.as_fd()) { (first, second) } else { (second, first) };
-    if !store::is_control(control.as_fd()) || !ending::is_pidfd(end.as_fd()) {
-        return Err("what was kept is no control socket and pidfd");
-    }
+    let [control, end, scratch] = sort_kept(descriptors).ok_or(if count == 0 {
+        "nobody had kept its descriptors"
+    } else {
+        "other descriptors were kept than a pod has"
+    })?;
     // Once it is reaped it has no number, and is in no group.
     if ending::pid(end.as_fd()).is_some_and(|pid| pid != entry.pid) {
         return Err("the pidfd that was kept is another process's");
@@ -151,7 +148,17 @@ fn fit(
         return Err("its process is not in its cgroup");
     };
     let said = Said::replay(&entry.heard, &entry.vmm).ok_or("no VMM says what it is said to")?;
-    Ok((said, control, end, cgroup))
+    Ok((said, [control, end, scratch], cgroup))
+}
+
+/// By what they are: a keeper need not keep their order.
+fn sort_kept(mut descriptors: Vec<OwnedFd>) -> Option<Kept> {
+    let mut take = |is_it: fn(BorrowedFd<'_>) -> bool| {
+        let at = descriptors.iter().position(|fd| is_it(fd.as_fd()))?;
+        Some(descriptors.swap_remove(at))
+    };
+    let kept = [take(store::is_control)?, take(ending::is_pidfd)?, take(is_scratch)?];
+    descriptors.is_empty().then_some(kept)
 }
 
 impl Pod {
@@ -164,6 +171,7 @@ impl Pod {
             pid: self.pid,
             uid: self.uid,
             networked: self.networked,
+            scratch: self.scratch.as_ref()?.size,
             launched: self.launched,
             heard: self.said.heard.clone(),
             killed: self.killed,
@@ -273,7 +281,7 @@ impl Daemon {
     }
 
     fn take_pod_over(&mut self, found: Found) {
-        let Found { entry, said, control, end, cgroup } = found;
+        let Found { entry, said, control, end, scratch, cgroup } = found;
         let id = self.fresh_id();
         let watch = |fd, source| self.poller.watch(fd, Interest::IN, source);
         let watched = watch(end, Source::PodEnd(id))
@@ -296,6 +304,8 @@ impl Daemon {
             uid: entry.uid,
             paused: cgroup.is_paused(),
             networked: entry.networked,
+            scratch: Some(ScratchDisk { file: scratch, size: entry.scratch }),
+            resizing: None,
             cgroup,
             ledger: Some(Rc::clone(&self.ledger)),
             launched: entry.launched,

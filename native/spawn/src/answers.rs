@@ -108,21 +108,35 @@ pub fn metrics(metrics: &Metrics) -> Answer {
 /// `{"op":"list"}`: what runs, then what has ended and was not forgotten.
 pub fn list(daemon: &Daemon) -> Answer {
     let running = daemon.pods.values().filter_map(|pod| {
-        pod.identity.as_ref().map(|identity| entry(identity, pod.pid, pod.paused, None))
+        let scratch = pod.scratch.as_ref().map(|scratch| scratch.size.bytes);
+        let state = State { paused: pod.paused, scratch, exit: None };
+        pod.identity.as_ref().map(|identity| entry(identity, pod.pid, &state))
     });
-    let exited =
-        daemon.exited.iter().map(|pod| entry(&pod.identity, pod.pid, false, Some(&pod.exit)));
+    let exited = daemon.exited.iter().map(|pod| {
+        let state = State { paused: false, scratch: None, exit: Some(&pod.exit) };
+        entry(&pod.identity, pod.pid, &state)
+    });
     Answer::new(vec![("pods", Value::Array(running.chain(exited).collect()))])
 }
 
-fn entry(identity: &Identity, pid: i32, paused: bool, exit: Option<&PodExit>) -> Value {
+/// How a pod is.
+struct State<'a> {
+    paused: bool,
+    /// Bytes of its disk, while it runs.
+    scratch: Option<u64>,
+    exit: Option<&'a PodExit>,
+}
+
+fn entry(identity: &Identity, pid: i32, state: &State<'_>) -> Value {
+    let State { paused, scratch, exit } = state;
     object(vec![
         ("pod", string(&identity.pod)),
         ("tenant", string(&identity.tenant)),
         ("spec", string(&identity.spec)),
         ("pid", Value::Integer(pid.into())),
         ("state", string(if exit.is_some() { "exited" } else { "running" })),
-        ("paused", Value::Bool(paused)),
+        ("paused", Value::Bool(*paused)),
+        ("scratch_bytes", scratch.map_or(Value::Null, number)),
         ("exit", exit.map_or(Value::Null, PodExit::to_value)),
     ])
 }

@@ -143,7 +143,7 @@ fn open_scratch(image: &ScratchImage) -> Result<(OwnedFd, Scratch)> {
     if blocks != image.blocks {
         return Err(asset(&image.path, "is not the file system that its block digest says"));
     }
-    Ok((file, Scratch { size, blocks }))
+    Ok((file, Scratch { size, size_max: size, blocks }))
 }
 
 fn read_whole(file: &OwnedFd, size: u64) -> io::Result<Vec<u8>> {

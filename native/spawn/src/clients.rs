@@ -190,6 +190,9 @@ impl Daemon {
             Request::Resume(pod) => self.resume_pod(&pod).map(Some),
             Request::Metrics(pod) => self.ask_metrics(id, &pod).map(|()| None),
             Request::Usage(pod) => self.usage_of_pod(&pod).map(Some),
+            Request::Resize { pod, scratch_bytes } => {
+                self.ask_resize(id, &pod, scratch_bytes).map(|()| None)
+            }
             Request::Forget(pod) => self.forget_pod(&pod).map(Some),
             Request::Worker { kind, file_bytes } => {
                 self.worker(id, &kind, file_bytes, &fds).map(|()| None)

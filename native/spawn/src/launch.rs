@@ -28,6 +28,7 @@ use crate::pods::Pod;
 use crate::poller::Interest;
 use crate::refusal::{Refusal, Result};
 use crate::request::Launch;
+use crate::resize::{DiskSize, ScratchDisk};
 use crate::sparse;
 use crate::steps;
 
@@ -62,6 +63,8 @@ pub struct Plan {
     pub document: String,
     /// Descriptors 6 and up (docs/formats.md section 6); `None` for what this launch has no use for.
     pub descriptors: Vec<Option<OwnedFd>>,
+    /// Its scratch disk, once more.
+    pub scratch: Option<ScratchDisk>,
 }
 
 impl Daemon {
@@ -85,7 +88,7 @@ impl Daemon {
             spec: launch.spec.clone(),
             ticket: launch.ticket.clone(),
         };
-        let mut descriptors = self.pod_descriptors(&spec, kvm, files)?;
+        let (mut descriptors, scratch) = self.pod_descriptors(&spec, kvm, files)?;
         self.spent.spend(&admitted.leaf_hash, admitted.deadline_ns)?;
         descriptors.push(self.tap(&spec)?);
         let plan = Plan {
@@ -97,11 +100,12 @@ impl Daemon {
             shape: (spec.machine.vcpus, spec.machine.memory_mib),
             vmm: spec.vmm,
             limits: spec.limits,
-            file_bytes_max: spec.scratch.size.max(spec.log_size),
+            file_bytes_max: spec.scratch.size_max.max(spec.log_size),
             name: spec.launch_id,
             networked: spec.network.is_some(),
             document: document.write(),
             descriptors,
+            scratch: Some(scratch),
         };
         self.start_vm(plan, Some(client)).map(|_| ())
     }
@@ -125,7 +129,7 @@ impl Daemon {
             ("kernel", spec.kernel == self.assets.kernel_file),
             ("machine.cmdline", spec.machine.cmdline == machine::cmdline(self.kvm_class)),
             ("init", same_init),
-            ("scratch", spec.scratch == self.assets.scratch_file),
+            ("scratch", spec.scratch.begins_as(&self.assets.scratch_file)),
             ("template", spec.template.as_ref().is_none_or(known)),
         ];
         if let Some((name, _)) = checks.iter().find(|(_, same)| !same) {
@@ -147,7 +151,7 @@ impl Daemon {
         spec: &Spec,
         kvm: OwnedFd,
         files: Files,
-    ) -> Result<Vec<Option<OwnedFd>>> {
+    ) -> Result<(Vec<Option<OwnedFd>>, ScratchDisk)> {
         let shape = (spec.machine.vcpus, spec.machine.memory_mib);
         let (kernel, state, memory) = match &spec.template {
             Some(wanted) => {
@@ -160,7 +164,10 @@ impl Daemon {
         let init = self.assets.init().map_err(no_resources)?;
         let Files { image, log } = files;
         let scratch = self.assets.fresh_scratch(&self.config.state_dir).map_err(no_resources)?;
-        Ok(vec![
+        let file = scratch.try_clone().map_err(no_resources)?;
+        let size = DiskSize { bytes: spec.scratch.size, bytes_max: spec.scratch.size_max };
+        let kept = ScratchDisk { file, size };
+        let descriptors = vec![
             Some(kvm),
             kernel,
             Some(init),
@@ -169,7 +176,8 @@ impl Daemon {
             Some(image),
             Some(scratch),
             Some(log),
-        ])
+        ];
+        Ok((descriptors, kept))
     }
 
     fn tap(&mut self, spec: &Spec) -> Result<Option<OwnedFd>> {
@@ -238,8 +246,8 @@ impl Daemon {
         };
         let boot = Duration::from_millis(plan.limits.boot_ms.into()).saturating_add(BOOT_GRACE);
         let boot_until = Instant::now().checked_add(boot);
-        let write_down = |jailed: &jail::Jailed| match &plan.identity {
-            Some(identity) => {
+        let write_down = |jailed: &jail::Jailed| match (&plan.identity, &plan.scratch) {
+            (Some(identity), Some(scratch)) => {
                 let entry = Entry {
                     identity: identity.clone(),
                     shape: plan.shape,
@@ -247,6 +255,7 @@ impl Daemon {
                     pid: jailed.pid,
                     uid,
                     networked: plan.networked,
+                    scratch: scratch.size,
                     launched: false,
                     heard: Vec::new(),
                     killed: None,
@@ -254,9 +263,10 @@ impl Daemon {
                     stop_until: None,
                     exit: None,
                 };
-                self.bequeath(&entry, &[control.as_fd(), jailed.pidfd.as_fd()])
+                let kept = [control.as_fd(), jailed.pidfd.as_fd(), scratch.file.as_fd()];
+                self.bequeath(&entry, &kept)
             }
-            None => Ok(()),
+            _ => Ok(()),
         };
         let jailed = jail::start(&jail, write_down)?;
         steps::at("released");
@@ -314,6 +324,8 @@ impl Daemon {
             template: None,
             paused: false,
             networked: plan.networked,
+            scratch: plan.scratch,
+            resizing: None,
             waiting: Waiting::default(),
             jail_failure: None,
             killed: None,

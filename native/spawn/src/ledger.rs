@@ -24,6 +24,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::answers::{number, object, string};
 use crate::daemon::log;
 use crate::pod::{Identity, Killed, PodExit, Shape};
+use crate::resize::DiskSize;
 
 /// Bytes of a file: seven digests, four messages, a sentence.
 const ENTRY_BYTES_MAX: u64 = 16 << 10;
@@ -47,6 +48,8 @@ pub struct Entry {
     pub uid: u32,
     /// Whether it has a tap on its tenant's bridge.
     pub networked: bool,
+    /// Its scratch disk.
+    pub scratch: DiskSize,
     /// Whether its program runs, as far as spawn knows: before that nothing of it ever did.
     pub launched: bool,
     /// What the VMM said, packet by packet, but for counters.
@@ -173,6 +176,8 @@ impl Ledger {
             ("networked", Value::Bool(entry.networked)),
             ("pid", Value::Integer(entry.pid.into())),
             ("pod", string(pod)),
+            ("scratch_bytes", number(entry.scratch.bytes)),
+            ("scratch_bytes_max", number(entry.scratch.bytes_max)),
             ("spec", string(spec)),
             ("stop_until_us", time(entry.stop_until)),
             ("tenant", string(tenant)),
@@ -212,7 +217,7 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-const MEMBERS: [&str; 17] = [
+const MEMBERS: [&str; 19] = [
     "boot_id",
     "boot_until_us",
     "exit",
@@ -223,6 +228,8 @@ const MEMBERS: [&str; 17] = [
     "networked",
     "pid",
     "pod",
+    "scratch_bytes",
+    "scratch_bytes_max",
     "spec",
     "stop_until_us",
     "tenant",
@@ -250,6 +257,10 @@ fn read_entry(value: &Value) -> Result<(String, Entry), ShapeError> {
         pid,
         uid: id("uid")?,
         networked: boolean(of("networked"), "networked")?,
+        scratch: DiskSize {
+            bytes: integer(of("scratch_bytes"), "scratch_bytes", 1..=1 << 40)?,
+            bytes_max: integer(of("scratch_bytes_max"), "scratch_bytes_max", 1..=1 << 40)?,
+        },
         launched: boolean(of("launched"), "launched")?,
         heard: list(of("heard"), "heard", HEARD_MAX, packet)?,
         killed: optional(of("killed"), |word| {

@@ -25,6 +25,7 @@ fn entry() -> Entry {
         pid: 42,
         uid: 2_000_000,
         networked: true,
+        scratch: DiskSize { bytes: 8192, bytes_max: 16_384 },
         launched: true,
         heard: vec![vec![1, 2, 3]],
         killed: Some(Killed::StopTimeout),

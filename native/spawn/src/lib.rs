@@ -39,6 +39,7 @@ mod pods;
 mod poller;
 pub mod refusal;
 pub mod request;
+mod resize;
 mod sparse;
 mod spent;
 mod steps;

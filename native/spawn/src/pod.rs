@@ -11,7 +11,7 @@ use casemate_ticket::shape::{ShapeError, boolean, fields, text, wrong};
 use casemate_ticket::spec::Vmm;
 use casemate_wire::control::{FromVmm, Reason};
 use casemate_wire::metrics::Metrics;
-use casemate_wire::payload::Exit;
+use casemate_wire::payload::{Exit, Resized};
 
 use crate::kmsg;
 use crate::sys_unsafe::signal_name;
@@ -73,15 +73,15 @@ pub enum Status {
 }
 
 /// What spawn asked, and the answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Question {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Question<T> {
     /// Nothing is asked.
     #[default]
     None,
     /// An answer is due.
     Asked,
     /// It came.
-    Answered(Box<Metrics>),
+    Answered(T),
 }
 
 /// What the VMM has said.
@@ -91,15 +91,19 @@ pub struct Said {
     ready: bool,
     template: bool,
     /// The counters.
-    pub metrics: Question,
+    pub metrics: Question<Box<Metrics>>,
+    /// What the guest made of a larger disk.
+    pub resized: Question<Resized>,
     exit: Option<Exit>,
     failure: Option<(Reason, String)>,
-    /// The packets, but for counters: what the next spawn is told.
+    /// The packets, but for answers: what the next spawn is told.
     pub heard: Vec<Vec<u8>>,
     /// The last packet that the spawn before wrote down. It may have died before it took it off the socket.
     again: Option<Vec<u8>>,
     /// Counters that may still come because the spawn before asked for them.
     stale_answers: u8,
+    /// The spawn before may have told the guest of a larger disk, and its answer is nobody's.
+    stale_resizes: u8,
 }
 
 /// Everything known when a pod has ended.
@@ -163,6 +167,7 @@ impl Said {
         }
         said.again = packets.last().cloned();
         said.stale_answers = 1;
+        said.stale_resizes = 1;
         Some(said)
     }
 
@@ -177,8 +182,9 @@ impl Said {
             return Verdict::Fine;
         }
         let verdict = self.judge(packet, expected, template);
-        let counts = matches!(FromVmm::parse(packet), Ok(FromVmm::Metrics(_)));
-        if !counts && !matches!(verdict, Verdict::Kill(_)) {
+        let is_answer =
+            matches!(FromVmm::parse(packet), Ok(FromVmm::Metrics(_) | FromVmm::Resized(_)));
+        if !is_answer && !matches!(verdict, Verdict::Kill(_)) {
             self.heard.push(packet.to_vec());
         }
         verdict
@@ -215,6 +221,14 @@ impl Said {
             }
             FromVmm::Metrics(_) if self.started && self.stale_answers > 0 => {
                 self.stale_answers = 0;
+                Verdict::Fine
+            }
+            FromVmm::Resized(resized) if self.started && self.resized == Question::Asked => {
+                self.resized = Question::Answered(resized);
+                Verdict::Fine
+            }
+            FromVmm::Resized(_) if self.started && self.stale_resizes > 0 => {
+                self.stale_resizes = 0;
                 Verdict::Fine
             }
             // A builder runs under its start filter alone and announces no others.

@@ -162,6 +162,13 @@ fn goes_on_with_what_was_said_to_the_spawn_before() {
     assert_eq!(said.clone().hear(&ready, &filters(), false), kill);
     assert_eq!(said.hear(&exit, &filters(), false), Verdict::Ending);
     assert!(replay(&said.heard).unwrap().is_ending());
+    // So may an answer of the guest's, which is nobody's: once, and it is not said again to the next.
+    let resized = encode(&FromVmm::Resized(Resized { errno: 0, bytes: 8192 }));
+    let mut said = replay(&heard).unwrap();
+    assert_eq!(said.hear(&resized, &filters(), false), Verdict::Fine);
+    assert_eq!(said.resized, Question::None);
+    assert_eq!(said.heard, heard);
+    assert_eq!(said.hear(&resized, &filters(), false), kill);
     // Counters may come that it asked for: once.
     let mut said = replay(&heard).unwrap();
     assert_eq!(said.hear(&metrics, &filters(), false), Verdict::Fine);

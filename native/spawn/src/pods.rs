@@ -20,6 +20,7 @@ use crate::packets::{self, Packet};
 use crate::pod::{Exited, Facts, Identity, Killed, Said, Status, Verdict, conclude};
 use crate::poller::Watched;
 use crate::refusal::{Refusal, Result};
+use crate::resize::{Resizing, ScratchDisk};
 use crate::steps;
 use crate::template::Taken;
 use crate::usage::Usage;
@@ -64,6 +65,10 @@ pub struct Pod {
     pub paused: bool,
     /// It has a tap on its tenant's bridge.
     pub networked: bool,
+    /// Its scratch disk; `None` for a template.
+    pub scratch: Option<ScratchDisk>,
+    /// A resize that its guest has not answered.
+    pub resizing: Option<Resizing>,
     /// What the VMM said.
     pub said: Said,
     /// Who waits for its counters.
@@ -92,8 +97,14 @@ impl Pod {
         if let Some((_, _, next)) = self.autopsy {
             return Some(next);
         }
-        let own = [self.boot_until, self.stop_until, self.end_until, self.waiting.until];
-        own.into_iter().flatten().min()
+        let resize = self.resizing.map(|resizing| resizing.until);
+        let until = [self.boot_until, self.stop_until, self.end_until, self.waiting.until, resize];
+        until.into_iter().flatten().min()
+    }
+
+    /// Its guest does not run its app yet.
+    pub(crate) const fn is_starting(&self) -> bool {
+        self.jail.is_some() || self.boot_until.is_some()
     }
 
     /// Kills it; the first reason is the one that is told, by the next spawn as well.
@@ -205,6 +216,7 @@ impl Daemon {
         pod.drain_control();
         self.take_template(id);
         self.answer_metrics(id);
+        self.answer_resize(id);
     }
 
     /// The VMM has ended.
@@ -232,6 +244,7 @@ impl Daemon {
         for client in pod.waiting.take() {
             self.answer(client, Err(not_running()));
         }
+        self.give_up_resize(pod.resizing, true);
         let oom = pod.cgroup.was_oom_killed();
         let syscall = pod.stopped_call;
         let facts = Facts { said: &pod.said, killed: pod.killed, status, oom, syscall };
@@ -268,8 +281,9 @@ impl Daemon {
     /// Kills what is over its time.
     pub(crate) fn pods_due(&mut self, now: Instant) {
         let mut look = false;
-        let mut given_up = Vec::new();
+        let (mut given_up, mut unanswered) = (Vec::new(), Vec::new());
         for (id, pod) in &mut self.pods {
+            unanswered.push(pod.take_late_resize(now));
             let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
             match pod.autopsy {
                 Some((status, until, _)) if until <= now => given_up.push((*id, status)),
@@ -288,6 +302,9 @@ impl Daemon {
         }
         for (id, status) in given_up {
             self.conclude_pod(id, status);
+        }
+        for resizing in unanswered {
+            self.give_up_resize(resizing, false);
         }
     }
 
@@ -358,10 +375,9 @@ impl Daemon {
     /// `pause`: the kernel stops the whole VMM, so that neither processors nor devices go on.
     pub(crate) fn pause_pod(&mut self, pod: &str) -> Result<Answer> {
         let pod = self.running(pod)?;
-        let is_starting = pod.jail.is_some() || pod.boot_until.is_some();
         // One that is to die must not stand still: on version 1 of cgroups it would not take the signal.
         let is_ending = pod.stop_until.is_some() || pod.end_until.is_some() || pod.killed.is_some();
-        if is_starting || is_ending {
+        if pod.is_starting() || is_ending {
             let message = "the pod is being started or stopped; only one that runs can be paused";
             return Err(Refusal::new("POD_BUSY", message));
         }
@@ -385,7 +401,10 @@ impl Daemon {
     /// `usage`.
     pub(crate) fn usage_of_pod(&mut self, pod: &str) -> Result<Answer> {
         let pod = self.running(pod)?;
-        Ok(Answer::new(vec![("usage", Usage::of(&pod.cgroup, pod.pid).to_value())]))
+        Ok(Answer::new(vec![(
+            "usage",
+            Usage::of(&pod.cgroup, pod.pid, pod.scratch.as_ref()).to_value(),
+        )]))
     }
 
     /// `adopt`: a fresh pod stream, one end to the VMM, one to the agent.

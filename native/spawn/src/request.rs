@@ -5,7 +5,7 @@ use casemate_ticket::note::NOTE_BYTES_MAX;
 use casemate_ticket::shape::{
     ShapeError, fields, integer, integer32, is_tenant_character, text, uuid, word, wrong,
 };
-use casemate_ticket::spec::{MEMORY_MIB, SPEC_BYTES_MAX, VCPUS};
+use casemate_ticket::spec::{BLOCK_SIZE, MEMORY_MIB, SPEC_BYTES_MAX, VCPUS};
 use casemate_ticket::ticket::RECORD_BYTES_MAX;
 
 use crate::connection::REQUEST_BYTES_MAX;
@@ -46,6 +46,13 @@ pub enum Request {
     Pause(String),
     /// Let them go on.
     Resume(String),
+    /// More of its scratch disk.
+    Resize {
+        /// Launch id.
+        pod: String,
+        /// All bytes of the disk: whole blocks.
+        scratch_bytes: u64,
+    },
     /// Drop the status of an exited pod.
     Forget(String),
     /// Start a worker.
@@ -70,6 +77,8 @@ pub struct Launch {
 
 /// Largest file of a worker: root's bound, above whatever the agent has room for.
 const WORKER_FILE_BYTES_MAX: u64 = 12 << 30;
+/// More than any disk may have.
+const SCRATCH_BYTES_MAX: u64 = 1 << 40;
 /// Longest time between STOP and kill, milliseconds.
 const STOP_MS_MAX: u32 = 600_000;
 
@@ -118,6 +127,15 @@ fn read(value: &Value) -> Result<Request, ShapeError> {
         "usage" => pod().map(Request::Usage),
         "pause" => pod().map(Request::Pause),
         "resume" => pod().map(Request::Resume),
+        "resize" => {
+            let [_, pod, bytes] = fields(value, op, ["op", "pod", "scratch_bytes"])?;
+            let scratch_bytes = integer(bytes, "scratch_bytes", BLOCK_SIZE..=SCRATCH_BYTES_MAX)?;
+            if !scratch_bytes.is_multiple_of(BLOCK_SIZE) {
+                return Err(wrong("scratch_bytes", "must be a multiple of 4096"));
+            }
+            let pod = uuid(pod, "pod", Some(b'7'))?.to_owned();
+            Ok(Request::Resize { pod, scratch_bytes })
+        }
         "forget" => pod().map(Request::Forget),
         "worker" => {
             let [file_bytes, kind, _] = fields(value, op, ["file_bytes", "kind", "op"])?;
@@ -128,7 +146,7 @@ fn read(value: &Value) -> Result<Request, ShapeError> {
         }
         _ => Err(wrong(
             "op",
-            "must be describe, launch, template, kill, stop, pause, resume, list, adopt, metrics, usage, forget or worker",
+            "must be describe, launch, template, kill, stop, pause, resume, list, resize, adopt, metrics, usage, forget or worker",
         )),
     }
 }
@@ -172,6 +190,10 @@ mod tests {
             Request::Stop { pod: pod(), timeout_ms: 5 }
         );
         assert_eq!(
+            read(&format!(r#"{{"op":"resize","pod":"{POD}","scratch_bytes":8192}}"#)),
+            Request::Resize { pod: pod(), scratch_bytes: 8192 }
+        );
+        assert_eq!(
             read(r#"{"memory_mib":128,"op":"template","vcpus":1}"#),
             Request::Template { vcpus: 1, memory_mib: 128 }
         );
@@ -184,6 +206,15 @@ mod tests {
             read(r#"{"op":"launch","record":"r","spec":"s","ticket":"t"}"#),
             Request::Launch(launch)
         );
+    }
+
+    #[test]
+    fn refuses_disks_of_odd_sizes() {
+        for bytes in ["-4096", "0", "1", "4097", "8191", "1099511631872", "\"8192\"", "null", "1e4"]
+        {
+            let text = format!(r#"{{"op":"resize","pod":"{POD}","scratch_bytes":{bytes}}}"#);
+            assert_eq!(Request::parse(text.as_bytes()).unwrap_err().code, "REQUEST", "{bytes}");
+        }
     }
 
     #[test]
@@ -201,6 +232,8 @@ mod tests {
             (r#"{"memory_mib":64,"op":"template","vcpus":1}"#, "memory_mib"),
             (r#"{"memory_mib":16386,"op":"template","vcpus":1}"#, "memory_mib"),
             (r#"{"memory_mib":128,"op":"template","vcpus":9}"#, "vcpus"),
+            (r#"{"op":"resize","pod":"x","scratch_bytes":8192}"#, "pod"),
+            (r#"{"op":"resize","pod":"01936f5e-0000-7000-8000-000000000001"}"#, "scratch_bytes"),
             (r#"{"file_bytes":0,"kind":"../x","op":"worker"}"#, "kind"),
             (r#"{"kind":"rootfs","op":"worker"}"#, "file_bytes"),
             (r#"{"file_bytes":12884901889,"kind":"rootfs","op":"worker"}"#, "file_bytes"),

@@ -71,7 +71,7 @@ impl Store {
         Ok(Some(Self { socket, keeper }))
     }
 
-    /// Gives copies of at most two descriptors to the keeper. They are kept whatever happens on them: of an end of
+    /// Gives copies of at most three descriptors to the keeper. They are kept whatever happens on them: of an end of
     /// theirs the last word must still be read.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl Store {
     fn send(&self, text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         for _ in 0..RETRIES {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             if !descriptors.is_empty()
                 && !control.push(SendAncillaryMessage::ScmRights(descriptors))

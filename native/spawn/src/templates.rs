@@ -155,6 +155,7 @@ impl Daemon {
             name: format!("template-{}-{}", shape.0, shape.1),
             document: document.write(),
             descriptors: vec![Some(kvm), Some(kernel), Some(init), None, None, None, None, None],
+            scratch: None,
         };
         self.start_vm(plan, None)?;
         let build = Build { clients: vec![client], source, refused: None };

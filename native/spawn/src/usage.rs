@@ -6,6 +6,7 @@ use casemate_ticket::json::Value;
 
 use crate::answers::{number, object};
 use crate::cgroup::Cgroup;
+use crate::resize::ScratchDisk;
 
 /// Clock ticks of /proc in microseconds: `USER_HZ` is 100 on x86.
 const TICK_US: u64 = 10_000;
@@ -21,13 +22,17 @@ pub struct Usage {
     pub memory_bytes: Option<u64>,
     /// The most that it was.
     pub memory_peak_bytes: Option<u64>,
+    /// Bytes of the scratch disk, for the guest.
+    pub scratch_bytes: Option<u64>,
+    /// Bytes of the host's disk that it takes.
+    pub scratch_used_bytes: Option<u64>,
     /// Threads.
     pub tasks: Option<u64>,
 }
 
 impl Usage {
     /// Of the process `pid`, the only one of its group.
-    pub fn of(group: &Cgroup, pid: i32) -> Self {
+    pub fn of(group: &Cgroup, pid: i32, scratch: Option<&ScratchDisk>) -> Self {
         let whole = |names: &[&str]| {
             names.iter().find_map(|name| group.read(name)?.trim().parse::<u64>().ok())
         };
@@ -37,6 +42,8 @@ impl Usage {
             cpu_throttled_us: throttled_us(&group.read("cpu.stat").unwrap_or_default()),
             memory_bytes: whole(&["memory.current", "memory.usage_in_bytes"]),
             memory_peak_bytes: whole(&["memory.peak", "memory.max_usage_in_bytes"]),
+            scratch_bytes: scratch.map(|disk| disk.size.bytes),
+            scratch_used_bytes: scratch.and_then(ScratchDisk::used_bytes),
             tasks: whole(&["pids.current"]),
         }
     }
@@ -49,6 +56,8 @@ impl Usage {
             ("cpu_throttled_us", count(self.cpu_throttled_us)),
             ("memory_bytes", count(self.memory_bytes)),
             ("memory_peak_bytes", count(self.memory_peak_bytes)),
+            ("scratch_bytes", count(self.scratch_bytes)),
+            ("scratch_used_bytes", count(self.scratch_used_bytes)),
             ("tasks", count(self.tasks)),
         ])
     }

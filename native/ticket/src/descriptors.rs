@@ -1,12 +1,12 @@
 //! The spec's `descriptors`: what a VMM finds open, by role, access and content.
 
-use crate::bytes::Digest;
 use crate::json::Value;
-use crate::shape::{self, ShapeError, constant, digest, fields, integer, wrong};
+use crate::scratch::Scratch;
+use crate::shape::{self, ShapeError, constant, fields, integer, wrong};
 
 /// Bytes of a block of image, tree and disks.
 pub const BLOCK_SIZE: u64 = 4096;
-const DISK_SIZE_MAX: u64 = 1 << 40;
+pub(crate) const DISK_SIZE_MAX: u64 = 1 << 40;
 
 /// A disk whose every block is checked against a dm-verity tree as it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,15 +19,6 @@ pub struct VerifiedDisk {
     pub root: [u8; 32],
     /// Salt, at most 64 bytes.
     pub salt: Vec<u8>,
-}
-
-/// The writable disk of one launch, equal to a known empty file system when it starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scratch {
-    /// Bytes.
-    pub size: u64,
-    /// Block digest (section 2).
-    pub blocks: Digest,
 }
 
 /// All descriptors of a launch.
@@ -57,7 +48,7 @@ impl Descriptors {
         Ok(Self {
             init: read_disk(init, "init")?,
             image: read_disk(image, "image")?,
-            scratch: read_scratch(scratch)?,
+            scratch: Scratch::read(scratch)?,
             log_size: read_log(log)?,
             net,
         })
@@ -93,18 +84,6 @@ pub fn verified_size(data_blocks: u64) -> u64 {
         blocks = blocks.saturating_add(level);
     }
     blocks.saturating_mul(BLOCK_SIZE)
-}
-
-fn read_scratch(value: &Value) -> Result<Scratch, ShapeError> {
-    let [access, blocks, role, size] =
-        fields(value, "scratch", ["access", "blocks", "role", "size"])?;
-    constant(role, "descriptors.role", "scratch")?;
-    constant(access, "descriptors.access", "read-write")?;
-    let size = integer(size, "scratch.size", BLOCK_SIZE..=DISK_SIZE_MAX)?;
-    if !size.is_multiple_of(BLOCK_SIZE) {
-        return Err(wrong("scratch.size", "must be a multiple of 4096"));
-    }
-    Ok(Scratch { size, blocks: digest(blocks, "scratch.blocks")? })
 }
 
 fn read_log(value: &Value) -> Result<u64, ShapeError> {

@@ -16,6 +16,7 @@ pub mod network;
 pub mod note;
 pub mod proof;
 pub mod rates;
+pub mod scratch;
 pub mod shape;
 pub mod spec;
 pub mod ticket;

@@ -13,7 +13,8 @@ use crate::shape::{
 };
 use thiserror::Error;
 
-pub use crate::descriptors::{BLOCK_SIZE, Scratch, VerifiedDisk, verified_size};
+pub use crate::descriptors::{BLOCK_SIZE, VerifiedDisk, verified_size};
+pub use crate::scratch::Scratch;
 pub use crate::shape::{MEMORY_MIB, VCPUS};
 
 /// Most bytes of a spec.

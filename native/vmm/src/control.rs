@@ -8,7 +8,7 @@ use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use crate::board::Board;
-use crate::io::Mailbox;
+use crate::mailbox::Mailbox;
 use crate::report::{Report, exit};
 
 /// Serves spawn until everybody has hung up who holds the other end: spawn, and who keeps it for the next one. A VM
@@ -24,6 +24,7 @@ pub fn serve(report: &Report, mailbox: &Mailbox, board: &Board) -> ! {
             (Some(FromSpawn::Stop { timeout_ms }), None) => mailbox.put_stop(timeout_ms),
             (Some(FromSpawn::Stream), Some(stream)) => mailbox.put_stream(stream),
             (Some(FromSpawn::Metrics), None) => mailbox.put_metrics_request(),
+            (Some(FromSpawn::Resize { bytes }), None) => mailbox.put_resize(bytes),
             // Spawn is root and trusted; a packet it never sends says that this is not spawn.
             _ => exit(1),
         }

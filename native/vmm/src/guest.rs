@@ -15,7 +15,8 @@ use casemate_wire::frame::{
 use casemate_wire::log_ring::{Source, WriteAt, Writer};
 use casemate_wire::order::{Conversation, Phase};
 use casemate_wire::payload::{
-    ENTROPY_LEN, Exit, Hello, InputCredit, OutputCredit, StartError, Started, Stop, Stream, Unique,
+    ENTROPY_LEN, Exit, Hello, InputCredit, OutputCredit, Resize, Resized, StartError, Started,
+    Stop, Stream, Unique,
 };
 
 use crate::failure::{Failure, failure};
@@ -36,6 +37,8 @@ pub enum Event {
     Ready,
     /// The app ended.
     Exit(Exit),
+    /// What came of a RESIZE.
+    Resized(Resized),
     /// The app could not be started: code and the guest's sentence.
     StartError(String),
 }
@@ -71,6 +74,8 @@ struct Talk {
     input: Window,
     /// Output that was written to the log and not yet granted again, by stream.
     owed: [u32; 2],
+    /// What the guest was told of its disk and has not answered.
+    resizing: Option<u64>,
     to_guest: Vec<u8>,
     to_agent: Vec<u8>,
     agent_lost: bool,
@@ -91,6 +96,7 @@ impl Guest {
             windows,
             input: Window::default(),
             owed: [0; 2],
+            resizing: None,
             to_guest: Vec::with_capacity(GUEST_BACKLOG_MAX),
             to_agent: Vec::with_capacity(AGENT_BACKLOG_MAX),
             agent_lost: false,
@@ -155,10 +161,12 @@ impl Guest {
                 let _ = self.talk.send(kind, payload);
                 Ok(())
             }
-            HostKind::Unique | HostKind::Config | HostKind::Credit => Err(failure(
-                Reason::GuestProtocol,
-                format_args!("an agent may not send a {kind:?} frame"),
-            )),
+            HostKind::Unique | HostKind::Config | HostKind::Credit | HostKind::Resize => {
+                Err(failure(
+                    Reason::GuestProtocol,
+                    format_args!("an agent may not send a {kind:?} frame"),
+                ))
+            }
         }
     }
 
@@ -168,6 +176,15 @@ impl Guest {
     /// None that a running guest can cause.
     pub fn stop(&mut self, timeout_ms: u32) -> Result<(), Failure> {
         self.talk.send(HostKind::Stop, Stop { timeout_ms }.encode().as_bytes())
+    }
+
+    /// Has a running guest grow its file system to the disk's `bytes`.
+    ///
+    /// # Errors
+    /// None that a running guest can cause.
+    pub fn resize(&mut self, bytes: u64) -> Result<(), Failure> {
+        self.talk.resizing = Some(bytes);
+        self.talk.send(HostKind::Resize, Resize { bytes }.encode().as_bytes())
     }
 
     /// Bytes waiting for the guest; the caller drains what the pipe took.
@@ -250,6 +267,13 @@ impl Talk {
             GuestKind::Exit => {
                 self.events.push(Event::Exit(parsed(Exit::parse(payload), kind)?));
                 self.tell_agent(kind, payload)?;
+            }
+            GuestKind::Resized => {
+                let resized = parsed(Resized::parse(payload), kind)?;
+                if self.resizing.take() != Some(resized.bytes) {
+                    return Err(malformed(kind));
+                }
+                self.events.push(Event::Resized(resized));
             }
             GuestKind::Error => {
                 let error = parsed(StartError::parse(payload), kind)?;
@@ -407,6 +431,27 @@ mod tests {
         guest.receive(&said(&[(GuestKind::Credit, whole.as_bytes())])).unwrap();
         let failure = guest.receive(&said(&[(GuestKind::Credit, &[1, 0, 0, 0])])).unwrap_err();
         assert_eq!(failure.reason, Reason::GuestProtocol);
+    }
+
+    #[test]
+    fn takes_an_answer_to_a_resize_once_and_for_that_size_alone() {
+        let answer = |bytes| Resized { errno: 0, bytes }.encode();
+        let say = |guest: &mut Guest, bytes| {
+            guest.receive(&said(&[(GuestKind::Resized, answer(bytes).as_bytes())]))
+        };
+        let mut guest = running(0);
+        assert_eq!(say(&mut guest, 8192).unwrap_err().reason, Reason::GuestProtocol);
+        for (bytes, fine) in [(8192, true), (4096, false)] {
+            let mut guest = running(0);
+            guest.events();
+            guest.resize(8192).unwrap();
+            assert_eq!(say(&mut guest, bytes).is_ok(), fine, "{bytes}");
+            let came = Event::Resized(Resized { errno: 0, bytes });
+            assert_eq!(guest.events(), if fine { vec![came] } else { vec![] });
+            assert!(say(&mut guest, bytes).is_err(), "nothing was asked any more");
+        }
+        let resize = Resize { bytes: 1 }.encode();
+        assert!(running(0).accept(HostKind::Resize, resize.as_bytes()).is_err(), "from an agent");
     }
 
     #[test]

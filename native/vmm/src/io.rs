@@ -5,11 +5,12 @@
 
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use casemate_devices::{
     CONSOLE_OUTPUT_QUEUE, MmioTransport, SLOT_CONSOLE, SLOT_COUNT, SLOT_IMAGE, SLOT_INIT, SLOT_NET,
+    SLOT_SCRATCH,
 };
 use casemate_wire::control::{FromVmm, Reason};
 use casemate_wire::log_ring::Source;
@@ -24,6 +25,7 @@ use crate::clock_unsafe::monotonic_ns;
 use crate::failure::{Failure, failure};
 use crate::guest::{Event, Guest};
 use crate::machine::Doorbell;
+use crate::mailbox::{Mail, Mailbox};
 use crate::report::{Report, exit};
 use crate::tap_watch::{self, TapWatch};
 use crate::timer::Timer;
@@ -38,38 +40,6 @@ const SLOTS: usize = DEVICES.len();
 const LAST_WORDS: usize = 140;
 /// Between EXIT and power-off: the guest unmounts; longer and it is switched off. Spawn waits a second longer.
 const POWER_OFF_WAIT: Duration = Duration::from_secs(4);
-
-/// What the control thread has for the I/O thread; written under the lock, then the board is woken.
-#[derive(Debug, Default)]
-pub struct Mailbox(Mutex<Mail>);
-
-#[derive(Debug, Default)]
-struct Mail {
-    stop: Option<u32>,
-    stream: Option<OwnedFd>,
-    metrics: bool,
-}
-
-impl Mailbox {
-    /// Asks for the app to be stopped.
-    pub fn put_stop(&self, timeout_ms: u32) {
-        self.lock().stop = Some(timeout_ms);
-    }
-
-    /// Asks for the counters; asked again before they are sent, they are sent once.
-    pub fn put_metrics_request(&self) {
-        self.lock().metrics = true;
-    }
-
-    /// Hands over a fresh pod stream.
-    pub fn put_stream(&self, stream: OwnedFd) {
-        self.lock().stream = Some(stream);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Mail> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Everything the thread works with.
 #[derive(Debug)]
@@ -192,7 +162,7 @@ impl Io {
     /// Everything that can be done without waiting. True when a template may be taken.
     fn settle(&mut self) -> Result<bool, Failure> {
         loop {
-            let Mail { stop, stream, metrics } = std::mem::take(&mut *self.mailbox.lock());
+            let Mail { stop, stream, metrics, resize } = self.mailbox.take();
             if let Some(stream) = stream {
                 self.guest.agent_changed()?;
                 self.agent.replace(&self.epoll, stream).map_err(|error| io_failure(&error))?;
@@ -202,6 +172,9 @@ impl Io {
             }
             if metrics {
                 self.report.send(&FromVmm::Metrics(self.board.metrics()));
+            }
+            if let Some(bytes) = resize {
+                self.resize(bytes)?;
             }
             for (slot, queue) in self.board.rung() {
                 self.notify(slot, queue)?;
@@ -359,11 +332,24 @@ impl Io {
                 self.report.send(&FromVmm::Exit(*status));
                 self.deadline = now.checked_add(POWER_OFF_WAIT).unwrap_or(now);
             }
+            Event::Resized(resized) => self.report.send(&FromVmm::Resized(*resized)),
             Event::StartError(text) => {
                 return Err(failure(Reason::AppStart, format_args!("{text}")));
             }
         }
         Ok(())
+    }
+
+    /// More of the scratch disk for a guest that runs; one that is ending has no use for it.
+    fn resize(&mut self, bytes: u64) -> Result<(), Failure> {
+        if self.guest.phase() != Phase::Running {
+            return Ok(());
+        }
+        let mut grown = Ok(());
+        self.with_device(SLOT_SCRATCH, |disk| grown = disk.grow(bytes))?;
+        // Spawn looks at the same numbers, so this is not spawn.
+        grown.map_err(|error| failure(Reason::LaunchDocument, format_args!("resize: {error}")))?;
+        self.guest.resize(bytes)
     }
 
     fn stop(&mut self, timeout_ms: u32) -> Result<(), Failure> {

@@ -131,6 +131,7 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
     let scratch_file = file(SCRATCH, "scratch", scratch.size, Access::ReadWrite)?;
     check_blocks(&scratch_file, "scratch", scratch.size, scratch.blocks)?;
     let scratch = Scratch::new(scratch_file, scratch.size)
+        .map(|disk| disk.growing_to(scratch.size_max))
         .map_err(|error| failure(Reason::Descriptor, format_args!("scratch: {error}")))?;
     let network = admitted.spec.network.as_ref().map(connect).transpose()?;
     let log = file(LOG, "log", admitted.spec.log_size, Access::ReadWrite)?;

@@ -27,6 +27,7 @@ mod guest;
 mod io;
 mod launch;
 mod machine;
+mod mailbox;
 mod memory;
 #[cfg(test)]
 #[allow(

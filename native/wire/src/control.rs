@@ -6,14 +6,14 @@ use std::fmt;
 
 use crate::bytes::{Cursor, Packet};
 use crate::metrics::{METRICS_BYTES, Metrics};
-use crate::payload::{Exit, codes};
+use crate::payload::{Exit, Resized, codes};
 
 /// Longest text of a FAILURE, in bytes.
 pub const FAILURE_TEXT_MAX: usize = 256;
 /// Bytes of the longest message of a VMM, METRICS. Spawn's buffer is one byte longer, to notice more.
 pub const VMM_MESSAGE_MAX: usize = 1 + METRICS_BYTES;
 /// Bytes of the longest message of spawn.
-pub const SPAWN_MESSAGE_MAX: usize = 5;
+pub const SPAWN_MESSAGE_MAX: usize = 9;
 
 codes! {
     /// Why a VMM gave up: FAILURE's reason. Names are stable; records and `inspect` carry them.
@@ -93,6 +93,8 @@ pub enum FromVmm<'a> {
     },
     /// The counters, as asked for.
     Metrics(Metrics),
+    /// The guest's answer to a RESIZE.
+    Resized(Resized),
 }
 
 /// A message of spawn.
@@ -107,6 +109,11 @@ pub enum FromSpawn {
     Stream,
     /// Asks for the counters.
     Metrics,
+    /// The file of the scratch disk is longer now: the guest may have the rest of it.
+    Resize {
+        /// All its bytes.
+        bytes: u64,
+    },
 }
 
 /// A packet that is no message. Whoever sent it is broken or was taken over.
@@ -145,6 +152,7 @@ impl<'a> FromVmm<'a> {
                 packet.with(&[5]).with(&state_size.to_le_bytes()).with(&memory_size.to_le_bytes())
             }
             Self::Metrics(metrics) => metrics.put(packet.with(&[6])),
+            Self::Resized(resized) => packet.with(&[7]).with(resized.encode().as_bytes()),
         }
     }
 
@@ -190,6 +198,7 @@ impl<'a> FromVmm<'a> {
                 let metrics = Metrics::take(&mut cursor)?;
                 cursor.end(Self::Metrics(metrics))
             }
+            7 => Resized::parse(cursor.rest()).map(Self::Resized),
             _ => None,
         }
     }
@@ -212,6 +221,7 @@ impl FromSpawn {
             Self::Stop { timeout_ms } => Packet::new().with(&[16]).with(&timeout_ms.to_le_bytes()),
             Self::Stream => Packet::new().with(&[17]),
             Self::Metrics => Packet::new().with(&[18]),
+            Self::Resize { bytes } => Packet::new().with(&[19]).with(&bytes.to_le_bytes()),
         }
     }
 
@@ -225,6 +235,7 @@ impl FromSpawn {
             Some(16) => cursor.u32().map(|timeout_ms| Self::Stop { timeout_ms }),
             Some(17) => Some(Self::Stream),
             Some(18) => Some(Self::Metrics),
+            Some(19) => cursor.u64().map(|bytes| Self::Resize { bytes }),
             _ => None,
         };
         message.and_then(|message| cursor.end(message)).ok_or(NotAMessage)
@@ -234,7 +245,7 @@ impl FromSpawn {
     #[must_use]
     pub const fn descriptors(&self) -> usize {
         match self {
-            Self::Stop { .. } | Self::Metrics => 0,
+            Self::Stop { .. } | Self::Metrics | Self::Resize { .. } => 0,
             Self::Stream => 1,
         }
     }

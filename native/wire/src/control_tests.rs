@@ -31,9 +31,15 @@ fn every_message() -> Vec<FromVmm<'static>> {
         FromVmm::Failure { reason: Reason::Io, text: "" },
         FromVmm::Template { state_size: 16_384, memory_size: 134_217_728 },
         FromVmm::Metrics(metrics()),
+        FromVmm::Resized(Resized { errno: 28, bytes: 1 << 33 }),
     ];
     all.extend(Reason::ALL.iter().map(|reason| FromVmm::Failure { reason: *reason, text: "why" }));
     all
+}
+
+fn from_spawn() -> [FromSpawn; 4] {
+    let resize = FromSpawn::Resize { bytes: 1 << 33 };
+    [FromSpawn::Stop { timeout_ms: 70_000 }, FromSpawn::Stream, FromSpawn::Metrics, resize]
 }
 
 #[test]
@@ -42,7 +48,7 @@ fn reads_back_every_message() {
         let packet = message.encode();
         assert_eq!(FromVmm::parse(packet.as_bytes()), Ok(message));
     }
-    for message in [FromSpawn::Stop { timeout_ms: 70_000 }, FromSpawn::Stream, FromSpawn::Metrics] {
+    for message in from_spawn() {
         assert_eq!(FromSpawn::parse(message.encode().as_bytes()), Ok(message));
     }
 }
@@ -57,7 +63,7 @@ fn refuses_every_message_that_is_shorter_or_longer() {
         }
         assert_eq!(FromVmm::parse(&[bytes, b"x"].concat()), Err(NotAMessage), "{message:?}");
     }
-    for message in [FromSpawn::Stop { timeout_ms: 1 }, FromSpawn::Stream, FromSpawn::Metrics] {
+    for message in from_spawn() {
         let packet = message.encode();
         let bytes = packet.as_bytes();
         assert_eq!(FromSpawn::parse(&bytes[..bytes.len() - 1]), Err(NotAMessage));
@@ -78,6 +84,10 @@ fn lays_messages_out_as_documented() {
     let packet = FromVmm::Started { control: [1; 32], io: [2; 32], vcpu: [3; 32] }.encode();
     assert_eq!(packet.as_bytes(), [[1].as_slice(), &[1; 32], &[2; 32], &[3; 32]].concat());
     assert_eq!(FromSpawn::Stop { timeout_ms: 258 }.encode().as_bytes(), [16, 2, 1, 0, 0]);
+    let resize = FromSpawn::Resize { bytes: 0x0102 };
+    assert_eq!(resize.encode().as_bytes(), [19, 2, 1, 0, 0, 0, 0, 0, 0]);
+    let resized = FromVmm::Resized(Resized { errno: 5, bytes: 3 });
+    assert_eq!(resized.encode().as_bytes(), [7, 5, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]

@@ -78,6 +78,8 @@ kinds! {
         Credit = 6, 5, 5;
         /// TERM for the app, KILL after a time.
         Stop = 7, 4, 4;
+        /// The scratch disk is larger: the file system may grow.
+        Resize = 8, 8, 8;
     }
 }
 
@@ -100,6 +102,8 @@ kinds! {
         Error = 70, 2, 2 + 1024;
         /// Leave to send more standard input.
         Credit = 71, 4, 4;
+        /// What came of a RESIZE.
+        Resized = 72, 12, 12;
     }
 }
 

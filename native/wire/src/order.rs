@@ -88,11 +88,12 @@ impl Conversation {
         self.phase = match (self.phase, kind) {
             (Phase::Boot, GuestKind::Hello) => Phase::Hello,
             (Phase::Reseeding, GuestKind::UniqueDone) => Phase::Reseeded,
-            (Phase::Starting, GuestKind::Started) => Phase::Running,
             (Phase::Starting, GuestKind::Error) | (Phase::Running, GuestKind::Exit) => Phase::Over,
-            (Phase::Running, GuestKind::Stdout | GuestKind::Stderr | GuestKind::Credit) => {
-                Phase::Running
-            }
+            (Phase::Starting, GuestKind::Started)
+            | (
+                Phase::Running,
+                GuestKind::Stdout | GuestKind::Stderr | GuestKind::Credit | GuestKind::Resized,
+            ) => Phase::Running,
             (phase, _) => return Err(OutOfOrder { kind: kind.byte(), phase }),
         };
         Ok(())
@@ -109,6 +110,7 @@ impl Conversation {
             HostKind::Unique if phase == Phase::Hello => Some(Phase::Reseeding),
             HostKind::Config if phase == Phase::Reseeded => Some(Phase::Starting),
             HostKind::Stdin if talks && phase != Phase::Starting && !ended => Some(phase),
+            HostKind::Resize if talks && phase != Phase::Starting => Some(phase),
             HostKind::StdinEof if talks && !ended => Some(phase),
             HostKind::Signal | HostKind::Credit | HostKind::Stop if talks => Some(phase),
             _ => None,
@@ -139,6 +141,8 @@ mod tests {
                 "in" => conversation.host(HostKind::Stdin)?,
                 "eof" => conversation.host(HostKind::StdinEof)?,
                 "stop" => conversation.host(HostKind::Stop)?,
+                "grow" => conversation.host(HostKind::Resize)?,
+                "grown" => conversation.guest(GuestKind::Resized)?,
                 "exit" => conversation.guest(GuestKind::Exit)?,
                 other => panic!("no step {other}"),
             }
@@ -154,6 +158,7 @@ mod tests {
         );
         assert_eq!(run("hello unique done config error"), Ok(Phase::Over));
         assert_eq!(run("hello unique done config started in in eof"), Ok(Phase::Running));
+        assert_eq!(run("hello unique done config started grow grown exit grow"), Ok(Phase::Over));
     }
 
     #[test]
@@ -176,6 +181,8 @@ mod tests {
             "hello unique done config started exit exit",
             "hello unique done config started eof in",
             "hello unique done config started eof eof",
+            "hello unique done config grow",
+            "hello unique done config started exit grown",
             "hello stop",
             "eof",
         ] {

@@ -177,6 +177,55 @@ impl Hello {
     }
 }
 
+/// `RESIZE`: the scratch disk has grown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resize {
+    /// All bytes of the disk.
+    pub bytes: u64,
+}
+
+impl Resize {
+    /// The payload's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Packet<8> {
+        Packet::new().with(&self.bytes.to_le_bytes())
+    }
+
+    /// Reads a payload.
+    #[must_use]
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let mut cursor = Cursor::new(payload);
+        let value = Self { bytes: cursor.u64()? };
+        cursor.end(value)
+    }
+}
+
+/// `RESIZED`: what came of it. Also the content of the VMM's RESIZED to spawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resized {
+    /// 0 when the file system takes up the whole disk, else the guest's errno.
+    pub errno: u32,
+    /// As RESIZE had it.
+    pub bytes: u64,
+}
+
+impl Resized {
+    /// The payload's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Packet<12> {
+        Packet::new().with(&self.errno.to_le_bytes()).with(&self.bytes.to_le_bytes())
+    }
+
+    /// Reads a payload; Linux has no errno beyond 4095.
+    #[must_use]
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let mut cursor = Cursor::new(payload);
+        let value = Self { errno: cursor.u32()?, bytes: cursor.u64()? };
+        (value.errno < 4096).then_some(())?;
+        cursor.end(value)
+    }
+}
+
 /// How an app ended. Also the content of the VMM's EXIT to spawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {

@@ -47,6 +47,14 @@ fn lays_small_payloads_out_as_documented() {
     refuses_other_lengths(hello.encode().as_bytes(), Hello::parse);
     assert_eq!(Hello::parse(&[1, 0, 0, 0, 1, 0, 0, 0]), None);
 
+    let resize = Resize { bytes: 1 << 40 };
+    assert_eq!(Resize::parse(resize.encode().as_bytes()), Some(resize));
+    refuses_other_lengths(resize.encode().as_bytes(), Resize::parse);
+    let resized = Resized { errno: 4095, bytes: 1 << 40 };
+    assert_eq!(Resized::parse(resized.encode().as_bytes()), Some(resized));
+    refuses_other_lengths(resized.encode().as_bytes(), Resized::parse);
+    let beyond = Resized { errno: 4096, bytes: 1 << 40 };
+    assert_eq!(Resized::parse(beyond.encode().as_bytes()), None, "Linux has no such error");
     let stop = Stop { timeout_ms: 10_000 };
     assert_eq!(Stop::parse(stop.encode().as_bytes()), Some(stop));
     refuses_other_lengths(stop.encode().as_bytes(), Stop::parse);

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -155,6 +156,44 @@ static void fill(long long total) {
     close(fd);
 }
 
+static unsigned char pattern(long long at) { return (unsigned char)((at * 2654435761u) >> 24); }
+
+/* Writes so many bytes that no other file has, or looks whether they are still there. */
+static void keep(const char *word, long long total, int check) {
+    static unsigned char buffer[1 << 14];
+    int fd = open("/keep", check ? O_RDONLY : O_CREAT | O_WRONLY, 0600);
+    int failed = fd < 0;
+    for (long long at = 0; at < total && !failed; at += sizeof buffer) {
+        if (check && read(fd, buffer, sizeof buffer) != sizeof buffer) failed = 1;
+        for (int byte = 0; byte < (int)sizeof buffer && !failed; byte++) {
+            if (check) failed = buffer[byte] != pattern(at + byte);
+            else buffer[byte] = pattern(at + byte);
+        }
+        if (!check && !failed) failed = write(fd, buffer, sizeof buffer) != sizeof buffer;
+    }
+    outcome(word, "/keep", failed || fsync(fd) != 0);
+    close(fd);
+}
+
+/* Bytes of the file system that the root is on. */
+static void space(void) {
+    struct statvfs facts;
+    if (statvfs("/", &facts) == 0)
+        printf("space %lld\n", (long long)facts.f_blocks * (long long)facts.f_frsize);
+}
+
+/* Takes so many bytes of the disk at once, and uses the last of them. */
+static void claim(long long total) {
+    int fd = open("/claim", O_CREAT | O_RDWR, 0600);
+    char byte = 0;
+    errno = fd < 0 ? errno : posix_fallocate(fd, 0, total);
+    int failed = errno != 0;
+    if (!failed)
+        failed = pwrite(fd, "x", 1, total - 1) != 1 || fsync(fd) != 0 || pread(fd, &byte, 1, total - 1) != 1 || byte != 'x';
+    outcome("claim", "/claim", failed);
+    close(fd);
+}
+
 static void on_term(int number) {
     static const char text[] = "heard TERM\n";
     (void)number;
@@ -200,7 +239,7 @@ static int plain(const char *word) {
     static const struct {
         const char *name;
         void (*run)(void);
-    } words[] = {{"facts", facts}, {"unique", unique}, {"fds", descriptors}, {"cat", copy}, {"line", line}, {"eat", eat}};
+    } words[] = {{"facts", facts}, {"unique", unique}, {"fds", descriptors}, {"cat", copy}, {"line", line}, {"eat", eat}, {"space", space}};
     for (size_t at = 0; at < sizeof words / sizeof *words; at++)
         if (strcmp(word, words[at].name) == 0) return words[at].run(), 1;
     if (strcmp(word, "crash") == 0) return *nowhere = 0, 1;
@@ -222,6 +261,9 @@ static void with(const char *word, const char *what) {
     if (strcmp(word, "churn") == 0) churn(what);
     if (strcmp(word, "flood") == 0) flood(atoll(what));
     if (strcmp(word, "fill") == 0) fill(atoll(what));
+    if (strcmp(word, "keep") == 0) keep(word, atoll(what), 0);
+    if (strcmp(word, "check") == 0) keep(word, atoll(what), 1);
+    if (strcmp(word, "claim") == 0) claim(atoll(what));
     if (strcmp(word, "borrow") == 0) borrow(atoi(what));
     if (strcmp(word, "exit") == 0) {
         fflush(NULL);

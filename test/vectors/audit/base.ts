@@ -26,7 +26,13 @@ export const machine: CanonicalObject = {
 export const descriptors: readonly CanonicalObject[] = [
   { role: 'init', access: 'read', size: verifiedSize, verity },
   { role: 'image', access: 'read', size: verifiedSize, verity },
-  { role: 'scratch', access: 'read-write', size: 1_073_741_824, blocks: digest('scratch') },
+  {
+    role: 'scratch',
+    access: 'read-write',
+    size: 1_073_741_824,
+    size_max: 2_147_483_648,
+    blocks: digest('scratch'),
+  },
   { role: 'log', access: 'read-write', size: 4_194_304 },
 ]
 

@@ -243,6 +243,9 @@ const records: readonly Case[] = [
   { name: 'too-far', code: 'TICKET_TOO_FAR', now: NOW - 5_000_000_001n },
 ]
 
+const withScratchMost = (most: number | null): readonly CanonicalObject[] =>
+  descriptors.map((one) => (one['role'] === 'scratch' ? { ...one, size_max: most } : one))
+
 const specs: readonly Case[] = [
   {
     name: 'spec-other',
@@ -268,6 +271,18 @@ const specs: readonly Case[] = [
     code: 'SPEC_MALFORMED',
     spec: changedSpec({ descriptors: descriptors.slice(0, 3) }),
   },
+  ...(
+    [
+      ['smaller', 1_073_737_728],
+      ['odd', 1_073_741_825],
+      ['beyond', 2 ** 40 + 4096],
+      ['null', null],
+    ] as const
+  ).map(([what, most]) => ({
+    name: `spec-scratch-${what}`,
+    code: 'SPEC_MALFORMED',
+    spec: changedSpec({ descriptors: withScratchMost(most) }),
+  })),
   {
     name: 'spec-memory-odd',
     code: 'SPEC_MALFORMED',

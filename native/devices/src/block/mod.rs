@@ -170,6 +170,14 @@ impl Block {
         Ok(())
     }
 
+    /// Gives a scratch disk more bytes. Only the transport can tell the guest of it.
+    pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), ScratchError> {
+        match &mut self.backend {
+            Backend::Scratch(scratch) => scratch.grow(bytes),
+            Backend::Absent | Backend::Verified(_) => Err(ScratchError::Size(bytes)),
+        }
+    }
+
     /// What the disk is.
     #[must_use]
     pub fn kind(&self) -> BlockKind {

@@ -11,7 +11,7 @@ use super::SECTOR_BYTES;
 /// A scratch disk was refused.
 #[derive(Debug)]
 pub enum ScratchError {
-    /// The size is zero or not a multiple of 4096.
+    /// The size is zero, not a multiple of 4096, smaller than before or larger than it may become.
     Size(u64),
     /// The file's length is not the size.
     Length(u64),
@@ -22,7 +22,7 @@ pub enum ScratchError {
 impl std::fmt::Display for ScratchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Size(size) => write!(f, "scratch size {size} is not a multiple of 4096"),
+            Self::Size(size) => write!(f, "the scratch disk cannot have {size} bytes"),
             Self::Length(len) => write!(f, "the scratch file has {len} bytes, not its size"),
             Self::Io(error) => write!(f, "the scratch file cannot be measured: {error}"),
         }
@@ -36,6 +36,7 @@ impl std::error::Error for ScratchError {}
 pub struct Scratch {
     file: File,
     size: u64,
+    size_max: u64,
 }
 
 impl Scratch {
@@ -51,7 +52,23 @@ impl Scratch {
         if len != size {
             return Err(ScratchError::Length(len));
         }
-        Ok(Self { file, size })
+        Ok(Self { file, size, size_max: size })
+    }
+
+    /// The same disk, which may grow to `size_max` bytes.
+    #[must_use]
+    pub fn growing_to(self, size_max: u64) -> Self {
+        Self { size_max, ..self }
+    }
+
+    /// The file is longer. Only its owner knows: nothing here looks at it, and a file that is not has
+    /// no bytes there, which is an I/O error for the guest.
+    pub(super) fn grow(&mut self, size: u64) -> Result<(), ScratchError> {
+        if size < self.size || size > self.size_max || !size.is_multiple_of(4096) {
+            return Err(ScratchError::Size(size));
+        }
+        self.size = size;
+        Ok(())
     }
 
     pub(super) fn sectors(&self) -> u64 {

@@ -326,6 +326,44 @@ fn a_disk_without_a_backend_has_no_sectors_until_one_is_attached() {
 }
 
 #[test]
+fn a_scratch_disk_grows_while_it_runs_and_never_beyond_its_most() {
+    let file = scratch_file();
+    let disk = Scratch::new(file.try_clone().unwrap(), SIZE).unwrap().growing_to(SIZE + 8192);
+    let block = Block::new(BlockKind::Scratch, Backend::Scratch(disk), "scratch").unwrap();
+    let mut guest = Guest::running(Device::Block(block));
+    let beyond = SIZE / 512;
+    assert_eq!(request(&mut guest, READ, beyond, &[(DATA, 512, WRITE)]), IO_ERROR);
+    guest.set(0x64, 3);
+    let (generation, raised) = (guest.get(0xfc), guest.interrupts());
+    file.set_len(SIZE + 4096).unwrap();
+    guest.transport.grow(SIZE + 4096).unwrap();
+    assert_eq!(guest.config(0), (beyond + 8).to_le_bytes());
+    assert_eq!((guest.get(0xfc), guest.get(0x60)), (generation + 1, 2));
+    assert_eq!(guest.interrupts(), raised + 1);
+    assert_eq!(request(&mut guest, READ, beyond, &[(DATA, 4096, WRITE)]), OK);
+    assert_eq!(guest.bytes(DATA, 512), vec![0; 512]);
+    assert_eq!(request(&mut guest, READ, beyond + 8, &[(DATA, 512, WRITE)]), IO_ERROR);
+    for bytes in [0, SIZE, SIZE + 512, SIZE + 12_288, u64::MAX] {
+        assert!(guest.transport.grow(bytes).is_err(), "{bytes}");
+    }
+    assert_eq!(guest.config(0), (beyond + 8).to_le_bytes());
+    // What has no bytes behind it, whatever spawn said, is an error and no more.
+    guest.transport.grow(SIZE + 8192).unwrap();
+    assert_eq!(request(&mut guest, READ, beyond + 8, &[(DATA, 512, WRITE)]), IO_ERROR);
+    assert!(!guest.failed());
+}
+
+#[test]
+fn an_image_does_not_grow_nor_a_disk_that_may_not() {
+    let file = scratch_file();
+    let mut guest = scratch_on(&file);
+    assert!(guest.transport.grow(SIZE + 4096).is_err());
+    let block = Block::new(BlockKind::Image, Backend::Absent, "image").unwrap();
+    let mut guest = Guest::running(Device::Block(block));
+    assert!(guest.transport.grow(4096).is_err());
+}
+
+#[test]
 fn a_backend_fits_its_disk() {
     let file = scratch_file();
     let scratch = || Backend::Scratch(Scratch::new(file.try_clone().unwrap(), SIZE).unwrap());

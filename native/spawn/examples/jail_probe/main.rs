@@ -21,9 +21,9 @@ use casemate_ticket::document::{LaunchDocument, Mode};
 use casemate_ticket::spec::{Spec, TemplateSpec, Vmm};
 use casemate_wire::control::{FromSpawn, FromVmm, Reason};
 use casemate_wire::metrics::Metrics;
-use casemate_wire::payload::Exit;
+use casemate_wire::payload::{Exit, Resized};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -36,6 +36,7 @@ const STREAM: i32 = 5;
 const TAP: i32 = 14;
 /// `struct virtio_net_hdr_mrg_rxbuf`, before each frame of a tap.
 const HEADER_BYTES: usize = 12;
+const SCRATCH: i32 = 12;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("--digests") {
@@ -75,6 +76,7 @@ fn run() -> Option<ExitCode> {
         "garbage" => say_bytes(&control, &[250, 1, 2, 3]),
         "twice" => start(&control, &spec.vmm),
         "counts" => say(&control, &FromVmm::Metrics(Metrics::NONE)),
+        "resizes" => say(&control, &FromVmm::Resized(Resized { errno: 0, bytes: 4096 })),
         "early" => say(&control, &FromVmm::Template { state_size: 1, memory_size: 1 }),
         "failure" => {
             say(&control, &FromVmm::Failure { reason: Reason::Verity, text: "block 7 differs" });
@@ -90,7 +92,7 @@ fn run() -> Option<ExitCode> {
             say(&control, &FromVmm::Ready { restored: false });
             sleep_for_ever()
         }
-        "serve" => return serve(&control),
+        "serve" => return serve(&control, argument == Some("full")),
         "wire" => {
             say(&control, &FromVmm::Ready { restored: false });
             return wire(&take(STREAM)?, &take(TAP)?);
@@ -151,9 +153,10 @@ fn counted() -> Metrics {
 }
 
 /// Says hello on the pod stream and on every fresh one, and stops when it is asked to.
-fn serve(control: &OwnedFd) -> Option<ExitCode> {
+fn serve(control: &OwnedFd, is_full: bool) -> Option<ExitCode> {
     say(control, &FromVmm::Ready { restored: false });
     let mut stream = take(STREAM)?;
+    let scratch = take(SCRATCH)?;
     loop {
         // An agent that is gone is no reason to end.
         let _ = rustix::io::write(&stream, b"hello");
@@ -167,6 +170,13 @@ fn serve(control: &OwnedFd) -> Option<ExitCode> {
             FromSpawn::Stop { .. } => {
                 say(control, &FromVmm::Exit(Exit::Signal(15)));
                 return Some(ExitCode::SUCCESS);
+            }
+            FromSpawn::Resize { bytes } => {
+                // What is there to write to, whatever the message says.
+                let length = rustix::fs::seek(&scratch, SeekFrom::End(0)).ok()?;
+                rustix::io::pwrite(&scratch, b"x", bytes.checked_sub(1)?).ok()?;
+                let errno = if is_full { 28 } else { 0 };
+                say(control, &FromVmm::Resized(Resized { errno, bytes: length }));
             }
             FromSpawn::Metrics => say(control, &FromVmm::Metrics(counted())),
             FromSpawn::Stream => {

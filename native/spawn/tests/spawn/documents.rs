@@ -128,6 +128,7 @@ pub fn spec(describe: &Value, launch_id: &str, words: &[&str]) -> Value {
         ("role", text("scratch")),
         ("access", text("read-write")),
         ("size", Value::Integer(SCRATCH_SIZE)),
+        ("size_max", Value::Integer(SCRATCH_SIZE_MAX)),
         ("blocks", text(&scratch_digest())),
     ]);
     let log = object([
@@ -193,6 +194,7 @@ pub fn connect(spec: &mut Value, address: &str, mtu: i64) {
 }
 
 pub const SCRATCH_SIZE: i64 = 8 << 20;
+pub const SCRATCH_SIZE_MAX: i64 = 16 << 20;
 pub const LOG_SIZE: i64 = 4 << 20;
 
 /// First block of the scratch image; the rest is a hole.

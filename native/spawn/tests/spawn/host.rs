@@ -262,6 +262,14 @@ impl Host {
         (pod, i32::try_from(pid).unwrap(), answer.descriptors.pop().unwrap())
     }
 
+    /// The same, and its app runs: a VMM has said READY, and spawn has heard it.
+    pub fn start_app(&self, words: &[&str]) -> (String, i32, OwnedFd) {
+        let started = self.start(words);
+        wait_for("the app", || (self.ask_pod("pause", &started.0).code() == "ok").then_some(()));
+        assert_eq!(self.ask_pod("resume", &started.0).code(), "ok");
+        started
+    }
+
     pub fn pods(&self) -> Vec<Value> {
         // Of a spawn that dies meanwhile comes no answer.
         let listed = wait_for("a list", || self.client().try_ask(r#"{"op":"list"}"#));

@@ -118,7 +118,7 @@ fn the_vmm_shares_no_core_where_the_kernel_schedules_cores() {
 #[test]
 fn the_vmm_has_resource_limits() {
     let Some(host) = unfiltered_host() else { return };
-    let scratch = crate::documents::SCRATCH_SIZE;
+    let scratch = crate::documents::SCRATCH_SIZE_MAX;
     expect(
         &report(&host),
         &[

@@ -33,6 +33,7 @@ fn tells_how_a_vmm_failed() {
         ("garbage", "vmm 9 VMM_PROTOCOL", "may not send"),
         ("twice", "vmm 9 VMM_PROTOCOL", "may not send"),
         ("counts", "vmm 9 VMM_PROTOCOL", "may not send"),
+        ("resizes", "vmm 9 VMM_PROTOCOL", "may not send"),
         ("early", "vmm 9 VMM_PROTOCOL", "may not send"),
         ("unannounced", "vmm 9 VMM_PROTOCOL", "may not send"),
         ("oom", "vmm 9 VMM_OOM", "out of memory"),
@@ -95,7 +96,7 @@ fn whoever_waits_for_counters_is_answered_and_is_not_many() {
 #[test]
 fn tells_what_a_vm_takes_of_the_host_whether_or_not_it_runs() {
     let Some(host) = host() else { return };
-    let (pod, _, _stream) = host.start(&["deaf"]);
+    let (pod, _, _stream) = host.start_app(&["deaf"]);
     let of = |name: &str| {
         let answer = host.ask_pod("usage", &pod);
         let usage = answer.value.get("usage").unwrap_or_else(|| panic!("{}", answer.text()));

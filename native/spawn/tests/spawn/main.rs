@@ -28,6 +28,7 @@ mod keeper;
 mod life;
 mod network;
 mod requests;
+mod resize;
 mod takeover;
 mod templates;
 mod tickets;

@@ -151,6 +151,39 @@ pub fn judge_tap(build: &Path, tap: OwnedFd) -> (Reason, String) {
     talk.failure.unwrap()
 }
 
+/// Sends `packet` to the VMM of a guest that runs and says nothing, then asks for its counters. `None`: it answers;
+/// otherwise it ended with this code and without a word.
+pub fn after(build: &Path, attack: &Attack, packet: &[u8]) -> Option<i32> {
+    let files = Files::new();
+    let (_stream, its_stream) = pair(SocketType::STREAM);
+    let more = vec![
+        (5, its_stream),
+        (7, read_only(&files.kernel)),
+        (8, read_only(&files.init)),
+        (11, read_only(&files.image)),
+        (12, files.scratch.try_clone().unwrap().into()),
+        (13, files.log.try_clone().unwrap().into()),
+    ];
+    let (mut child, control) = start(build, &files::launch(build, attack, None), more);
+    let mut bytes = [0; VMM_MESSAGE_MAX];
+    let count = receive(&control, &mut bytes, &mut vec![]);
+    assert!(matches!(FromVmm::parse(&bytes[..count]), Ok(FromVmm::Started { .. })), "{count}");
+    rustix::net::send(&control, packet, SendFlags::NOSIGNAL).unwrap();
+    // The first answer may have been on its way before the packet was looked at.
+    for _ in 0..2 {
+        send(&control, FromSpawn::Metrics);
+        let count = receive(&control, &mut bytes, &mut vec![]);
+        if count == 0 {
+            return child.wait().unwrap().code();
+        }
+        let answer = FromVmm::parse(&bytes[..count]).unwrap();
+        assert!(matches!(answer, FromVmm::Metrics(_)), "{packet:?}: {answer:?}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    None
+}
+
 /// What the VMM said on its control socket.
 #[derive(Debug)]
 struct Talk {
@@ -198,7 +231,7 @@ fn talk(control: &OwnedFd) -> Result<Talk, String> {
                     talk.survived = send(control, FromSpawn::Stop { timeout_ms: 0 });
                 }
             }
-            FromVmm::Ready { .. } | FromVmm::Template { .. } => {}
+            FromVmm::Ready { .. } | FromVmm::Template { .. } | FromVmm::Resized(_) => {}
             FromVmm::Exit(exit) => return Err(format!("said {exit:?}")),
         }
     }

@@ -28,6 +28,7 @@ mod host;
 mod block;
 mod bus;
 mod console;
+mod control;
 mod network;
 mod processor;
 mod registers;

@@ -1,7 +1,7 @@
 //! Streams, credit, signals, and hosts that break the protocol.
 
 use casemate_wire::frame::{GuestKind, HostKind};
-use casemate_wire::payload::{Exit, InputCredit, Signal, Stop, Stream};
+use casemate_wire::payload::{Exit, InputCredit, Resize, Resized, Signal, Stop, Stream};
 
 use crate::config::{Config, app};
 use crate::machine::{End, Machine, Place};
@@ -100,6 +100,19 @@ pub fn stops_with_term_and_then_kill() {
     machine.say(HostKind::Stop, Stop { timeout_ms: 3_600_000 }.encode().as_bytes());
     machine.say(HostKind::Stop, Stop { timeout_ms: 10 }.encode().as_bytes());
     assert_eq!(machine.listen().2, End::Exit(Exit::Signal(9)));
+}
+
+/// Its scratch is no disk here. That is told, and the app runs on.
+pub fn answers_a_resize_that_it_cannot_make() {
+    let place = Place::new();
+    let mut machine = started(&place, &app(&["wait-for-term"]));
+    ready(&mut machine);
+    machine.say(HostKind::Resize, Resize { bytes: 1 << 29 }.encode().as_bytes());
+    let (kind, payload) = machine.hear().unwrap();
+    let told = Resized { errno: 95, bytes: 1 << 29 };
+    assert_eq!((kind, Resized::parse(&payload)), (GuestKind::Resized, Some(told)), "EOPNOTSUPP");
+    machine.say(HostKind::Signal, Signal { number: 15 }.encode().as_bytes());
+    assert_eq!(machine.listen().2, End::Exit(Exit::Code(7)));
 }
 
 pub fn signals_the_app() {

@@ -127,10 +127,7 @@ impl Keeper {
             if spawn.since.elapsed() >= STEADY || status == Status::Code(0) {
                 tries = 0;
             }
-            let is_orderly = matches!(status, Status::Code(_));
-            let last = PAUSES.last().filter(|_| is_orderly);
-            let pause = PAUSES.get(tries).or(last).filter(|_| came_up);
-            let Some(pause) = pause else {
+            let Some(pause) = pause_after(status, tries).filter(|_| came_up) else {
                 let message = format!("casemate-spawn ended by itself ({how}) and is given up");
                 return Err(Refusal::new("KEEPER", message));
             };
@@ -139,7 +136,7 @@ impl Keeper {
             say(&format!(
                 "casemate-spawn ended by itself ({how}); starting it again in {seconds} s"
             ));
-            self.rest(*pause);
+            self.rest(pause);
             if self.ending {
                 return Ok(());
             }
@@ -249,8 +246,32 @@ impl Keeper {
     }
 }
 
+/// The pause before the next start, after so many in a row; `None`: it is given up.
+fn pause_after(status: Status, tries: usize) -> Option<Duration> {
+    let last = PAUSES.last().filter(|_| matches!(status, Status::Code(_)));
+    PAUSES.get(tries).or(last).copied()
+}
+
 fn raise(fd: OwnedFd) -> io::Result<OwnedFd> {
     let raised = raise_descriptor(fd.as_fd(), LOWEST);
     drop(fd);
     raised
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_up_who_is_killed_again_and_again_and_nobody_else() {
+        let pauses =
+            |status| (0..7).map(move |tries| pause_after(status, tries).map(|p| p.as_secs()));
+        let known = [0, 1, 2, 4, 8].map(Some);
+        let by_itself: Vec<_> = pauses(Status::Code(1)).collect();
+        assert_eq!(by_itself, [known.as_slice(), &[Some(8), Some(8)]].concat());
+        for signal in [libc::SIGSYS, libc::SIGABRT, libc::SIGSEGV, libc::SIGKILL] {
+            let killed: Vec<_> = pauses(Status::Signal(signal)).collect();
+            assert_eq!(killed, [known.as_slice(), &[None, None]].concat());
+        }
+    }
 }

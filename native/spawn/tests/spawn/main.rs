@@ -29,6 +29,7 @@ mod life;
 mod network;
 mod requests;
 mod resize;
+mod systemd;
 mod takeover;
 mod templates;
 mod tickets;

@@ -293,11 +293,15 @@ fn a_pod_whose_entry_was_altered_is_ended_and_others_live_on() {
 #[test]
 fn a_pod_that_was_taken_out_of_its_cgroup_is_ended() {
     let Some(host) = kept_host() else { return };
-    let (pod, pid, stream) = host.start(&["serve"]);
-    assert_eq!(read_exactly(&stream, 5), b"hello");
-    let group = host.cgroup("memory", &pod);
-    let root = group.ancestors().nth(3).unwrap().join("cgroup.procs");
-    host.without_spawn(Signal::KILL, || fs::write(root, pid.to_string()).unwrap());
+    // It would not notice that nobody holds its control socket.
+    let (pod, pid, stream) = host.start(&["deaf"]);
+    host.without_spawn(Signal::KILL, || {
+        for controller in ["memory", "cpu", "pids", "freezer"] {
+            let group = host.cgroup(controller, &pod);
+            let root = group.ancestors().nth(3).unwrap().join("cgroup.procs");
+            fs::write(root, pid.to_string()).unwrap();
+        }
+    });
     read_to_end(stream);
     let Told::Exit(cause, sentence) = told(&host, &pod) else { panic!("it is not told") };
     assert_eq!((cause.as_str(), sentence.contains("not in its cgroup")), ("NOT_TAKEN_OVER", true));

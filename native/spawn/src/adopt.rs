@@ -237,7 +237,11 @@ impl Daemon {
     }
 
     /// Goes on with what the spawn before had. What it left running beside that is dead by now.
-    pub(crate) fn take_over(&mut self, inheritance: Inheritance) {
+    ///
+    /// # Errors
+    /// When a pod cannot be watched. It and all others stay in the store for the next try, and nobody is served before:
+    /// their user ids would be given to others.
+    pub(crate) fn take_over(&mut self, inheritance: Inheritance) -> std::io::Result<()> {
         let Inheritance { found, ended, lost, surplus, .. } = inheritance;
         if let Some(store) = &self.store {
             for name in &surplus {
@@ -267,11 +271,12 @@ impl Daemon {
         }
         let count = found.len();
         for found in found {
-            self.take_pod_over(found);
+            self.take_pod_over(found)?;
         }
         if count > 0 {
             log(&format!("took {count} pods over"));
         }
+        Ok(())
     }
 
     fn remember(&mut self, entry: Entry) {
@@ -280,20 +285,12 @@ impl Daemon {
         self.exited.extend(exited);
     }
 
-    fn take_pod_over(&mut self, found: Found) {
+    fn take_pod_over(&mut self, found: Found) -> std::io::Result<()> {
         let Found { entry, said, control, end, scratch, cgroup } = found;
         let id = self.fresh_id();
         let watch = |fd, source| self.poller.watch(fd, Interest::IN, source);
-        let watched = watch(end, Source::PodEnd(id))
-            .and_then(|end| Ok((end, watch(control, Source::PodControl(id))?)));
-        let (end, control) = match watched {
-            Ok(watched) => watched,
-            Err(error) => {
-                // It stays in the store, and in the ledger, for the next.
-                log(&format!("pod {} could not be watched: {error}", entry.identity.pod));
-                return;
-            }
-        };
+        let end = watch(end, Source::PodEnd(id))?;
+        let control = watch(control, Source::PodControl(id))?;
         self.uids.reserve(entry.uid);
         let ending = said.is_ending().then(|| Instant::now().checked_add(ENDING_WAIT)).flatten();
         let mut pod = Pod {
@@ -327,6 +324,7 @@ impl Daemon {
         };
         pod.go_on_ending();
         self.pods.insert(id, pod);
+        Ok(())
     }
 }
 

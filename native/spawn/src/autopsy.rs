@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::daemon::{Daemon, log};
 use crate::pod::Status;
+use crate::poller::Interest;
 
 /// How long to look for the kernel's audit line, and how often.
 const AUTOPSY_WAIT: Duration = Duration::from_millis(500);
@@ -23,6 +24,8 @@ impl Daemon {
         if let Some(pod) = self.pods.get_mut(&id) {
             (pod.boot_until, pod.stop_until, pod.end_until) = (None, None, None);
             pod.autopsy = Some((status, until, now));
+            // Its end stays readable, and is known.
+            let _ = pod.end.change(Interest::empty());
         }
         self.look_for_kills();
     }

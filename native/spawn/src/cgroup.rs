@@ -287,12 +287,13 @@ impl Cgroups {
     }
 
     /// Kills whatever an earlier spawn left in this instance's groups, but those that are taken over, and removes them:
-    /// nothing is known of them, and their user ids are about to be handed out again. Returns how many groups there were.
+    /// nothing is known of them, and their user ids are about to be handed out again. A process that takes no signal, as one
+    /// that waits for a disk for ever, must not keep a spawn from starting: it would be the end of all other pods.
     ///
     /// # Errors
-    /// When a group stays in use.
-    pub fn sweep(&self, taken_over: &[&str]) -> io::Result<usize> {
-        let mut swept: usize = 0;
+    /// When the groups cannot be listed.
+    pub fn sweep(&self, taken_over: &[&str]) -> io::Result<Swept> {
+        let mut swept = Swept::default();
         let is_left = |entry: &fs::DirEntry| {
             is_group(entry) && !taken_over.iter().any(|name| entry.file_name() == *name)
         };
@@ -301,8 +302,10 @@ impl Cgroups {
             for entry in fs::read_dir(root.join(&self.below))? {
                 let entry = entry?;
                 if is_left(&entry) {
-                    kill_all(&entry.path())?;
-                    swept = swept.saturating_add(1);
+                    match kill_all(&entry.path()) {
+                        Ok(()) => swept.ended = swept.ended.saturating_add(1),
+                        Err(_) => swept.stuck.push(entry.path()),
+                    }
                 }
             }
         }
@@ -321,6 +324,33 @@ impl Cgroups {
         }
         Ok(())
     }
+}
+
+/// What a sweep came to.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Groups that are gone.
+    pub ended: usize,
+    /// Directories of groups with a process that did not end.
+    pub stuck: Vec<PathBuf>,
+}
+
+impl Swept {
+    /// The user ids of what did not end: nobody else may get one of them.
+    pub fn uids(&self) -> Vec<u32> {
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+        let groups = self.stuck.iter().map(|directory| read(directory.join("cgroup.procs")));
+        let pids: Vec<String> =
+            groups.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+        let statuses = pids.iter().map(|pid| read(PathBuf::from(format!("/proc/{pid}/status"))));
+        statuses.filter_map(|status| uid_of(&status)).collect()
+    }
+}
+
+/// The first number of the line `Uid:` of /proc/PID/status.
+fn uid_of(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 fn is_group(entry: &fs::DirEntry) -> bool {

@@ -22,7 +22,7 @@ const CONFIG_BYTES_MAX: usize = 1 << 20;
 /// Ids a VM or worker may have: not root, not nobody-like specials, not the "no id" value.
 const ID_RANGE: std::ops::RangeInclusive<u32> = 1..=u32::MAX - 1_000_001;
 /// Most VMs at a time.
-const VM_UID_COUNT_MAX: u32 = 65_536;
+const VM_UID_COUNT_MAX: u32 = 1000;
 /// Most bytes of a scratch disk.
 const SCRATCH_BYTES_MAX: u64 = 1 << 40;
 

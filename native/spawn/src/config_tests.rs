@@ -72,7 +72,7 @@ fn refuses_values_out_of_bounds_and_names_them() {
         ("2000000", "0", "vm_uid_base"),
         ("2000000", "4294967000", "vm_uid_base"),
         ("1000,", "0,", "vm_uid_count"),
-        ("1000,", "65537,", "vm_uid_count"),
+        ("1000,", "1001,", "vm_uid_count"),
         ("/run/casemate", "run/casemate", "run_dir"),
         ("/run/casemate", "/run/../etc", "run_dir"),
         ("/opt/vmm", "vmm", "vmm"),

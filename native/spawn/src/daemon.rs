@@ -115,7 +115,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Takes the run directory, takes over what an earlier spawn left or ends it, listens. `descriptors` are what was
-    /// kept of that spawn's.
+    /// kept of that spawn's, `store` keeps those of this one.
     ///
     /// # Errors
     /// `START`, `ASSET`, with what is wrong and where.
@@ -123,6 +123,7 @@ impl Daemon {
         config: Config,
         networks: std::result::Result<Networks, String>,
         descriptors: Descriptors,
+        store: Option<Store>,
     ) -> Result<Self> {
         let start = |what: &str| {
             let what = what.to_owned();
@@ -135,7 +136,6 @@ impl Daemon {
         let spent =
             Spent::open(&config.run_dir).map_err(start("the directory of spent tickets"))?;
         let boot_id = host::boot_id().map_err(start("boot id"))?;
-        let store = Store::open().map_err(start("NOTIFY_SOCKET"))?;
         let ledger =
             Ledger::open(&config.run_dir, &boot_id).map_err(start("the directory of pods"))?;
         let network_is_kept = networks.as_ref().is_ok_and(Networks::is_kept);
@@ -145,12 +145,8 @@ impl Daemon {
         }
         let mut inherited = inheritance(&ledger, descriptors, &cgroups, network_is_kept)
             .map_err(start("the directory of pods"))?;
-        let swept = cgroups
-            .sweep(&inherited.groups())
+        let uids = end_what_is_left(&config, &cgroups, &inherited.groups())
             .map_err(start("ending what an earlier spawn left"))?;
-        if swept > 0 {
-            log(&format!("ended what an earlier spawn left in {swept} cgroups"));
-        }
         let template_store =
             TemplateStore::open(&config.template_dir, &boot_id).map_err(start("template_dir"))?;
         let poller = Poller::new().map_err(start("epoll"))?;
@@ -166,7 +162,7 @@ impl Daemon {
         let mut daemon = Self {
             boot_id,
             kvm_class: host::kvm_class(),
-            uids: Uids::new(config.vm_uid_base, config.vm_uid_count),
+            uids,
             kmsg: Kmsg::open(inherited.has_pods()),
             null: null.map_err(start("/dev/null"))?.into(),
             listener: Some(listener),
@@ -192,7 +188,7 @@ impl Daemon {
             store,
             signals,
         };
-        daemon.take_over(inherited);
+        daemon.take_over(inherited).map_err(start("taking pods over"))?;
         Ok(daemon)
     }
 
@@ -350,6 +346,22 @@ fn prepare_directories(config: &Config) -> io::Result<OwnedFd> {
     fs::create_dir_all(&config.state_dir)?;
     fs::set_permissions(&config.state_dir, Permissions::from_mode(0o700))?;
     lock(&config.run_dir.join("spawn.lock"))
+}
+
+/// Ends what an earlier spawn left in groups that are not taken over. Returns the user ids that are free after that.
+fn end_what_is_left(config: &Config, cgroups: &Cgroups, taken_over: &[&str]) -> io::Result<Uids> {
+    let swept = cgroups.sweep(taken_over)?;
+    if swept.ended > 0 {
+        log(&format!("ended what an earlier spawn left in {} cgroups", swept.ended));
+    }
+    for group in &swept.stuck {
+        log(&format!("a process that an earlier spawn left does not end: {}", group.display()));
+    }
+    let mut uids = Uids::new(config.vm_uid_base, config.vm_uid_count);
+    for uid in swept.uids() {
+        uids.reserve(uid);
+    }
+    Ok(uids)
 }
 
 /// A file that this process alone has locked until it ends.

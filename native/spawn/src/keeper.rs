@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use rustix::process::{Signal, pidfd_send_signal};
 
+use crate::cgroup::Cgroups;
 use crate::config;
 use crate::daemon::{lock, prepare_process};
 use crate::ending;
@@ -44,6 +45,9 @@ const END_WAIT: Duration = Duration::from_secs(30);
 /// The keeper's descriptors are moved up to here: below are the places of all that it can keep (shelf.rs), in the child
 /// that becomes spawn and expects them from 3 on.
 const LOWEST: i32 = 5000;
+
+/// Exit code of a program that could not be started, as shells have it.
+const NOT_STARTED: i32 = 127;
 
 struct Keeper {
     program: PathBuf,
@@ -76,6 +80,19 @@ pub fn run(config: &Path) -> Result<()> {
     let mut keeper = Keeper::open(config, &run_dir).map_err(failed)?;
     let result = keeper.keep();
     let _ = fs::remove_file(&keeper.address);
+    // Whatever spawn did not come to. A VMM that stands still, or was taken over, would not notice that its control socket
+    // hangs up.
+    let cgroups = Cgroups::open(&run_dir).map_err(failed)?;
+    let swept = cgroups.sweep(&[]).map_err(failed)?;
+    cgroups.close();
+    match swept {
+        swept if swept.ended == 0 && swept.stuck.is_empty() => {}
+        swept => say(&format!(
+            "ended what spawn left in {} cgroups; {} have processes that do not end",
+            swept.ended,
+            swept.stuck.len()
+        )),
+    }
     result
 }
 
@@ -112,20 +129,20 @@ impl Keeper {
         let mut tries: usize = 0;
         let mut came_up = false;
         loop {
-            let started = self.start();
-            let mut spawn = started.map_err(|error| Refusal::new("KEEPER", error.to_string()))?;
-            let status = self.attend(&mut spawn);
-            came_up |= spawn.ready;
+            let (status, how) = match self.start() {
+                Ok(mut spawn) => {
+                    let status = self.attend(&mut spawn);
+                    came_up |= spawn.ready;
+                    if spawn.since.elapsed() >= STEADY || status == Status::Code(0) {
+                        tries = 0;
+                    }
+                    (status, how(status))
+                }
+                // A moment without memory or processes is no reason to end the pods.
+                Err(error) => (Status::Code(NOT_STARTED), format!("not even started: {error}")),
+            };
             if self.ending {
                 return Ok(());
-            }
-            let how = match status {
-                Status::Code(code) => format!("exit code {code}"),
-                Status::Signal(signal) => signal_name(signal),
-                Status::Unknown => "nobody knows how".into(),
-            };
-            if spawn.since.elapsed() >= STEADY || status == Status::Code(0) {
-                tries = 0;
             }
             let Some(pause) = pause_after(status, tries).filter(|_| came_up) else {
                 let message = format!("casemate-spawn ended by itself ({how}) and is given up");
@@ -152,7 +169,7 @@ impl Keeper {
             Cloned::Child => {
                 let error = self.become_spawn();
                 say(&format!("{} cannot be started: {error}", self.program.display()));
-                std::process::exit(127)
+                std::process::exit(NOT_STARTED)
             }
         }
     }
@@ -243,6 +260,14 @@ impl Keeper {
             told |= i32::try_from(number) != Ok(libc::SIGCHLD);
         }
         told
+    }
+}
+
+fn how(status: Status) -> String {
+    match status {
+        Status::Code(code) => format!("exit code {code}"),
+        Status::Signal(signal) => signal_name(signal),
+        Status::Unknown => "nobody knows how".into(),
     }
 }
 

@@ -94,6 +94,9 @@ fn run(enter: impl FnOnce() -> Result<()>) -> Result<()> {
         log(&format!("no descriptors are taken over: {error}"));
         adopt::Descriptors::default()
     });
+    // Before the host's network is left, to which the name of a socket may belong.
+    let store = store::Store::open()
+        .map_err(|error| Refusal::new("START", format!("NOTIFY_SOCKET: {error}")))?;
     // Whatever else is done is done without the host's network.
     let networks = Networks::enter(descriptors.remove(store::NETWORK));
     if let Err(sentence) = &networks {
@@ -101,7 +104,7 @@ fn run(enter: impl FnOnce() -> Result<()>) -> Result<()> {
     }
     enter()?;
     let config = config::load(&path)?;
-    let mut daemon = Daemon::start(config, networks, descriptors)?;
+    let mut daemon = Daemon::start(config, networks, descriptors, store)?;
     daemon.announce()?;
     log("ready");
     daemon.run().map_err(|error| Refusal::new("EVENT_LOOP", error.to_string()))

@@ -7,6 +7,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use crate::client::{framed, read_to_end};
 use crate::documents::{self, text};
 use crate::host::{Host, crashing_host, ended, kept_host, kept_host_with, wait_for};
+use crate::life::pause;
 use crate::life::stop;
 use crate::takeover::state;
 
@@ -127,9 +128,14 @@ fn a_template_that_was_being_built_and_a_worker_are_ended() {
 fn a_spawn_that_is_killed_again_and_again_is_given_up_and_its_pods_end() {
     let Some(host) = kept_host() else { return };
     let (_, _, stream) = host.start(&["serve"]);
+    let (paused, pid, _paused_stream) = host.start(&["serve"]);
+    pause(&host, &paused);
+    let still = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
     for _ in 0..6 {
         host.end_spawn(Signal::KILL);
     }
+    // One that stands still does not hear anything: it is killed.
+    ended(&still);
     // Its VMM hears that nobody holds its control socket any more.
     assert_eq!(read_to_end(stream), b"hello");
     let (code, said) = host.finish();

@@ -17,6 +17,7 @@ use crate::counters::Waiting;
 use crate::daemon::{Daemon, Source, log};
 use crate::ending;
 use crate::jail;
+use crate::keeper::ENTRIES_MAX;
 use crate::ledger::{Entry, Ledger};
 use crate::packets;
 use crate::pod::{Exited, Identity, PodExit, Said};
@@ -27,8 +28,10 @@ use crate::resize::{ScratchDisk, is_scratch};
 use crate::steps;
 use crate::store::{self, LISTENER, pod_name, pod_of};
 
-/// Pods at once, where their descriptors are kept: those who keep them take 4096 in all.
-const KEPT_PODS_MAX: usize = 2000;
+/// Pods at once, where their descriptors are kept.
+const KEPT_PODS_MAX: usize = 1300;
+/// Three of each, the listener's and the network's.
+const _: () = assert!(KEPT_PODS_MAX * 3 + 2 <= ENTRIES_MAX, "who keeps them takes no more");
 
 /// What the store had, by name.
 pub type Descriptors = BTreeMap<String, Vec<OwnedFd>>;

@@ -25,6 +25,7 @@ use crate::ending;
 use crate::pod::Status;
 use crate::refusal::{Refusal, Result};
 use crate::sys_unsafe::{Cloned, clone3, close_from, raise_descriptor, signal_name, signals};
+pub use shelf::ENTRIES_MAX;
 use shelf::{Heard, Shelf};
 
 /// Before the first new start, the second, ... What comes after the last depends. A spawn that a signal ends again and

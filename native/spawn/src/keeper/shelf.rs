@@ -12,7 +12,7 @@ use super::say;
 use crate::ending;
 
 /// Descriptors that are kept, at most: of 1000 pods and more.
-const ENTRIES_MAX: usize = 4096;
+pub const ENTRIES_MAX: usize = 4096;
 /// Bytes of a message, and of a name.
 const MESSAGE_BYTES_MAX: usize = 1024;
 const NAME_BYTES_MAX: usize = 255;

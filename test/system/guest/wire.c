@@ -147,12 +147,21 @@ static void spoof(void) {
     close(fd);
 }
 
+/* The byte at this place of a stream; no two pieces of it are alike. */
+static char pattern(long long place) {
+    return (char)(place ^ place >> 8 ^ place >> 16);
+}
+
 static void sink(const char *port) {
     int server = listening("sink", port);
     while (server >= 0) {
-        int fd = accept(server, NULL, NULL);
-        while (fd >= 0 && read(fd, buffer, sizeof buffer) > 0) continue;
+        int fd = accept(server, NULL, NULL), same = 1;
+        long long total = 0;
+        for (ssize_t count; fd >= 0 && (count = read(fd, buffer, sizeof buffer)) > 0; total += count)
+            for (ssize_t in = 0; in < count; in++) same = same && buffer[in] == pattern(total + in);
         close(fd);
+        printf("sank %lld %s\n", total, same ? "as they were sent" : "CHANGED");
+        fflush(NULL);
     }
 }
 
@@ -160,7 +169,8 @@ static void pour(const char *address, const char *port, int mib) {
     struct timespec from, to;
     int fd = connection(address, port);
     clock_gettime(CLOCK_MONOTONIC, &from);
-    for (int at = 0; fd >= 0 && at < mib * 16; at++)
+    for (int at = 0; fd >= 0 && at < mib * 16; at++) {
+        for (size_t in = 0; in < sizeof buffer; in++) buffer[in] = pattern((long long)at * (long long)sizeof buffer + (long long)in);
         for (size_t done = 0; done < sizeof buffer;) {
             ssize_t count = write(fd, buffer + done, sizeof buffer - done);
             if (count < 0) {
@@ -169,6 +179,7 @@ static void pour(const char *address, const char *port, int mib) {
             }
             done += (size_t)count;
         }
+    }
     shutdown(fd, SHUT_WR);
     if (fd < 0 || read(fd, buffer, 1) < 0) fails("pour");
     clock_gettime(CLOCK_MONOTONIC, &to);

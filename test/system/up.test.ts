@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { suite, test } from 'node:test'
 import { generateSigningKey } from '../../agent/images/index.ts'
+import { podNetwork } from '../../policy/index.ts'
 import { afterwards } from '../audit/harness.ts'
 import { missing, startDockerRegistry } from '../peers/images-programs.ts'
 import { WAITING } from './crash-host.ts'
@@ -110,7 +111,9 @@ suite('system/up with a pod', { skip: why ?? missing('docker-registry') }, () =>
       return stdout
     }
     await casemate('tenant', 'create', 'acme', '--image-rule', rule)
-    const launched: unknown = JSON.parse(await casemate('-t', 'acme', 'run', '-d', image))
+    const launched: unknown = JSON.parse(
+      await casemate('-t', 'acme', 'run', '-d', '--network', 'default', image),
+    )
     const pod = String(member(launched, 'id'))
 
     process.kill(host.pidOf('agent'), 'SIGKILL')
@@ -121,6 +124,7 @@ suite('system/up with a pod', { skip: why ?? missing('docker-registry') }, () =>
     assert.notEqual(member(stats, 'usage'), null)
     const running: unknown = JSON.parse(await casemate('-t', 'acme', 'inspect', pod))
     assert.equal(member(running, 'state'), 'running')
+    assert.deepEqual(member(member(running, 'facts'), 'network'), podNetwork(1, 2))
     assert.equal(await host.end(), 0)
 
     const log = path.join(state, 'agent/audit')

@@ -17,7 +17,6 @@ use crate::counters::Waiting;
 use crate::daemon::{Daemon, Source, log};
 use crate::ending;
 use crate::jail;
-use crate::keeper::ENTRIES_MAX;
 use crate::ledger::{Entry, Ledger};
 use crate::packets;
 use crate::pod::{Exited, Identity, PodExit, Said};
@@ -27,11 +26,6 @@ use crate::refusal::{Refusal, Result};
 use crate::resize::{ScratchDisk, is_scratch};
 use crate::steps;
 use crate::store::{self, LISTENER, pod_name, pod_of};
-
-/// Pods at once, where their descriptors are kept.
-const KEPT_PODS_MAX: usize = 1300;
-/// Three of each, the listener's and the network's.
-const _: () = assert!(KEPT_PODS_MAX * 3 + 2 <= ENTRIES_MAX, "who keeps them takes no more");
 
 /// What the store had, by name.
 pub type Descriptors = BTreeMap<String, Vec<OwnedFd>>;
@@ -207,10 +201,6 @@ impl Daemon {
     /// next spawn does not find described has not run.
     pub(crate) fn bequeath(&self, entry: &Entry, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
         steps::at("cloned");
-        if self.store.is_some() && self.pods.len() >= KEPT_PODS_MAX {
-            let message = format!("descriptors of {KEPT_PODS_MAX} pods are kept, and no more");
-            return Err(Refusal::new("HOST_FULL", message));
-        }
         self.ledger.write(entry).map_err(|error| {
             let message = format!(
                 "the pod could not be written down: {error}; make room in the run directory"

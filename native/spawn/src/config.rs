@@ -21,7 +21,8 @@ use crate::refusal::{Refusal, Result};
 const CONFIG_BYTES_MAX: usize = 1 << 20;
 /// Ids a VM or worker may have: not root, not nobody-like specials, not the "no id" value.
 const ID_RANGE: std::ops::RangeInclusive<u32> = 1..=u32::MAX - 1_000_001;
-/// Most VMs at a time.
+/// Most VMs at a time: as many as can be handed to the next spawn, three descriptors of each, with all their names in one
+/// string of its environment, which the kernel has no more than 128 KiB for.
 const VM_UID_COUNT_MAX: u32 = 1000;
 /// Most bytes of a scratch disk.
 const SCRATCH_BYTES_MAX: u64 = 1 << 40;

@@ -124,3 +124,12 @@ fn refuses_a_file_that_others_can_write() {
     assert_eq!(load(&path).unwrap_err().code, "CONFIG");
     assert_eq!(load(Path::new("/dev/null")).unwrap_err().code, "CONFIG_UNSAFE");
 }
+
+#[test]
+fn every_vm_there_can_be_can_be_handed_to_the_next_spawn() {
+    let count = usize::try_from(VM_UID_COUNT_MAX).unwrap();
+    assert!(count * 3 + 2 <= crate::keeper::ENTRIES_MAX, "descriptors");
+    let name = crate::store::pod_name("01936f5e-0000-7000-8000-000000000001");
+    let names = count * 3 * (name.len() + 1) + "listener:network".len();
+    assert!("LISTEN_FDNAMES=".len() + names < 128 << 10, "MAX_ARG_STRLEN of execve(2)");
+}

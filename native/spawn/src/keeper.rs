@@ -25,6 +25,7 @@ use crate::ending;
 use crate::pod::Status;
 use crate::refusal::{Refusal, Result};
 use crate::sys_unsafe::{Cloned, clone3, close_from, raise_descriptor, signal_name, signals};
+#[cfg(test)]
 pub use shelf::ENTRIES_MAX;
 use shelf::{Heard, Shelf};
 

@@ -78,6 +78,7 @@ suite('policy/decide: levels', () => {
       seccomp: 'default',
       readOnlyRoot: false,
       networked: false,
+      scratchBytesMax: 8_589_934_592,
       limits: {
         bootMs: 600_000,
         bootLogBytes: 65_536,

@@ -253,7 +253,7 @@ fn read_entry(value: &Value) -> Result<(String, Entry), ShapeError> {
             spec: digest(of("spec"), "spec")?,
         },
         shape: (id("vcpus")?, id("memory_mib")?),
-        vmm: read_vmm(of("vmm"))?,
+        vmm: Vmm::read(of("vmm"))?,
         pid,
         uid: id("uid")?,
         networked: boolean(of("networked"), "networked")?,
@@ -279,17 +279,6 @@ fn optional<T>(
     read: impl FnOnce(&Value) -> Result<T, ShapeError>,
 ) -> Result<Option<T>, ShapeError> {
     if *value == Value::Null { Ok(None) } else { read(value).map(Some) }
-}
-
-fn read_vmm(value: &Value) -> Result<Vmm, ShapeError> {
-    let [binary, filters] = fields(value, "vmm", ["digest", "filters"])?;
-    let [control, io, vcpu] = fields(filters, "vmm.filters", ["control", "io", "vcpu"])?;
-    Ok(Vmm {
-        digest: digest(binary, "vmm.digest")?,
-        filter_control: digest(control, "vmm.filters.control")?,
-        filter_io: digest(io, "vmm.filters.io")?,
-        filter_vcpu: digest(vcpu, "vmm.filters.vcpu")?,
-    })
 }
 
 #[cfg(test)]

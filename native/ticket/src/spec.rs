@@ -281,7 +281,7 @@ impl Spec {
             kvm: read_kvm(kvm, "kvm")?,
             node: shape::word(node, "node", 64, shape::is_node_character)?.into(),
             hostname: shape::word(hostname, "hostname", 63, shape::is_hostname_character)?.into(),
-            vmm: read_vmm(vmm)?,
+            vmm: Vmm::read(vmm)?,
             kernel: read_kernel(kernel)?,
             template,
             init,
@@ -317,7 +317,7 @@ impl TemplateSpec {
         let init = init.ok_or_else(|| wrong("descriptors", "must be init alone"))?;
         Ok(Self {
             machine: read_machine(machine)?,
-            vmm: read_vmm(vmm)?,
+            vmm: Vmm::read(vmm)?,
             kernel: read_kernel(kernel)?,
             init: read_disk(init, "init")?,
             limits: read_limits(limits)?,
@@ -364,15 +364,21 @@ fn read_machine(value: &Value) -> Result<Machine, ShapeError> {
     })
 }
 
-fn read_vmm(value: &Value) -> Result<Vmm, ShapeError> {
-    let [binary, filters] = fields(value, "vmm", ["digest", "filters"])?;
-    let [control, io, vcpu] = fields(filters, "vmm.filters", ["control", "io", "vcpu"])?;
-    Ok(Vmm {
-        digest: digest(binary, "vmm.digest")?,
-        filter_control: digest(control, "vmm.filters.control")?,
-        filter_io: digest(io, "vmm.filters.io")?,
-        filter_vcpu: digest(vcpu, "vmm.filters.vcpu")?,
-    })
+impl Vmm {
+    /// Reads the member `vmm`, of a spec or of what spawn writes down of a pod.
+    ///
+    /// # Errors
+    /// What is not as docs/formats.md says.
+    pub fn read(value: &Value) -> Result<Self, ShapeError> {
+        let [binary, filters] = fields(value, "vmm", ["digest", "filters"])?;
+        let [control, io, vcpu] = fields(filters, "vmm.filters", ["control", "io", "vcpu"])?;
+        Ok(Self {
+            digest: digest(binary, "vmm.digest")?,
+            filter_control: digest(control, "vmm.filters.control")?,
+            filter_io: digest(io, "vmm.filters.io")?,
+            filter_vcpu: digest(vcpu, "vmm.filters.vcpu")?,
+        })
+    }
 }
 
 fn read_kernel(value: &Value) -> Result<File, ShapeError> {

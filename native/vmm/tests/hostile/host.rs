@@ -95,18 +95,23 @@ pub fn template(build: &Path, attack: &Attack) -> (File, File) {
     (state, memory)
 }
 
-/// Runs one attack on one build, checks what must be so whatever was tried, and tells what came of it.
-pub fn run(build: &Path, attack: &Attack, template: Option<&(File, File)>) -> Outcome {
-    let files = Files::new();
-    let (_stream, its_stream) = pair(SocketType::STREAM);
-    let mut more = vec![
-        (5, its_stream),
+/// Those of a launch that boots cold, by their numbers.
+fn descriptors(files: &Files, stream: OwnedFd) -> Vec<(i32, OwnedFd)> {
+    vec![
+        (5, stream),
         (7, read_only(&files.kernel)),
         (8, read_only(&files.init)),
         (11, read_only(&files.image)),
         (12, files.scratch.try_clone().unwrap().into()),
         (13, files.log.try_clone().unwrap().into()),
-    ];
+    ]
+}
+
+/// Runs one attack on one build, checks what must be so whatever was tried, and tells what came of it.
+pub fn run(build: &Path, attack: &Attack, template: Option<&(File, File)>) -> Outcome {
+    let files = Files::new();
+    let (_stream, its_stream) = pair(SocketType::STREAM);
+    let mut more = descriptors(&files, its_stream);
     if let Some((state, memory)) = template {
         more.extend([(9, read_only(state)), (10, read_only(memory))]);
     }
@@ -136,15 +141,8 @@ pub fn run(build: &Path, attack: &Attack, template: Option<&(File, File)>) -> Ou
 pub fn judge_tap(build: &Path, tap: OwnedFd) -> (Reason, String) {
     let files = Files::new();
     let (_stream, its_stream) = pair(SocketType::STREAM);
-    let more = vec![
-        (5, its_stream),
-        (7, read_only(&files.kernel)),
-        (8, read_only(&files.init)),
-        (11, read_only(&files.image)),
-        (12, files.scratch.try_clone().unwrap().into()),
-        (13, files.log.try_clone().unwrap().into()),
-        (14, tap),
-    ];
+    let mut more = descriptors(&files, its_stream);
+    more.push((14, tap));
     let (mut child, control) = start(build, &files::networked(build), more);
     let talk = talk(&control).unwrap();
     child.wait().unwrap();
@@ -156,14 +154,7 @@ pub fn judge_tap(build: &Path, tap: OwnedFd) -> (Reason, String) {
 pub fn after(build: &Path, attack: &Attack, packet: &[u8]) -> Option<i32> {
     let files = Files::new();
     let (_stream, its_stream) = pair(SocketType::STREAM);
-    let more = vec![
-        (5, its_stream),
-        (7, read_only(&files.kernel)),
-        (8, read_only(&files.init)),
-        (11, read_only(&files.image)),
-        (12, files.scratch.try_clone().unwrap().into()),
-        (13, files.log.try_clone().unwrap().into()),
-    ];
+    let more = descriptors(&files, its_stream);
     let (mut child, control) = start(build, &files::launch(build, attack, None), more);
     let mut bytes = [0; VMM_MESSAGE_MAX];
     let count = receive(&control, &mut bytes, &mut vec![]);

@@ -23,20 +23,9 @@
 #include <unistd.h>
 
 #include "../vmm/echo-tap.h"
+#include "../vmm/runner.h"
 
 enum { BYTE = 1, SOCKET, BODY, OUTPUT, PROGRAM, LOOK_US = 100 };
-
-static void check(int failed, const char *what) {
-  if (!failed) return;
-  perror(what);
-  exit(1);
-}
-
-static long long now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return time.tv_sec * 1000000000LL + time.tv_nsec;
-}
 
 static void become(char **argv, int input, int output, volatile long long *began) {
   char *environment[] = {NULL};

@@ -16,22 +16,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "runner.h"
+
 #define ECHO_TAP "echo"
 #define ECHO_HOST "10.99.0.1"
 enum { ECHO_PORT = 7, VIRTIO_NET_HEADER = 12 };
-
-static void must(int failed, const char *what) {
-  if (!failed) return;
-  perror(what);
-  exit(1);
-}
 
 static void echo_for_ever(void) {
   struct sockaddr_in from, here = {.sin_family = AF_INET, .sin_port = htons(ECHO_PORT)};
   char datagram[2048];
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   int fd = socket(AF_INET, SOCK_DGRAM, 0);
-  must(bind(fd, (struct sockaddr *)&here, sizeof(here)) != 0, "bind");
+  check(bind(fd, (struct sockaddr *)&here, sizeof(here)) != 0, "bind");
   for (;;) {
     socklen_t length = sizeof(from);
     ssize_t size = recvfrom(fd, datagram, sizeof(datagram), 0, (struct sockaddr *)&from, &length);
@@ -45,24 +41,24 @@ static int make_echo_tap(int is_persistent) {
   struct sockaddr_in address = {.sin_family = AF_INET};
   int header = VIRTIO_NET_HEADER;
   strcpy(wanted.ifr_name, ECHO_TAP);
-  must(unshare(CLONE_NEWNET) != 0, "unshare");
+  check(unshare(CLONE_NEWNET) != 0, "unshare");
   int tap = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-  must(tap < 0, "/dev/net/tun");
-  must(ioctl(tap, TUNSETIFF, &wanted) != 0, "TUNSETIFF");
-  must(ioctl(tap, TUNSETVNETHDRSZ, &header) != 0, "TUNSETVNETHDRSZ");
-  must(is_persistent && ioctl(tap, TUNSETPERSIST, 1) != 0, "TUNSETPERSIST");
+  check(tap < 0, "/dev/net/tun");
+  check(ioctl(tap, TUNSETIFF, &wanted) != 0, "TUNSETIFF");
+  check(ioctl(tap, TUNSETVNETHDRSZ, &header) != 0, "TUNSETVNETHDRSZ");
+  check(is_persistent && ioctl(tap, TUNSETPERSIST, 1) != 0, "TUNSETPERSIST");
   int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   inet_pton(AF_INET, ECHO_HOST, &address.sin_addr);
   memcpy(&wanted.ifr_addr, &address, sizeof(address));
-  must(ioctl(fd, SIOCSIFADDR, &wanted) != 0, "SIOCSIFADDR");
+  check(ioctl(fd, SIOCSIFADDR, &wanted) != 0, "SIOCSIFADDR");
   inet_pton(AF_INET, "255.255.255.0", &address.sin_addr);
   memcpy(&wanted.ifr_netmask, &address, sizeof(address));
-  must(ioctl(fd, SIOCSIFNETMASK, &wanted) != 0, "SIOCSIFNETMASK");
+  check(ioctl(fd, SIOCSIFNETMASK, &wanted) != 0, "SIOCSIFNETMASK");
   wanted.ifr_flags = IFF_UP;
-  must(ioctl(fd, SIOCSIFFLAGS, &wanted) != 0, "SIOCSIFFLAGS");
+  check(ioctl(fd, SIOCSIFFLAGS, &wanted) != 0, "SIOCSIFFLAGS");
   close(fd);
   pid_t echo = fork();
-  must(echo < 0, "fork");
+  check(echo < 0, "fork");
   if (echo == 0) {
     close(tap);
     echo_for_ever();

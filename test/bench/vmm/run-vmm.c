@@ -19,20 +19,9 @@
 #include <unistd.h>
 
 #include "echo-tap.h"
+#include "runner.h"
 
 enum { CONTROL = 4, STREAM = 5, LAST = 13, NET = 14, ABOVE = 64, FAILURE = 4, FAILURE_HEAD = 5 };
-
-static void check(int failed, const char *what) {
-  if (!failed) return;
-  perror(what);
-  exit(1);
-}
-
-static long long now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return time.tv_sec * 1000000000LL + time.tv_nsec;
-}
 
 // A pair above all roles: the lowest free numbers are those of descriptors this launch must not have.
 static void pair(int type, int ends[2]) {

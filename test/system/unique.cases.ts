@@ -36,5 +36,20 @@ export function uniqueCases(machine: Machine): void {
         assert.ok(clock >= begin && clock <= end, `${begin} <= ${clock} <= ${end}`)
       }
     })
+
+    test('restores machines whose time goes on from the template, however old that is', async () => {
+      const lives: { readonly uptime: number; readonly lived: number }[] = []
+      for (let turn = 0; turn < 3; turn += 1) {
+        const began = Date.now()
+        // oxlint-disable-next-line no-await-in-loop -- one after the other, so that the template grows older
+        const { stdout } = await run(machine, { args: probe('unique') })
+        lives.push({ uptime: Number(facts(stdout).get('uptime_ms')), lived: Date.now() - began })
+      }
+      const [first, , last] = lives
+      assert.ok(first !== undefined && last !== undefined)
+      // Both began with the template's uptime: between them lies less than the life of the second.
+      const between = last.uptime - first.uptime
+      assert.ok(between < last.lived, `${between} ms between two that lived ${last.lived} ms`)
+    })
   })
 }

@@ -12,10 +12,12 @@ const COMMON: &str = "console=ttyS0 reboot=t panic=-1 random.trust_cpu=off quiet
 
 /// For a software KVM, whose emulator lacks instructions and state that the host's CPUID shows:
 /// AVX among them, because it saves no upper register halves at a task switch. Without ERMS and FSRM the kernel
-/// clears and copies eight bytes a step, not one, and each step is interpreted.
+/// clears and copies eight bytes a step, not one, and each step is interpreted. Its guests read the host's own TSC, which
+/// no restore sets back: with that for a clock a guest sleeps through the age of its template, and wakes to all timers at
+/// once. kvmclock goes on from where the template stood.
 const SOFTWARE: &str = "mitigations=off noxsave \
     clearcpuid=erms,fsrm,cx16,popcnt,fsgsbase,invpcid,pcid,smap,smep,umip,rdrand,rdseed,rdtscp \
-    no_timer_check lpj=4000000 \
+    no_timer_check lpj=4000000 clocksource=kvm-clock \
     GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-AVX,-AVX512F,-AVX512VL,-AVX_Fast_Unaligned_Load";
 
 /// The command line of every VM of a host with this class. The VMM adds what names its devices.

@@ -79,6 +79,8 @@ static void unique(void) {
     printf("temporary %s\n", mkstemp(name) < 0 ? strerrorname_np(errno) : name);
     clock_gettime(CLOCK_REALTIME, &now);
     printf("clock %lld\n", (long long)now.tv_sec);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    printf("uptime_ms %lld\n", (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000);
 }
 
 static void outcome(const char *word, const char *what, int failed) {

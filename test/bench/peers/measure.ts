@@ -18,6 +18,7 @@ const GUEST_BYTES = MEMORY_MIB * 2 ** 20
  * hundredths of a core, and a hundred of them would leave nothing to the next.
  */
 const WAVE = 15
+const WAVES_MAX = 5
 /**
  * How the machines here end: by the reset they ask for. Restored ones ask by a triple fault, which software KVM cannot
  * run, and at which Firecracker with an API ends with 1.
@@ -96,18 +97,42 @@ interface Crowd {
   readonly rss: readonly number[]
 }
 
-const residentOf = (name: 'Pss' | 'Rss', vms: readonly Vm[]): readonly number[] =>
-  vms.map(({ pid }) => field(name, `/proc/${pid}/smaps_rollup`))
-
-/** Starts so many guests more, waits until they take no more memory, and stops them where they are. */
-async function grow(peer: Peer, count: number, vms: Vm[]): Promise<void> {
-  const wave: Vm[] = []
-  for (let one = 0; one < count; one += 1) {
-    const vm = await (await peer.idle())()
-    vms.push(vm)
-    wave.push(vm)
+/** KiB; null of a guest that has ended: a process without memory says nothing of it. */
+function residentOf(name: 'Pss' | 'Rss', { pid }: Vm): number | null {
+  try {
+    return field(name, `/proc/${pid}/smaps_rollup`)
+  } catch {
+    return null
   }
-  await settled(() => residentOf('Rss', wave).reduce((sum, kib) => sum + kib, 0))
+}
+
+const alive = (vms: readonly Vm[]): readonly Vm[] =>
+  vms.filter((vm) => residentOf('Rss', vm) !== null)
+
+const all = (name: 'Pss' | 'Rss', vms: readonly Vm[]): readonly number[] =>
+  vms.map((vm) => residentOf(name, vm) ?? 0)
+
+/**
+ * Starts so many guests more, waits until they take no more memory, and stops them where they are. One that ends by
+ * itself meanwhile, as in software KVM one of a hundred Firecrackers does now and then, is replaced, aloud.
+ * @throws when they do so again and again
+ */
+async function grow(peer: Peer, count: number, vms: Vm[]): Promise<void> {
+  let wave: Vm[] = []
+  for (let waves = 0; wave.length < count; waves += 1) {
+    if (waves === WAVES_MAX) throw new Error('guests that should wait end by themselves')
+    while (wave.length < count) {
+      const vm = await (await peer.idle())()
+      vms.push(vm)
+      wave.push(vm)
+    }
+    const guests = wave
+    await settled(() => all('Rss', guests).reduce((sum, kib) => sum + kib, 0))
+    wave = [...alive(guests)]
+    for (const { why } of guests.filter((vm) => !wave.includes(vm))) {
+      process.stderr.write(`a guest ended by itself: ${why}\n`)
+    }
+  }
   for (const { pid } of wave) process.kill(pid, 'SIGSTOP')
 }
 
@@ -116,8 +141,11 @@ async function crowds(peer: Peer, sizes: readonly number[]): Promise<readonly Cr
   const found: Crowd[] = []
   try {
     for (const size of sizes) {
-      while (vms.length < size) await grow(peer, Math.min(WAVE, size - vms.length), vms)
-      found.push({ pss: residentOf('Pss', vms), rss: residentOf('Rss', vms) })
+      for (let have = alive(vms).length; have < size; have = alive(vms).length) {
+        await grow(peer, Math.min(WAVE, size - have), vms)
+      }
+      const crowd = alive(vms)
+      found.push({ pss: all('Pss', crowd), rss: all('Rss', crowd) })
     }
     return found
   } finally {

@@ -33,6 +33,7 @@ import { Pauses } from './tasks/pauses.ts'
 import type { Ports } from './tasks/ports.ts'
 import { findInterrupted } from './tasks/reconcile.ts'
 import { Refusals } from './tasks/refusals.ts'
+import { Restarts } from './tasks/restarts.ts'
 import { stopAll } from './tasks/stop-all.ts'
 import { Templates } from './tasks/templates.ts'
 import { Watch } from './tasks/watch.ts'
@@ -178,11 +179,14 @@ export async function compose(
     launching,
   }
   const housekeeping = new Housekeeping(ports, await findInterrupted(ports))
+  const restarts = new Restarts(ports)
   const servers = await listen(config, ports)
   await housekeeping.start()
+  restarts.start()
   log.info({ node: config.node, version: VERSION }, 'the agent serves')
   /** First: nothing may be launched behind the back of what follows. */
   const closeDoors = async (): Promise<void> => {
+    restarts.stop()
     await launching.close(PATIENCE_MS)
     await Promise.all(servers.map((server) => server.close()))
   }

@@ -21,6 +21,7 @@ export {
   RecordTooLarge,
   type RecordType,
   type RefusalFacts,
+  type RestartFacts,
 } from './record.ts'
 export { LogBusy } from './store/lock.ts'
 export { AuditCorrupt } from './tiles.ts'

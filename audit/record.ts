@@ -114,46 +114,61 @@ type TemplateFacts = {
 
 type LaunchId = { readonly launch_id: string; readonly tenant: string }
 
+/** Of a launch that a pod's rule asked for: docs/decisions/0027-a-restart-is-a-launch.md. */
+export type RestartFacts = {
+  /** The pod's id, which is its first launch's. */
+  readonly pod: string
+  /** 1: the first launch after that one. */
+  readonly attempt: number
+  readonly rule: string
+  /** The launch that ended before. */
+  readonly after: string
+}
+/** Absent from launches that somebody asked for. */
+type Restarted = { readonly restart?: RestartFacts }
+
 /** The content of each type, beside the head that every record has. */
 export type RecordBodies = {
-  'launch.requested': LaunchId & {
-    readonly actor: Actor
-    readonly image_ref: string
-    readonly level_requested: Level | null
-    /** Digest of the request's canonical bytes, without credentials. */
-    readonly request: Digest
-    readonly idempotency_key: Digest | null
-  }
-  'launch.intent': LaunchId & {
-    readonly trust: 'untrusted' | 'verified' | 'trusted'
-    readonly actor: Actor
-    readonly image: ImageFacts & {
-      readonly config: Digest
-      readonly layers: readonly Digest[]
-      /** dm-verity root of the merged image, hex. */
-      readonly root: string
+  'launch.requested': LaunchId &
+    Restarted & {
+      readonly actor: Actor
+      readonly image_ref: string
+      readonly level_requested: Level | null
+      /** Digest of the request's canonical bytes, without credentials. */
+      readonly request: Digest
+      readonly idempotency_key: Digest | null
     }
-    readonly policy: PolicyFacts
-    readonly isolation: IsolationFacts
-    readonly host: HostFacts
-    readonly spec: { readonly digest: Digest; readonly size: number }
-    /** As in the spec; absent without a network. */
-    readonly network?: {
-      readonly addresses: readonly string[]
-      readonly mac: string
-      readonly mtu: number
+  'launch.intent': LaunchId &
+    Restarted & {
+      readonly trust: 'untrusted' | 'verified' | 'trusted'
+      readonly actor: Actor
+      readonly image: ImageFacts & {
+        readonly config: Digest
+        readonly layers: readonly Digest[]
+        /** dm-verity root of the merged image, hex. */
+        readonly root: string
+      }
+      readonly policy: PolicyFacts
+      readonly isolation: IsolationFacts
+      readonly host: HostFacts
+      readonly spec: { readonly digest: Digest; readonly size: number }
+      /** As in the spec; absent without a network. */
+      readonly network?: {
+        readonly addresses: readonly string[]
+        readonly mac: string
+        readonly mtu: number
+      }
+      readonly resources: {
+        readonly vcpus: number
+        readonly memory_mib: number
+        readonly cpu_quota_percent: number
+        readonly scratch_bytes: number
+        readonly capabilities: readonly string[]
+        readonly env_names: readonly string[]
+      }
+      /** The receipt is a ticket until then: CLOCK_BOOTTIME, decimal nanoseconds. */
+      readonly deadline: { readonly boottime_ns: string }
     }
-    readonly resources: {
-      readonly vcpus: number
-      readonly memory_mib: number
-      readonly cpu_quota_percent: number
-      readonly scratch_bytes: number
-      readonly capabilities: readonly string[]
-      readonly env_names: readonly string[]
-    }
-    /** The receipt is a ticket until then: CLOCK_BOOTTIME, decimal nanoseconds. */
-    readonly deadline: { readonly boottime_ns: string }
-  }
   'launch.started': LaunchId & {
     readonly intent_index: number
     readonly pid: number
@@ -161,13 +176,14 @@ export type RecordBodies = {
     readonly spec: Digest
     readonly start_us: number
   }
-  'launch.failed': LaunchId & {
-    readonly intent_index: number | null
-    readonly stage: string
-    readonly code: string
-    readonly message: string
-  }
-  'launch.refused': {
+  'launch.failed': LaunchId &
+    Restarted & {
+      readonly intent_index: number | null
+      readonly stage: string
+      readonly code: string
+      readonly message: string
+    }
+  'launch.refused': Restarted & {
     /** Null when no pod had an id yet, as for folded refusals. */
     readonly launch_id: string | null
     readonly tenant: string

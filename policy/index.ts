@@ -112,6 +112,13 @@ export {
   type User,
   type WorkingDirectory,
 } from './nouns/process.ts'
+export {
+  isOnFailure,
+  parseRestartRule,
+  RESTARTS_MAX,
+  type RestartRule,
+  restartsMax,
+} from './nouns/restart.ts'
 export { parseTenantId, parseTrust, type TenantId, TRUSTS, type Trust } from './nouns/tenant.ts'
 export type {
   CapabilitySets,
@@ -122,4 +129,12 @@ export type {
   ResourceLimit,
 } from './plan.ts'
 export { type Facts, isRefusalCode, REFUSAL_CODES, Refusal, type RefusalCode } from './refusal.ts'
+export {
+  type EndedStart,
+  type NextStart,
+  nextStart,
+  RESTART_HEALTHY_MS,
+  RESTART_MS_MAX,
+  RESTART_MS_MIN,
+} from './restart.ts'
 export { BadDocument } from './strict-members.ts'

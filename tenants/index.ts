@@ -8,7 +8,14 @@ export {
   type StoredException,
 } from './host-exception.ts'
 export { DATABASE_FILE, openTenants, type TenantsConfig } from './open.ts'
-export { POD_JSON_BYTES_MAX, type Pod, type PodChanges, type PodProblem } from './pod.ts'
+export {
+  isOver,
+  POD_JSON_BYTES_MAX,
+  type Pod,
+  type PodChanges,
+  type PodProblem,
+  type Restart,
+} from './pod.ts'
 export { isFinal, POD_STATES, type PodState, parsePodState } from './pod-state.ts'
 export {
   type Caller,
@@ -26,6 +33,7 @@ export {
   parseIdempotencyKey,
   RESPONSE_BYTES_MAX,
 } from './store/requests.ts'
+export type { BegunRestart, ToldToStop } from './store/restarts.ts'
 export type { TenantChanges } from './store/tenants.ts'
 export type { IssuedToken } from './store/tokens.ts'
 export {

@@ -1,7 +1,14 @@
 /** A pod as the store holds it. */
 import type { Canonical } from '../policy/canonical.ts'
-import type { Charge, Digest, IsolationLevel, PodId, TenantId } from '../policy/index.ts'
-import type { PodState } from './pod-state.ts'
+import type {
+  Charge,
+  Digest,
+  IsolationLevel,
+  PodId,
+  RestartRule,
+  TenantId,
+} from '../policy/index.ts'
+import { isFinal, type PodState } from './pod-state.ts'
 
 /** Why a pod was refused or failed, as the caller was told. */
 export interface PodProblem {
@@ -9,8 +16,27 @@ export interface PodProblem {
   readonly message: string
 }
 
+/** The rule by which a pod is started again, and how far it is with that. */
+export interface Restart {
+  readonly rule: RestartRule
+  /** Restarts in a row that led to this start. */
+  readonly streak: number
+  /** When the next start is due, ms since 1970; null: none is. */
+  readonly dueMs: number | null
+}
+
+/** One start of a pod: a launch with its own id, record, log and quota (docs/decisions/0027). */
 export interface Pod {
+  /** The launch's. */
   readonly id: PodId
+  /** Id of the pod's first start, which is the pod's for people. */
+  readonly origin: PodId
+  /** 0: the first start. */
+  readonly attempt: number
+  /** null: it is not started again. */
+  readonly restart: Restart | null
+  /** Somebody told the pod to stop: no rule starts it again. */
+  readonly stopAsked: boolean
   readonly tenant: TenantId
   readonly state: PodState
   /** Who asked for it: a token's subject, or `uid:<n>` for an operator. */
@@ -48,7 +74,13 @@ export interface PodChanges {
   readonly facts?: Canonical
   /** Never taken back. */
   readonly stopRecorded?: true
+  /** With a final state: when to start again. Of no effect on a pod that was told to stop. */
+  readonly restart?: { readonly dueMs: number; readonly streak: number }
 }
+
+/** Whether the pod has ended for good. */
+export const isOver = ({ state, restart }: Pick<Pod, 'state' | 'restart'>): boolean =>
+  isFinal(state) && (restart === null || restart.dueMs === null)
 
 /** Bytes of canonical JSON that the exit and the facts of a pod may each take. */
 export const POD_JSON_BYTES_MAX = 65_536

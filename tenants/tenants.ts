@@ -34,6 +34,14 @@ import {
   releaseRequest,
   selectUnanswered,
 } from './store/requests.ts'
+import {
+  type BegunRestart,
+  beginRestart,
+  selectDue,
+  selectStarts,
+  type ToldToStop,
+  tellToStop,
+} from './store/restarts.ts'
 import type { Store } from './store/tables.ts'
 import {
   insertTenant,
@@ -213,7 +221,33 @@ export class Tenants {
     return await selectPod(this.#store, scope, pod)
   }
 
-  /** The newest first; the cursor is the last id of the page before. */
+  /** All starts that are kept of the pod which the id of one of them names, the first first. @throws TenantsError POD_NOT_FOUND */
+  async listStarts(scope: TenantScope, pod: PodId): ReturnType<typeof selectStarts> {
+    return await selectStarts(this.#store, scope, pod)
+  }
+
+  /** The pod's newest start, which says how the pod is. @throws TenantsError POD_NOT_FOUND */
+  async newestStart(scope: TenantScope, pod: PodId): Promise<Pod> {
+    const starts = await this.listStarts(scope, pod)
+    return starts.at(-1) ?? starts[0]
+  }
+
+  /** No rule starts the pod again from here on. @throws TenantsError POD_NOT_FOUND */
+  async tellToStop(scope: TenantScope, pod: PodId): Promise<ToldToStop> {
+    return await tellToStop(this.#store, scope, pod)
+  }
+
+  /** Pods of all tenants that are to be started again by now. */
+  async duePods(limit: number): ReturnType<typeof selectDue> {
+    return await selectDue(this.#store, { nowMs: this.#now(), limit })
+  }
+
+  /** The next start of a due pod, in state `requested`; null when it is not due any more. */
+  async beginRestart(scope: TenantScope, previous: PodId, id: PodId): Promise<BegunRestart | null> {
+    return await beginRestart(this.#store, scope, { previous, id, nowMs: this.#now() })
+  }
+
+  /** The newest start of each pod, the newest pod first; the cursor is the last pod's id of the page before. */
   async listPods(scope: TenantScope, page: Page<PodId>): Promise<readonly Pod[]> {
     return await selectPods(this.#store, scope, { limit: limitOf(page), before: page.cursor })
   }

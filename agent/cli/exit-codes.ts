@@ -67,6 +67,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   REQUEST_TIMEOUT: EXIT.error,
   RESIZE_FAILED: EXIT.error,
   RESIZE_UNCONFIRMED: EXIT.timeout,
+  RESTART_NEEDS_OPEN_REGISTRY: EXIT.usage,
   SCRATCH_SHRINK: EXIT.usage,
   SCRATCH_TOO_LARGE: EXIT.capacity,
   SHUTTING_DOWN: EXIT.unreachable,

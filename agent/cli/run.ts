@@ -26,6 +26,7 @@ interface RunOptions extends GlobalOptions {
   readonly capDrop?: readonly string[]
   readonly readOnly?: boolean
   readonly network?: string
+  readonly restart?: string
   readonly authfile?: string
   readonly detach?: boolean
   readonly idempotencyKey?: string
@@ -49,6 +50,7 @@ const bodyOf = (image: string, args: readonly string[], options: RunOptions): ob
   capabilities_drop: options.capDrop,
   read_only_root: options.readOnly,
   network: options.network,
+  restart: options.restart,
   registry_credentials:
     options.authfile === undefined ? undefined : (loginFor(options.authfile, image) ?? undefined),
 })
@@ -141,6 +143,10 @@ export function addRun(program: Command): void {
     .option('--cap-drop <capability>', 'likewise', several)
     .option('--read-only', 'read-only root file system')
     .option('--network <name>', 'default: the tenant’s own; none when left out')
+    .option(
+      '--restart <rule>',
+      'no, on-failure, on-failure:N, always or unless-stopped; no if left out',
+    )
     .option('--authfile <file>', 'login of the registry, as `skopeo login` and docker write it')
     .option('-d, --detach', 'print the pod’s id and leave it running')
     .option('--idempotency-key <key>', 'the same key never launches twice')

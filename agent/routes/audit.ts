@@ -11,13 +11,24 @@ import { notFound } from '../errors.ts'
 import { callerOf } from '../identity.ts'
 import type { Ports } from '../tasks/ports.ts'
 import { closed, PROBLEMS, RECORD, RECORDS } from './schemas.ts'
-import { limitOf, podIdOf, scopeOf } from './shared.ts'
+import { chosenStart, limitOf, scopeOf } from './shared.ts'
 
 const tags = ['audit']
 const digits = Type.String({ pattern: '^[0-9]{1,15}$' })
 const indexParams = Type.Object({ index: digits }, closed)
 const podParams = Type.Object(
   { tenant: Type.String({ maxLength: 64 }), pod: Type.String({ maxLength: 64 }) },
+  closed,
+)
+const startQuery = Type.Object(
+  {
+    attempt: Type.Optional(
+      Type.String({
+        pattern: '^[0-9]{1,9}$',
+        description: 'Of that start; without it, of the newest',
+      }),
+    ),
+  },
   closed,
 )
 const rangeQuery = Type.Object(
@@ -113,12 +124,16 @@ const owners: (ports: Ports) => FastifyPluginCallbackTypebox = (ports) => (app, 
         tags,
         summary: 'The launch.intent record of a pod',
         params: podParams,
+        querystring: startQuery,
         response: { 200: RECORD, ...PROBLEMS },
       },
     },
     async (request) => {
       const scope = await scopeOf(ports.tenants, request, request.params.tenant)
-      const pod = await ports.tenants.getPod(scope, podIdOf(request.params.pod))
+      const pod = await chosenStart(ports.tenants, scope, {
+        name: request.params.pod,
+        attempt: request.query.attempt,
+      })
       return await read(ports, indexOf(pod))
     },
   )
@@ -129,12 +144,16 @@ const owners: (ports: Ports) => FastifyPluginCallbackTypebox = (ports) => (app, 
         tags,
         summary: 'The receipt of that record: a C2SP tlog-proof',
         params: podParams,
+        querystring: startQuery,
         response: { 200: Type.String(), ...PROBLEMS },
       },
     },
     async (request, reply) => {
       const scope = await scopeOf(ports.tenants, request, request.params.tenant)
-      const pod = await ports.tenants.getPod(scope, podIdOf(request.params.pod))
+      const pod = await chosenStart(ports.tenants, scope, {
+        name: request.params.pod,
+        attempt: request.query.attempt,
+      })
       const receipt = await receiptOf(ports, indexOf(pod))
       return await reply.type('text/plain; charset=utf-8').send(receipt)
     },

@@ -1,20 +1,26 @@
 /** The body of a launch, from its wire form to a LaunchRequest: parsed once, typed from here on. */
 import { type Static, type TUnsafe, Type } from '@fastify/type-provider-typebox'
+import { Value } from 'typebox/value'
+import type { Canonical } from '../../policy/canonical.ts'
 import {
+  BadNoun,
   type LaunchRequest,
   NO_NETWORK,
   type PodId,
+  type Principal,
   parseCapability,
   parseEnvironment,
   parseHostname,
   parseIsolationLevel,
   parseMemoryMib,
   parseNetworkName,
+  parseRestartRule,
   parseUser,
   parseVcpus,
   parseWorkingDirectory,
+  type RestartRule,
 } from '../../policy/index.ts'
-import type { Caller } from '../../tenants/index.ts'
+import { ApiError } from '../errors.ts'
 import type { Credentials } from '../images/index.ts'
 import { closed } from './schemas.ts'
 
@@ -61,6 +67,13 @@ const body = Type.Object(
           'none, or default: the tenant’s own, on which its pods reach each other and nothing else. Without it, none',
       }),
     ),
+    restart: Type.Optional(
+      Type.String({
+        maxLength: 32,
+        description:
+          'When to start it again after its end: no, on-failure, on-failure:N (N times in a row at most), always, unless-stopped. Without it, no',
+      }),
+    ),
     registry_credentials: Type.Optional(registryCredentials),
   },
   closed,
@@ -81,6 +94,7 @@ export interface LaunchBody {
   capabilities_drop?: string[]
   read_only_root?: boolean
   network?: string
+  restart?: string
   registry_credentials?: { username: string; password: string }
 }
 /** Compiles only while schema and interface say the same. */
@@ -94,8 +108,30 @@ function optional<In, Out>(value: In | undefined, parse: (value: In) => Out): Ou
 export const credentialsOf = ({ registry_credentials: given }: LaunchBody): Credentials | null =>
   given === undefined ? null : { kind: 'password', ...given }
 
+/**
+ * When the pod is started again; null: never.
+ * @throws BadNoun; ApiError RESTART_NEEDS_OPEN_REGISTRY
+ */
+export function restartOf({
+  restart,
+  registry_credentials: given,
+}: LaunchBody): RestartRule | null {
+  const rule = optional(restart, parseRestartRule)
+  if (rule === null || given === undefined) return rule
+  const sentence =
+    'A restart asks the registry again, and credentials are stored nowhere. Leave out the restart rule, or use an image that the registry gives without a login.'
+  throw new ApiError('RESTART_NEEDS_OPEN_REGISTRY', sentence)
+}
+
+/** A launch's body as the store kept it; an earlier version may have written it. @throws BadNoun */
+export function parseKeptLaunch(kept: Canonical): LaunchBody {
+  const wire: unknown = kept
+  if (Value.Check(LAUNCH_BODY, wire)) return wire
+  throw new BadNoun('request', 'was kept by another version and is none of this one')
+}
+
 /** @throws BadNoun */
-export function parseLaunch(wire: LaunchBody, pod: PodId, principal: Caller): LaunchRequest {
+export function parseLaunch(wire: LaunchBody, pod: PodId, principal: Principal): LaunchRequest {
   return {
     pod,
     principal,

@@ -10,7 +10,7 @@ import { setPaused } from '../tasks/pause.ts'
 import { resize } from '../tasks/resize.ts'
 import { stats } from '../tasks/stats.ts'
 import { closed, POD, POD_PARAMS, PROBLEMS, STATS } from './schemas.ts'
-import { originOf, podIdOf, scopeOf } from './shared.ts'
+import { originOf, scopeOf, startOf } from './shared.ts'
 import { podView } from './views.ts'
 
 const tags = ['pods']
@@ -37,12 +37,9 @@ async function callOf(
   request: FastifyRequest,
   params: PodParams,
 ): Promise<ChangeCall> {
-  return {
-    scope: await scopeOf(ports.tenants, request, params.tenant),
-    caller: callerOf(request),
-    origin: originOf(request),
-    pod: podIdOf(params.pod),
-  }
+  const scope = await scopeOf(ports.tenants, request, params.tenant)
+  const { id } = await startOf(ports.tenants, scope, params.pod)
+  return { scope, caller: callerOf(request), origin: originOf(request), pod: id }
 }
 
 /** Tells who changes pods too often when to come back, in the header as well. */

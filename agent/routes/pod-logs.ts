@@ -1,5 +1,5 @@
 /** A pod's log as a stream: for programs one JSON object a line, for people the bytes themselves. */
-import type { PodLogGap, PodLogRecord } from '../../native/pod-log.ts'
+import type { PodLogEntry } from '../tasks/pod-log.ts'
 
 const NS_PER_MS = 1_000_000n
 
@@ -12,11 +12,12 @@ function timeOf(ns: bigint): string {
   return new Date(ms).toISOString().replace(/\.\d{3}Z$/u, `.${fraction}Z`)
 }
 
-const lineOf = (found: PodLogRecord | PodLogGap): string =>
+const lineOf = (found: PodLogEntry): string =>
   `${JSON.stringify(
     found.kind === 'gap'
-      ? { gap: { from: found.from, to: found.to } }
+      ? { attempt: found.attempt, gap: { from: found.from, to: found.to } }
       : {
+          attempt: found.attempt,
           next: found.next,
           stream: found.stream,
           time: timeOf(found.time_ns),
@@ -24,9 +25,9 @@ const lineOf = (found: PodLogRecord | PodLogGap): string =>
         },
   )}\n`
 
-type Log = AsyncIterable<PodLogRecord | PodLogGap>
+type Log = AsyncIterable<PodLogEntry>
 
-/** `{"next","stream","time","data"}` with `data` in base64, or `{"gap":{"from","to"}}`. */
+/** `{"attempt","next","stream","time","data"}` with `data` in base64, or `{"attempt","gap":{"from","to"}}`. */
 export async function* asLines(log: Log): AsyncGenerator<string> {
   for await (const found of log) yield lineOf(found)
 }

@@ -4,27 +4,32 @@ import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { type FastifyPluginCallbackTypebox, Type } from '@fastify/type-provider-typebox'
 import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
-import { followPodLog } from '../../native/pod-log-follow.ts'
-import { canonicalJson } from '../../policy/canonical.ts'
+import { type Canonical, canonicalJson } from '../../policy/canonical.ts'
 import { parseDigest, parsePodId } from '../../policy/index.ts'
 import { type Answer, type IdempotencyKey, parseIdempotencyKey } from '../../tenants/index.ts'
 import { ApiError, problemOf, publicError } from '../errors.ts'
 import { callerOf } from '../identity.ts'
 import { type LaunchPorts, launch } from '../tasks/launch.ts'
-import { keyDigest } from '../tasks/record-parts.ts'
+import { podLog } from '../tasks/pod-log.ts'
+import { actorOf, keyDigest } from '../tasks/record-parts.ts'
 import { remove } from '../tasks/remove.ts'
-import { stop } from '../tasks/stop.ts'
+import { DEFAULT_STOP_MS, stop } from '../tasks/stop.ts'
 import { waitForEnd } from '../tasks/wait.ts'
-import { credentialsOf, LAUNCH_BODY, type LaunchBody, parseLaunch } from './launch-body.ts'
+import {
+  credentialsOf,
+  LAUNCH_BODY,
+  type LaunchBody,
+  parseLaunch,
+  restartOf,
+} from './launch-body.ts'
 import { OpenAnswers } from './open-answers.ts'
 import { asLines, asText } from './pod-logs.ts'
-import { closed, POD, POD_PARAMS, PODS, PROBLEMS } from './schemas.ts'
-import { limitOf, originOf, podIdOf, scopeOf } from './shared.ts'
-import { podView } from './views.ts'
+import { closed, POD, POD_PARAMS, POD_WITH_STARTS, PODS, PROBLEMS } from './schemas.ts'
+import { limitOf, originOf, podIdOf, scopeOf, startOf } from './shared.ts'
+import { podView, startView } from './views.ts'
 
 const WAIT_S_DEFAULT = 60
 const WAIT_S_MAX = 3600
-const STOP_MS_DEFAULT = 10_000
 
 const tags = ['pods']
 const tenantParams = Type.Object({ tenant: Type.String({ maxLength: 64 }) }, closed)
@@ -42,7 +47,10 @@ const pageQuery = Type.Object(
 const logsQuery = Type.Object(
   {
     follow: Type.Optional(Type.Union([Type.Literal('true'), Type.Literal('false')])),
-    since: Type.Optional(digits('^[0-9]{1,15}$', 'The `next` of the last record that was read')),
+    attempt: Type.Optional(
+      digits('^[0-9]{1,9}$', 'The `attempt` of the last record that was read'),
+    ),
+    since: Type.Optional(digits('^[0-9]{1,15}$', 'The `next` of that record')),
   },
   closed,
 )
@@ -66,10 +74,10 @@ function keyOf(header: string | undefined): IdempotencyKey {
  * What is on record and in the store for a request, without the credentials: from a digest over them
  * a password could be guessed. So they may also be fresh ones when a request is sent again.
  */
-function digestOf({ registry_credentials: _secret, ...rest }: LaunchBody): string {
-  const digest = createHash('sha256').update(canonicalJson({ ...rest }))
-  return `sha256:${digest.digest('hex')}`
-}
+const withoutSecrets = ({ registry_credentials: _secret, ...rest }: LaunchBody): Canonical => rest
+
+const digestOf = (request: Canonical): string =>
+  `sha256:${createHash('sha256').update(canonicalJson(request)).digest('hex')}`
 
 function send(reply: FastifyReply, answer: Answer): FastifyReply {
   const type = answer.status < 400 ? 'application/json' : 'application/problem+json'
@@ -91,22 +99,25 @@ async function answerLaunch(
   const key = keyOf(wire.key)
   const { body } = wire
   const parsed = parseLaunch(body, parsePodId(ports.clock.uuid()), caller)
-  const requestDigest = digestOf(body)
+  const rule = restartOf(body)
+  const kept = withoutSecrets(body)
+  const requestDigest = digestOf(kept)
   const created = await ports.tenants.createPod(scope, {
     id: parsed.pod,
     imageReference: body.image,
     request: { key, bodyDigest: parseDigest(requestDigest) },
+    restart: rule === null ? null : { rule, request: kept },
   })
   if (created.kind === 'replay') return created.answer
   const call = {
     scope,
-    caller,
-    origin: originOf(request),
+    actor: actorOf(caller, originOf(request)),
     image: body.image,
     request: parsed,
     credentials: credentialsOf(body),
     requestDigest,
     keyDigest: keyDigest(key),
+    restart: null,
   }
   const answer = await launch(ports, call).then(
     (pod): Answer => ({ status: 201, body: JSON.stringify(podView(pod)) }),
@@ -167,8 +178,8 @@ const commands: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
           scope,
           caller: callerOf(request),
           origin: originOf(request),
-          pod: podIdOf(request.params.pod),
-          timeoutMs: request.body.timeout_ms ?? STOP_MS_DEFAULT,
+          pod: (await startOf(ports.tenants, scope, request.params.pod)).id,
+          timeoutMs: request.body.timeout_ms ?? DEFAULT_STOP_MS,
         })
         return await reply.code(202).send(podView(pod, ports.pauses.has(pod.id)))
       },
@@ -185,7 +196,8 @@ const commands: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
       },
       async (request, reply) => {
         const scope = await scopeOf(ports.tenants, request, request.params.tenant)
-        await remove(ports, scope, podIdOf(request.params.pod))
+        const { id } = await startOf(ports.tenants, scope, request.params.pod)
+        await remove(ports, scope, id)
         return await reply.code(204).send(null)
       },
     )
@@ -212,7 +224,7 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
         const limit = limitOf(request.query.limit)
         const before = cursor === undefined ? null : podIdOf(cursor)
         const pods = await ports.tenants.listPods(scope, { limit, cursor: before })
-        const next = pods.length === limit ? (pods.at(-1)?.id ?? null) : null
+        const next = pods.length === limit ? (pods.at(-1)?.origin ?? null) : null
         return { pods: pods.map((pod) => podView(pod, ports.pauses.has(pod.id))), next }
       },
     )
@@ -221,15 +233,16 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
       {
         schema: {
           tags,
-          summary: 'One pod',
+          summary: 'One pod, with all of its starts that are kept',
           params: POD_PARAMS,
-          response: { 200: POD, ...PROBLEMS },
+          response: { 200: POD_WITH_STARTS, ...PROBLEMS },
         },
       },
       async (request) => {
         const scope = await scopeOf(ports.tenants, request, request.params.tenant)
-        const pod = await ports.tenants.getPod(scope, podIdOf(request.params.pod))
-        return podView(pod, ports.pauses.has(pod.id))
+        const pod = await startOf(ports.tenants, scope, request.params.pod)
+        const starts = await ports.tenants.listStarts(scope, pod.id)
+        return { ...podView(pod, ports.pauses.has(pod.id)), starts: starts.map(startView) }
       },
     )
     app.get(
@@ -237,7 +250,7 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
       {
         schema: {
           tags,
-          summary: 'Wait until a pod has ended',
+          summary: 'Wait until a pod has ended and is not started again',
           params: POD_PARAMS,
           querystring: waitQuery,
           response: { 200: POD, ...PROBLEMS },
@@ -246,7 +259,7 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
       async (request, reply) => {
         const scope = await scopeOf(ports.tenants, request, request.params.tenant)
         const seconds = Math.min(Number(request.query.timeout_s ?? WAIT_S_DEFAULT), WAIT_S_MAX)
-        const pod = podIdOf(request.params.pod)
+        const { id: pod } = await startOf(ports.tenants, scope, request.params.pod)
         const gone = open.begin(scope.tenant, reply.raw)
         const call = { scope, pod, timeoutMs: seconds * 1000, gone }
         return podView(await waitForEnd(ports, call))
@@ -270,17 +283,19 @@ const logs: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbackType
       },
       async (request, reply) => {
         const scope = await scopeOf(ports.tenants, request, request.params.tenant)
-        const pod = podIdOf(request.params.pod)
-        await ports.tenants.getPod(scope, pod)
+        const { id: pod } = await startOf(ports.tenants, scope, request.params.pod)
         const gone = open.begin(scope.tenant, reply.raw)
         const plain = request.headers.accept === 'text/plain'
         void reply.type(plain ? 'text/plain; charset=utf-8' : 'application/x-ndjson')
-        // A launch that was refused never had a log; that is an empty one.
-        if (!(await ports.files.hasLog(pod))) return await reply.send('')
-        const log = followPodLog(ports.files.logPath(pod), {
-          since: Number(request.query.since ?? 0),
-          follow: request.query.follow === 'true',
-          ended: ports.watch.ended(pod),
+        const { attempt, since, follow } = request.query
+        const log = podLog(ports, {
+          scope,
+          pod,
+          from: {
+            attempt: attempt === undefined ? null : Number(attempt),
+            offset: Number(since ?? 0),
+          },
+          follow: follow === 'true',
           gone,
         })
         return await reply.send(Readable.from(plain ? asText(log) : asLines(log)))

@@ -45,25 +45,64 @@ const exit: TSchema = Type.Object(
   closed,
 )
 
-export const POD: TSchema = Type.Object(
+const problem: TSchema = Type.Object({ code: Type.String(), message: Type.String() }, closed)
+const recordIndex: TSchema = nullable(
+  Type.Integer({ description: 'Index of its launch.intent in the log' }),
+)
+const pod = {
+  id: Type.String({ description: 'The pod’s: that of its first start' }),
+  launch: Type.String({ description: 'Its newest start’s, as records have it' }),
+  attempt: Type.Integer({ minimum: 0, description: 'Number of that start; 0 is the first' }),
+  restart: nullable(
+    Type.Object(
+      {
+        rule: Type.String(),
+        in_a_row: Type.Integer({ minimum: 0 }),
+        due: nullable(instant),
+      },
+      closed,
+    ),
+  ),
+  tenant: Type.String(),
+  state: words([
+    'requested',
+    'launching',
+    'running',
+    'paused',
+    'restarting',
+    'exited',
+    'failed',
+    'refused',
+  ]),
+  image: Type.Object({ reference: Type.String(), digest: nullable(digest) }, closed),
+  isolation: nullable(words(['vm', 'container', 'host'])),
+  identity: Type.String({ description: 'Who asked for it' }),
+  spec: nullable(digest),
+  record: recordIndex,
+  created: instant,
+  started: nullable(instant),
+  ended: nullable(instant),
+  exit: nullable(exit),
+  problem: nullable(problem),
+  facts: Type.Unknown({ description: 'What was decided and measured' }),
+}
+export const POD: TSchema = Type.Object(pod, closed)
+
+const start: TSchema = Type.Object(
   {
-    id: Type.String(),
-    tenant: Type.String(),
-    state: words(['requested', 'launching', 'running', 'paused', 'exited', 'failed', 'refused']),
-    image: Type.Object({ reference: Type.String(), digest: nullable(digest) }, closed),
-    isolation: nullable(words(['vm', 'container', 'host'])),
-    identity: Type.String({ description: 'Who asked for it' }),
-    spec: nullable(digest),
-    record: nullable(Type.Integer({ description: 'Index of its launch.intent in the log' })),
-    created: instant,
+    launch: Type.String(),
+    attempt: Type.Integer({ minimum: 0 }),
+    state: Type.String(),
+    record: recordIndex,
     started: nullable(instant),
     ended: nullable(instant),
     exit: nullable(exit),
-    problem: nullable(Type.Object({ code: Type.String(), message: Type.String() }, closed)),
-    facts: Type.Unknown({ description: 'What was decided and measured' }),
+    problem: nullable(problem),
   },
   closed,
 )
+/** A pod with all of its starts that are kept, the first first. */
+export const POD_WITH_STARTS: TSchema = Type.Object({ ...pod, starts: Type.Array(start) }, closed)
 export const PODS: TSchema = Type.Object(
   { pods: Type.Array(POD), next: nullable(Type.String()) },
   closed,

@@ -2,7 +2,7 @@
 import type { ServerResponse } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import { type PodId, parsePodId, parseTenantId, type TenantId } from '../../policy/index.ts'
-import type { TenantScope, Tenants } from '../../tenants/index.ts'
+import type { Pod, TenantScope, Tenants } from '../../tenants/index.ts'
 import { notFound } from '../errors.ts'
 import { callerOf } from '../identity.ts'
 import type { Origin } from '../tasks/record-parts.ts'
@@ -21,6 +21,28 @@ function parsed<T>(parse: (input: unknown) => T, input: string): T {
 
 export const podIdOf = (input: string): PodId => parsed(parsePodId, input)
 export const tenantIdOf = (input: string): TenantId => parsed(parseTenantId, input)
+
+/**
+ * The newest start of the pod that a path names, by the pod's id or that of any of its starts.
+ * @throws ApiError NOT_FOUND; TenantsError POD_NOT_FOUND
+ */
+export async function startOf(tenants: Tenants, scope: TenantScope, name: string): Promise<Pod> {
+  return await tenants.newestStart(scope, podIdOf(name))
+}
+
+/** One start of it: the one with the number, or the newest. @param attempt digits, by the schema */
+export async function chosenStart(
+  tenants: Tenants,
+  scope: TenantScope,
+  { name, attempt }: { readonly name: string; readonly attempt: string | undefined },
+): Promise<Pod> {
+  const newest = await startOf(tenants, scope, name)
+  if (attempt === undefined) return newest
+  const starts = await tenants.listStarts(scope, newest.id)
+  const chosen = starts.find((start) => start.attempt === Number(attempt))
+  if (chosen === undefined) throw notFound()
+  return chosen
+}
 
 /** The scope of the path's tenant. @throws the same NOT_FOUND for another's and for nobody's */
 export async function scopeOf(

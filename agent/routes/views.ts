@@ -1,6 +1,12 @@
 /** What is stored, as it goes over the wire. */
 import type { Canonical } from '../../policy/canonical.ts'
-import type { Pod, StoredException, Tenant } from '../../tenants/index.ts'
+import {
+  isFinal,
+  isOver,
+  type Pod,
+  type StoredException,
+  type Tenant,
+} from '../../tenants/index.ts'
 import type { Examined } from '../tasks/examine.ts'
 
 const instant = (ms: number | null): string | null =>
@@ -8,6 +14,13 @@ const instant = (ms: number | null): string | null =>
 
 export interface PodView {
   readonly id: string
+  readonly launch: string
+  readonly attempt: number
+  readonly restart: {
+    readonly rule: string
+    readonly in_a_row: number
+    readonly due: string | null
+  } | null
   readonly tenant: string
   readonly state: string
   readonly image: { readonly reference: string; readonly digest: string | null }
@@ -23,11 +36,24 @@ export interface PodView {
   readonly facts: Canonical
 }
 
-/** @param paused whether spawn has it stand still; nothing but a running pod can */
+/** As people know it: a running pod may stand still, and one that has ended may wait for its next start. */
+function stateOf(pod: Pod, paused: boolean): string {
+  if (pod.state === 'running') return paused ? 'paused' : 'running'
+  return isFinal(pod.state) && !isOver(pod) ? 'restarting' : pod.state
+}
+
+/** @param pod the newest start; @param paused whether spawn has it stand still; nothing but a running pod can */
 export const podView = (pod: Pod, paused = false): PodView => ({
-  id: pod.id,
+  id: pod.origin,
+  launch: pod.id,
+  attempt: pod.attempt,
+  restart: pod.restart && {
+    rule: pod.restart.rule,
+    in_a_row: pod.restart.streak,
+    due: instant(pod.restart.dueMs),
+  },
   tenant: pod.tenant,
-  state: paused && pod.state === 'running' ? 'paused' : pod.state,
+  state: stateOf(pod, paused),
   image: { reference: pod.imageReference, digest: pod.imageDigest },
   isolation: pod.level,
   identity: pod.identity,
@@ -39,6 +65,18 @@ export const podView = (pod: Pod, paused = false): PodView => ({
   exit: pod.exit,
   problem: pod.problem === null ? null : { ...pod.problem },
   facts: pod.facts,
+})
+
+/** One of a pod's starts, the pod's common facts left out. */
+export const startView = ({ id, attempt, state, recordIndex, ...pod }: Pod): object => ({
+  launch: id,
+  attempt,
+  state,
+  record: recordIndex,
+  started: instant(pod.startedMs),
+  ended: instant(pod.endedMs),
+  exit: pod.exit,
+  problem: pod.problem === null ? null : { ...pod.problem },
 })
 
 export const tenantView = (tenant: Tenant): object => ({

@@ -10,7 +10,9 @@ import { ApiError, type PublicError, publicError, STATUSES } from '../errors.ts'
 import { ImageError } from '../images/index.ts'
 import { spawnUnavailable } from './host.ts'
 import type { LaunchCall, LaunchPorts, Progress } from './launch.ts'
-import { actorOf, denied, imageFacts, refusalFacts, unresolvedImage } from './record-parts.ts'
+import { afterFailure, type NextStartChange, PASSING } from './next-start.ts'
+import { denied, imageFacts, refusalFacts, restarted, unresolvedImage } from './record-parts.ts'
+import type { RefusedLaunch } from './refusals.ts'
 import { isRefusedBySpawn } from './start.ts'
 
 const MESSAGE_CHARACTERS_MAX = 1024
@@ -45,6 +47,53 @@ function shownOf(error: unknown): PublicError {
   return new ApiError('LAUNCH_FAILED', sentence, { spawn: error.code }, { cause: error })
 }
 
+function refusedOf(
+  ports: LaunchPorts,
+  call: LaunchCall,
+  { session, evidence, accepted }: Progress,
+  shown: Refusal | ImageError,
+): RefusedLaunch {
+  const image =
+    session === null ? unresolvedImage(call.image) : imageFacts(session.image, evidence, accepted)
+  return {
+    launchId: call.request.pod,
+    tenant: call.scope.tenant,
+    actor: call.actor,
+    image,
+    requested: call.request.isolation,
+    policy: shown instanceof Refusal ? denied(shown, ports.policies) : null,
+    refusal: refusalFacts(shown),
+    restart: call.restart,
+  }
+}
+
+/** The pod has run, so it has failed; and it ends, or is tried again later. */
+async function refuseRestart(
+  ports: LaunchPorts,
+  call: LaunchCall,
+  progress: Progress,
+  shown: Refusal | ImageError,
+): Promise<void> {
+  const { scope, request } = call
+  const refused = refusedOf(ports, call, progress, shown)
+  const next = await nextAfter(ports, call, shown)
+  // What ends a pod has a record of its own; of what is tried again the count is enough.
+  if (next.restart === undefined) await ports.refusals.recordAlone(refused)
+  else await ports.refusals.record(refused)
+  const problem = { code: shown.code, message: shown.message }
+  await ports.tenants.movePod(scope, request.pod, 'failed', { problem, ...next })
+}
+
+/** Only a restart has a next start: the first one's caller was told, and may ask again. */
+async function nextAfter(
+  ports: LaunchPorts,
+  { scope, request, restart }: LaunchCall,
+  shown: PublicError,
+): Promise<NextStartChange> {
+  if (restart === null) return {}
+  return afterFailure(await ports.tenants.getPod(scope, request.pod), shown, ports.now())
+}
+
 async function refuse(
   ports: LaunchPorts,
   call: LaunchCall,
@@ -52,18 +101,7 @@ async function refuse(
   shown: Refusal | ImageError,
 ): Promise<void> {
   const { scope, request } = call
-  const { session, evidence, accepted } = progress
-  const image =
-    session === null ? unresolvedImage(call.image) : imageFacts(session.image, evidence, accepted)
-  const alone = await ports.refusals.record({
-    launchId: request.pod,
-    tenant: scope.tenant,
-    actor: actorOf(call.caller, call.origin),
-    image,
-    requested: request.isolation,
-    policy: shown instanceof Refusal ? denied(shown, ports.policies) : null,
-    refusal: refusalFacts(shown),
-  })
+  const alone = await ports.refusals.record(refusedOf(ports, call, progress, shown))
   const problem = { code: shown.code, message: shown.message }
   await ports.tenants.movePod(scope, request.pod, 'refused', { problem })
   // Of a flood only the count is kept, here as in the log.
@@ -88,14 +126,13 @@ async function fail(
     stage: progress.stage,
     code: shown.code,
     message,
+    ...restarted(call),
   })
   const problem = { code: shown.code, message }
-  await ports.tenants.movePod(scope, request.pod, 'failed', { problem })
+  const next = await nextAfter(ports, call, shown)
+  await ports.tenants.movePod(scope, request.pod, 'failed', { problem, ...next })
   await ports.files.remove(request.pod)
 }
-
-/** Of answers that say what passes: no room now, no log, no KVM, a registry that is away, a full disk. */
-const PASSING: ReadonlySet<number> = new Set([429, 500, 502, 503, 507])
 
 /**
  * Whether the same request, sent again, should be tried anew rather than get this answer: what is
@@ -118,8 +155,9 @@ async function writeDown(
   const decided = stage !== 'resolve' && stage !== 'decide'
   // A refusal after the decision is folded, but launch.requested is on record by itself by then.
   if (decided || !against) ports.budgets.failed(call.scope.tenant)
-  if (early && against) await refuse(ports, call, progress, shown)
-  else await fail(ports, call, progress, shown)
+  if (early && against) {
+    await (call.restart === null ? refuse : refuseRestart)(ports, call, progress, shown)
+  } else await fail(ports, call, progress, shown)
   // After the pod has ended in the store: a crash in between leaves an answer, not two pods.
   if (isPassing(stage, error, shown)) {
     await ports.tenants.releaseRequest(call.scope, call.request.pod)

@@ -13,12 +13,12 @@
  * here without a receipt: what starts processes asks for it.
  */
 import type { FileHandle } from 'node:fs/promises'
-import { type Appended, deadlineIn } from '../../audit/index.ts'
+import { type Actor, type Appended, deadlineIn, type RestartFacts } from '../../audit/index.ts'
 import { defaultSeccompProfile } from '../../native/seccomp/default-profile.ts'
 import type { HostDescription } from '../../native/spawn-answers.ts'
 import { buildSpec, type Spec } from '../../native/spec.ts'
 import { decide, keysToTry, type LaunchRequest, type Plan, Refusal } from '../../policy/index.ts'
-import type { Caller, Pod, TenantScope } from '../../tenants/index.ts'
+import type { Pod, TenantScope } from '../../tenants/index.ts'
 import type { CheckedSignature, Credentials, ImageSession } from '../images/index.ts'
 import type { ChangeBudget } from './changes.ts'
 import { giveUp } from './give-up.ts'
@@ -29,13 +29,12 @@ import type { Launching } from './launching.ts'
 import type { Pauses } from './pauses.ts'
 import type { Ports } from './ports.ts'
 import {
-  actorOf,
   allowed,
   foundFacts,
   imageFacts,
   isolationFacts,
-  type Origin,
   resourceFacts,
+  restarted,
 } from './record-parts.ts'
 import type { Refusals } from './refusals.ts'
 import { start } from './start.ts'
@@ -57,16 +56,17 @@ export interface LaunchPorts extends Ports {
 
 export interface LaunchCall {
   readonly scope: TenantScope
-  readonly caller: Caller
-  readonly origin: Origin
+  readonly actor: Actor
   readonly image: string
   readonly request: LaunchRequest
   /** For the image's registry; null: none. For nothing else, and written down nowhere. */
   readonly credentials: Credentials | null
   /** SHA-256 of the request's canonical bytes, without the credentials. */
   readonly requestDigest: string
-  /** SHA-256 of its idempotency key. */
-  readonly keyDigest: string
+  /** SHA-256 of its idempotency key; null: it has none. */
+  readonly keyDigest: string | null
+  /** null: somebody asked for it. */
+  readonly restart: RestartFacts | null
 }
 
 /** How far a launch has come: what giving up has to undo, and what it can tell the record. */
@@ -194,11 +194,12 @@ const requested = (call: LaunchCall) =>
     type: 'launch.requested',
     launch_id: call.request.pod,
     tenant: call.scope.tenant,
-    actor: actorOf(call.caller, call.origin),
+    actor: call.actor,
     image_ref: call.image,
     level_requested: call.request.isolation,
     request: call.requestDigest,
     idempotency_key: call.keyDigest,
+    ...restarted(call),
   }) as const
 
 async function specOf(ports: LaunchPorts, parts: LaunchParts): Promise<Spec> {
@@ -222,7 +223,7 @@ function intentOf(
     launch_id: plan.pod,
     tenant: plan.tenant,
     trust: plan.trust,
-    actor: actorOf(call.caller, call.origin),
+    actor: call.actor,
     image: {
       ...imageFacts(image, progress.evidence, true),
       config: image.configDigest,
@@ -235,6 +236,7 @@ function intentOf(
     spec: { digest: spec.digest, size: spec.bytes.length },
     resources: resourceFacts(plan, host.scratch.size),
     ...(network === null ? {} : { network: { ...network } }),
+    ...restarted(call),
     deadline: deadlineIn(ports.clock, TICKET_MS),
   } as const
 }

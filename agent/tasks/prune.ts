@@ -4,7 +4,7 @@
  */
 import { type TenantScope, TenantsError } from '../../tenants/index.ts'
 import type { Ports } from './ports.ts'
-import { remove } from './remove.ts'
+import { removeStart } from './remove.ts'
 
 /** Of one tenant: their logs together are at most a gibibyte. */
 export const ENDED_PODS_MAX = 256
@@ -26,10 +26,10 @@ export async function prune(
 async function removeQuietly(
   ports: Pick<Ports, 'tenants' | 'files'>,
   scope: TenantScope,
-  pod: Parameters<typeof remove>[2],
+  pod: Parameters<typeof removeStart>[2],
 ): Promise<void> {
   try {
-    await remove(ports, scope, pod)
+    await removeStart(ports, scope, pod)
   } catch (error) {
     if (!(error instanceof TenantsError) || error.code !== 'POD_NOT_FOUND') throw error
   }

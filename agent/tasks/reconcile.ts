@@ -4,7 +4,8 @@
  *
  * Spawn knows what runs; the store knows what should. A pod that runs and should is taken over; one
  * that should and does not is ended in the store; one that runs and should not is killed. Nothing is
- * ever started here: an old ticket is worth nothing, and nobody remembers why it was asked for.
+ * ever started here: an old ticket is worth nothing. Whose rule has it started again gets a launch
+ * of its own, from restarts.ts.
  */
 import type { RecordBodies } from '../../audit/index.ts'
 import { PodStream } from '../../native/pod-stream.ts'
@@ -19,6 +20,7 @@ import {
 } from '../../tenants/index.ts'
 import { ApiError, problemOf } from '../errors.ts'
 import { podView } from '../routes/views.ts'
+import { afterInterruption } from './next-start.ts'
 import type { Pauses } from './pauses.ts'
 import type { Ports } from './ports.ts'
 import { LOST, type Watch } from './watch.ts'
@@ -58,7 +60,8 @@ async function settleLaunching(
 ): Promise<void> {
   await ports.watch.note(orphaned(pod, status?.state ?? 'nothing', status?.pid ?? null))
   if (status === undefined || pod.state === 'requested') {
-    await ports.tenants.movePod(scope, pod.id, 'failed', { problem: INTERRUPTED })
+    const next = afterInterruption(pod, ports.now())
+    await ports.tenants.movePod(scope, pod.id, 'failed', { problem: INTERRUPTED, ...next })
     await ports.files.remove(pod.id)
     return
   }

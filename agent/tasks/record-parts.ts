@@ -7,6 +7,7 @@ import type {
   IsolationFacts,
   PolicyFacts,
   RecordBodies,
+  RestartFacts,
 } from '../../audit/index.ts'
 import type { HostDescription, Template } from '../../native/spawn-answers.ts'
 import type { ActivePolicies, Plan, Refusal } from '../../policy/index.ts'
@@ -48,6 +49,20 @@ export function actorOf(caller: Caller, origin: Origin): Actor {
   } as const
   return { sub: caller.subject, kind: 'tenant', auth }
 }
+
+/** What the agent does of itself. */
+export const AGENT: Actor = {
+  sub: 'agent',
+  kind: 'agent',
+  auth: { method: 'internal', iss: null, jti: null, uid: null, src_ip: null },
+}
+
+/** Only what a rule started again has the member. */
+export const restarted = ({
+  restart,
+}: {
+  readonly restart: RestartFacts | null
+}): { readonly restart?: RestartFacts } => (restart === null ? {} : { restart })
 
 /** An image of which nothing is known but the words of the request. */
 export const unresolvedImage = (reference: string): ImageFacts => ({

@@ -4,7 +4,13 @@
  * and no refusal is missing from it.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import type { Actor, ImageFacts, PolicyFacts, RecordBodies } from '../../audit/index.ts'
+import type {
+  Actor,
+  ImageFacts,
+  PolicyFacts,
+  RecordBodies,
+  RestartFacts,
+} from '../../audit/index.ts'
 import type { IsolationLevel } from '../../policy/index.ts'
 import type { AuditPort } from '../audit-gate.ts'
 
@@ -20,6 +26,8 @@ export interface RefusedLaunch {
   readonly requested: IsolationLevel | null
   readonly policy: PolicyFacts | null
   readonly refusal: RecordBodies['launch.refused']['refusal']
+  /** null: somebody asked for it. */
+  readonly restart: RestartFacts | null
 }
 
 interface Window {
@@ -42,6 +50,7 @@ const bodyOf = (refused: RefusedLaunch, folded: RecordBodies['launch.refused']['
     policy: refused.policy,
     refusal: refused.refusal,
     folded,
+    ...(refused.restart === null || folded.count > 1 ? {} : { restart: refused.restart }),
   }) as const
 
 export class Refusals {
@@ -69,6 +78,12 @@ export class Refusals {
     this.#open(key, now)
     await this.#append(refused, { count: 1, first: now, last: now })
     return true
+  }
+
+  /** Never folded: for what cannot come in floods. */
+  async recordAlone(refused: RefusedLaunch): Promise<void> {
+    const now = new Date().toISOString()
+    await this.#append(refused, { count: 1, first: now, last: now })
   }
 
   #open(key: string, now: string): void {

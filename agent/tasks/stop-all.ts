@@ -3,9 +3,9 @@
  * record. Bounded: what has not ended by then is killed with spawn, and found lost at the next start.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Actor } from '../../audit/index.ts'
 import type { Pod, TenantScope } from '../../tenants/index.ts'
 import type { Ports } from './ports.ts'
+import { AGENT } from './record-parts.ts'
 import type { Watch } from './watch.ts'
 
 const LOOK_MS = 100
@@ -18,19 +18,13 @@ const ALL_MS = 15_000
 
 type StopPorts = Pick<Ports, 'tenants' | 'spawn' | 'log'> & { readonly watch: Watch }
 
-const ACTOR: Actor = {
-  sub: 'agent',
-  kind: 'agent',
-  auth: { method: 'internal', iss: null, jti: null, uid: null, src_ip: null },
-}
-
 interface Running {
   readonly scope: TenantScope
   readonly pod: Pod
 }
 
 async function ask(ports: StopPorts, { scope, pod }: Running): Promise<void> {
-  await ports.watch.noteStop({ scope, pod, actor: ACTOR, timeoutMs: POD_MS })
+  await ports.watch.noteStop({ scope, pod, actor: AGENT, timeoutMs: POD_MS })
   try {
     await ports.spawn.stop(pod.id, POD_MS)
   } catch (error) {

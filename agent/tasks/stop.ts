@@ -1,12 +1,24 @@
 /** Asks a pod to end: the guest's init passes TERM on, and spawn kills the VM after the time. */
+
+import type { FastifyBaseLogger } from 'fastify'
 import { SpawnError } from '../../native/spawn-client.ts'
-import { type Caller, isFinal, type Pod, type TenantScope } from '../../tenants/index.ts'
+import {
+  type Caller,
+  isFinal,
+  type Pod,
+  type TenantScope,
+  TenantsError,
+  type ToldToStop,
+} from '../../tenants/index.ts'
 import { ApiError } from '../errors.ts'
 import { spawnUnavailable } from './host.ts'
 import type { Pauses } from './pauses.ts'
 import type { Ports } from './ports.ts'
 import { actorOf, type Origin } from './record-parts.ts'
-import type { Watch } from './watch.ts'
+import { stopRequested, type Watch } from './watch.ts'
+
+/** From asking to killing, when nobody says otherwise. */
+export const DEFAULT_STOP_MS = 10_000
 
 export interface StopCall {
   readonly scope: TenantScope
@@ -17,27 +29,50 @@ export interface StopCall {
   readonly timeoutMs: number
 }
 
+type StopPorts = Pick<Ports, 'tenants' | 'spawn'> & {
+  readonly watch: Watch
+  readonly pauses: Pauses
+  readonly log: Pick<FastifyBaseLogger, 'warn'>
+}
+
+/** Before anything else: whatever happens from here on, no rule starts the pod again. */
+async function tell(ports: StopPorts, { scope, pod }: StopCall): Promise<ToldToStop> {
+  const newest = await ports.tenants.newestStart(scope, pod)
+  const early = newest.attempt === 0 && !isFinal(newest.state) && newest.state !== 'running'
+  if (newest.restart === null || early) return { pod: newest, calledOff: false }
+  try {
+    return await ports.tenants.tellToStop(scope, pod)
+  } catch (error) {
+    if (error instanceof TenantsError) throw error
+    ports.log.warn({ err: error, pod }, 'the store takes no note that a pod was told to stop')
+    ports.watch.noteTold(newest.origin)
+    return { pod: newest, calledOff: false }
+  }
+}
+
 /**
- * Resolves when spawn took the request; an ended pod stays as it is. Asking again is passed on to
+ * Resolves when spawn took the request; an ended pod stays as it is, one that waits for its next start ends, and one
+ * that is being started again is stopped as soon as it runs. Asking again is passed on to
  * spawn, for which the earliest of the times holds, and is no second record. Works while the audit log
  * cannot be written: stopping a pod must never depend on a disk.
  * @throws ApiError POD_STATE_CONFLICT, SPAWN_UNAVAILABLE
  */
-export async function stop(
-  ports: Pick<Ports, 'tenants' | 'spawn'> & { readonly watch: Watch; readonly pauses: Pauses },
-  call: StopCall,
-): Promise<Pod> {
-  const { scope, pod: id } = call
-  const pod = await ports.tenants.getPod(scope, id)
-  if (isFinal(pod.state)) return pod
-  if (pod.state !== 'running') {
-    const sentence = `Pod ${id} is ${pod.state} and can be stopped when it runs. Try again.`
-    throw new ApiError('POD_STATE_CONFLICT', sentence, { pod: id, state: pod.state })
+export async function stop(ports: StopPorts, call: StopCall): Promise<Pod> {
+  const { scope, timeoutMs } = call
+  const { pod, calledOff } = await tell(ports, call)
+  const { id, state, stopAsked } = pod
+  const note = { scope, pod, actor: actorOf(call.caller, call.origin), timeoutMs }
+  if (calledOff) await ports.watch.note(stopRequested(note))
+  if (isFinal(state)) return pod
+  if (state !== 'running' && !stopAsked) {
+    const sentence = `Pod ${id} is ${state} and can be stopped when it runs. Try again.`
+    throw new ApiError('POD_STATE_CONFLICT', sentence, { pod: id, state })
   }
-  const actor = actorOf(call.caller, call.origin)
-  await ports.watch.noteStop({ scope, pod, actor, timeoutMs: call.timeoutMs })
+  await ports.watch.noteStop(note)
+  // restart.ts stops what was told to while it was being started.
+  if (state !== 'running') return pod
   try {
-    await ports.spawn.stop(id, call.timeoutMs)
+    await ports.spawn.stop(id, timeoutMs)
     ports.pauses.note(id, false)
   } catch (error) {
     if (error instanceof SpawnError && error.code.startsWith('SPAWN_'))
@@ -45,5 +80,5 @@ export async function stop(
     // Spawn has no such running pod: it has just ended, and its end is being written down.
     if (!(error instanceof SpawnError)) throw error
   }
-  return await ports.tenants.getPod(scope, id)
+  return await ports.tenants.newestStart(scope, id)
 }

@@ -14,6 +14,7 @@ import { SpawnError } from '../../native/spawn-client.ts'
 import type { PodId } from '../../policy/index.ts'
 import type { Pod, TenantScope } from '../../tenants/index.ts'
 import { isFinal } from '../../tenants/index.ts'
+import { afterExit } from './next-start.ts'
 import type { Ports } from './ports.ts'
 
 /** Between two looks at a pod whose stream has closed; spawn reaps within milliseconds. */
@@ -37,6 +38,14 @@ export interface StopNote {
   readonly timeoutMs: number
 }
 
+export const stopRequested = ({ scope, pod, actor, timeoutMs }: StopNote): RecordBody => ({
+  type: 'launch.stop_requested',
+  launch_id: pod.id,
+  tenant: scope.tenant,
+  actor,
+  timeout_ms: timeoutMs,
+})
+
 /** What is said of a pod that spawn does not know: it or the host was started anew, and nothing of the pod was left. */
 export const LOST: PodExit = {
   how: 'failure',
@@ -57,7 +66,7 @@ const reasonOf = (exit: PodExit, stopAsked: boolean): 'exit' | 'stop' | 'failure
 }
 
 export class Watch {
-  readonly #ports: Pick<Ports, 'tenants' | 'audit' | 'spawn' | 'files'>
+  readonly #ports: Pick<Ports, 'tenants' | 'audit' | 'spawn' | 'files' | 'now'>
   readonly #log: FastifyBaseLogger
   readonly #followed = new Map<PodId, Followed>()
   /** Pods whose end is on record, as long as spawn may still list them. */
@@ -67,11 +76,16 @@ export class Watch {
    * The store knows the latter as well, for the agent after this one.
    */
   readonly #stopping = new Map<string, boolean>()
+  /** Pods that were told to stop while the store took no note of it: no rule starts them again. */
+  readonly #told = new Set<PodId>()
   /** Pods that should not run, whose killing is on record, as long as spawn may still list them. */
   readonly #killed = new Set<string>()
   #closed = false
 
-  constructor(ports: Pick<Ports, 'tenants' | 'audit' | 'spawn' | 'files'>, log: FastifyBaseLogger) {
+  constructor(
+    ports: Pick<Ports, 'tenants' | 'audit' | 'spawn' | 'files' | 'now'>,
+    log: FastifyBaseLogger,
+  ) {
     this.#ports = ports
     this.#log = log
   }
@@ -126,19 +140,19 @@ export class Watch {
   }
 
   /** Puts it on record that a pod was told to stop: once, however often and by how many. */
-  async noteStop({ scope, pod, actor, timeoutMs }: StopNote): Promise<void> {
+  async noteStop(stopNote: StopNote): Promise<void> {
+    const { scope, pod } = stopNote
     if (pod.stopRecorded || this.#stopping.get(pod.id) === true) return
     this.#stopping.set(pod.id, true)
-    const noted = await this.note({
-      type: 'launch.stop_requested',
-      launch_id: pod.id,
-      tenant: scope.tenant,
-      actor,
-      timeout_ms: timeoutMs,
-    })
+    const noted = await this.note(stopRequested(stopNote))
     if (noted) await this.#rememberStop(scope, pod.id)
     // The next to ask finds out whether it can be recorded then; unless the pod has ended meanwhile.
     else if (this.#stopping.has(pod.id)) this.#stopping.set(pod.id, false)
+  }
+
+  /** For a stop that the store does not take: it depends on no disk. @param origin the pod's id */
+  noteTold(origin: PodId): void {
+    this.#told.add(origin)
   }
 
   /** After the record: who dies in between leaves two records of one stop, never a stop without one. */
@@ -207,7 +221,9 @@ export class Watch {
         duration_us: before.startedMs === null ? null : (Date.now() - before.startedMs) * 1000,
       }))
     if (recorded) this.#recorded.add(pod)
-    await this.#ports.tenants.movePod(scope, pod, 'exited', { exit: { ...exit } })
+    const next = this.#told.has(before.origin) ? {} : afterExit(before, exit, this.#ports.now())
+    await this.#ports.tenants.movePod(scope, pod, 'exited', { exit: { ...exit }, ...next })
+    this.#told.delete(before.origin)
     this.#followed.get(pod)?.ended.abort()
     this.#followed.delete(pod)
     this.#stopping.delete(pod)

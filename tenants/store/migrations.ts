@@ -102,7 +102,27 @@ ALTER TABLE pods ADD COLUMN address INTEGER
 CREATE UNIQUE INDEX pods_address ON pods (tenant, address) WHERE address IS NOT NULL;
 `
 
-const MIGRATIONS: readonly string[] = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH]
+/** A pod's further starts, and what they are launched with: docs/decisions/0027-a-restart-is-a-launch.md. */
+const SEVENTH = `
+ALTER TABLE pods ADD COLUMN origin TEXT NOT NULL DEFAULT '';
+UPDATE pods SET origin = id;
+ALTER TABLE pods ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0 CHECK (attempt >= 0);
+CREATE UNIQUE INDEX pods_starts ON pods (tenant, origin, attempt);
+ALTER TABLE pods ADD COLUMN restart_rule TEXT;
+ALTER TABLE pods ADD COLUMN restart_streak INTEGER NOT NULL DEFAULT 0 CHECK (restart_streak >= 0);
+ALTER TABLE pods ADD COLUMN restart_due_ms INTEGER CHECK (restart_due_ms IS NULL
+  OR (restart_rule IS NOT NULL AND state IN ('exited', 'failed')));
+CREATE INDEX pods_due ON pods (restart_due_ms) WHERE restart_due_ms IS NOT NULL;
+ALTER TABLE pods ADD COLUMN stop_asked INTEGER NOT NULL DEFAULT 0
+  CHECK (stop_asked IN (0, 1) AND (stop_asked = 0 OR restart_due_ms IS NULL));
+CREATE TABLE restart_requests (
+  origin TEXT PRIMARY KEY,
+  tenant TEXT NOT NULL REFERENCES tenants (id),
+  request TEXT NOT NULL CHECK (json_valid(request))
+) STRICT, WITHOUT ROWID;
+`
+
+const MIGRATIONS: readonly string[] = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH]
 
 /** What `user_version` is when all steps are applied. */
 export const SCHEMA_VERSION: number = MIGRATIONS.length

@@ -1,10 +1,12 @@
-/** The pods table. Every function takes a scope: another tenant's pod looks absent. */
+/** The pods table, a row for each start. Every function takes a scope: another tenant's pod looks absent. */
+import { sql } from 'kysely'
 import { type PodId, parseTenantId } from '../../policy/index.ts'
 import { TenantsError } from '../errors.ts'
 import type { Pod, PodChanges } from '../pod.ts'
 import { isFinal, type PodState, predecessorsOf } from '../pod-state.ts'
 import { systemScope, type TenantScope } from '../scope.ts'
 import { releaseIn } from './quota.ts'
+import { dropRequest } from './restarts.ts'
 import { jsonColumn, podOf } from './rows.ts'
 import type { PodRow, Store } from './tables.ts'
 
@@ -23,15 +25,25 @@ export async function selectPod(store: Store, scope: TenantScope, pod: PodId): P
   return podOf(row)
 }
 
-/** The newest first; `before` is the last id of the page before. */
+/** The newest start of each pod, the newest pod first; `before` is the last pod's id of the page before. */
 export async function selectPods(
   store: Store,
   scope: TenantScope,
   page: { readonly limit: number; readonly before: PodId | null },
 ): Promise<readonly Pod[]> {
-  let query = store.selectFrom('pods').selectAll().where('tenant', '=', scope.tenant)
-  if (page.before !== null) query = query.where('id', '<', page.before)
-  const rows = await query.orderBy('id', 'desc').limit(page.limit).execute()
+  let query = store
+    .selectFrom('pods')
+    .selectAll()
+    .where('tenant', '=', scope.tenant)
+    .where('attempt', '=', (one) =>
+      one
+        .selectFrom('pods as starts')
+        .select(({ fn }) => fn.max('starts.attempt').as('newest'))
+        .whereRef('starts.tenant', '=', 'pods.tenant')
+        .whereRef('starts.origin', '=', 'pods.origin'),
+    )
+  if (page.before !== null) query = query.where('origin', '<', page.before)
+  const rows = await query.orderBy('origin', 'desc').limit(page.limit).execute()
   return rows.map(podOf)
 }
 
@@ -64,7 +76,8 @@ export async function selectSurplus(
             .over((over) => over.partitionBy('tenant').orderBy('id', 'desc'))
             .as('place'),
         ])
-        .where('state', 'in', ['exited', 'failed', 'refused']),
+        .where('state', 'in', ['exited', 'failed', 'refused'])
+        .where('restart_due_ms', 'is', null),
     )
     .selectFrom('pods')
     .innerJoin('ranked', 'ranked.id', 'pods.id')
@@ -87,6 +100,17 @@ const columnsOf = (changes: PodChanges): Partial<PodRow> => ({
   ...(changes.facts === undefined ? {} : { facts: jsonColumn(changes.facts) }),
   ...(changes.stopRecorded === undefined ? {} : { stop_recorded: 1 }),
 })
+
+/** In the same statement as the end: who tells the pod to stop does so before or after both. */
+const dueColumns = ({ restart }: PodChanges) =>
+  restart === undefined
+    ? {}
+    : {
+        restart_due_ms: sql<
+          number | null
+        >`CASE WHEN stop_asked = 1 THEN NULL ELSE ${restart.dueMs} END`,
+        restart_streak: restart.streak,
+      }
 
 export interface Move {
   readonly to: PodState
@@ -114,7 +138,7 @@ export async function movePod(
         ...columnsOf(changes),
         state: to,
         ...(to === 'running' ? { started_ms: nowMs } : {}),
-        ...(isFinal(to) ? { ended_ms: nowMs } : {}),
+        ...(isFinal(to) ? { ended_ms: nowMs, ...dueColumns(changes) } : {}),
       })
       .where('id', '=', pod)
       .where('tenant', '=', scope.tenant)
@@ -123,7 +147,10 @@ export async function movePod(
       .where('reserved', 'in', isFinal(to) ? [0] : [1])
       .returningAll()
       .executeTakeFirst()
-    if (row !== undefined) return podOf(row)
+    if (row !== undefined) {
+      if (isFinal(to) && row.restart_due_ms === null) await dropRequest(transaction, row.origin)
+      return podOf(row)
+    }
     const wanted = isFinal(to) ? `to become ${to}` : `to become ${to}, which needs a reservation`
     throw await conflict(transaction, scope, pod, wanted)
   })
@@ -151,7 +178,7 @@ export async function notePod(
 }
 
 /**
- * Removes an ended pod.
+ * Removes a start that has ended and is followed by no other that is due.
  * @throws TenantsError POD_NOT_FOUND, POD_STATE_CONFLICT
  */
 export async function deletePod(store: Store, scope: TenantScope, pod: PodId): Promise<void> {
@@ -161,6 +188,7 @@ export async function deletePod(store: Store, scope: TenantScope, pod: PodId): P
       .where('id', '=', pod)
       .where('tenant', '=', scope.tenant)
       .where('state', 'in', ['exited', 'failed', 'refused'])
+      .where('restart_due_ms', 'is', null)
       .returning('id')
       .executeTakeFirst()
     if (row === undefined) throw await conflict(transaction, scope, pod, 'to be removed')

@@ -4,11 +4,13 @@
  * and never starts a second pod.
  */
 import type { Transaction } from 'kysely'
-import type { Branded, Digest, PodId, TenantId } from '../../policy/index.ts'
+import type { Canonical } from '../../policy/canonical.ts'
+import type { Branded, Digest, PodId, RestartRule, TenantId } from '../../policy/index.ts'
 import { BadNoun, parsePodId, parseTenantId } from '../../policy/index.ts'
 import { TenantsError } from '../errors.ts'
 import type { Pod } from '../pod.ts'
 import type { TenantScope } from '../scope.ts'
+import { keepRequest } from './restarts.ts'
 import { podOf } from './rows.ts'
 import type { IdempotencyRow, Store, Tables } from './tables.ts'
 
@@ -32,6 +34,8 @@ export interface NewPod {
   readonly imageReference: string
   /** null: the caller sent no key, and may start two pods by sending twice. */
   readonly request: { readonly key: IdempotencyKey; readonly bodyDigest: Digest } | null
+  /** Start it again by this rule, with this request; left out: never. */
+  readonly restart?: { readonly rule: RestartRule; readonly request: Canonical } | null
 }
 
 /** A recorded answer. */
@@ -73,12 +77,18 @@ export async function createPod(
         memory_mib: 0,
         created_ms: nowMs,
         stop_recorded: 0,
+        origin: pod.id,
+        attempt: 0,
+        restart_rule: pod.restart?.rule ?? null,
+        restart_streak: 0,
+        stop_asked: 0,
       })
       .onConflict((clash) => clash.doNothing())
       .returningAll()
       .executeTakeFirst()
-    if (row !== undefined) return { kind: 'created', pod: podOf(row) }
-    throw new TenantsError('POD_EXISTS', 'The pod id is taken.', {})
+    if (row === undefined) throw new TenantsError('POD_EXISTS', 'The pod id is taken.', {})
+    if (pod.restart) await keepRequest(transaction, scope, pod.id, pod.restart.request)
+    return { kind: 'created', pod: podOf(row) }
   })
 }
 

@@ -8,12 +8,13 @@ import {
   parseImageRule,
   parseIsolationLevel,
   parsePodId,
+  parseRestartRule,
   parseTenantId,
   parseTrust,
   type Quotas,
 } from '../../policy/index.ts'
 import { TenantsError } from '../errors.ts'
-import { POD_JSON_BYTES_MAX, type Pod, type PodProblem } from '../pod.ts'
+import { POD_JSON_BYTES_MAX, type Pod, type PodProblem, type Restart } from '../pod.ts'
 import { parsePodState } from '../pod-state.ts'
 import type { Tenant } from '../tenant.ts'
 import type { PodRow, TenantRow } from './tables.ts'
@@ -69,10 +70,20 @@ function problemOf(text: string): PodProblem {
   throw new TypeError('a problem has a code and a message')
 }
 
+function restartOf(row: PodRow): Restart | null {
+  const rule = orNull(row.restart_rule, parseRestartRule)
+  if (rule === null) return null
+  return { rule, streak: row.restart_streak, dueMs: row.restart_due_ms }
+}
+
 /** @throws TenantsError STORE_CORRUPT */
 export const podOf = (row: PodRow): Pod =>
   readRow('pods', row.id, () => ({
     id: parsePodId(row.id),
+    origin: parsePodId(row.origin),
+    attempt: row.attempt,
+    restart: restartOf(row),
+    stopAsked: row.stop_asked === 1,
     tenant: parseTenantId(row.tenant),
     state: parsePodState(row.state),
     identity: row.identity,

@@ -44,6 +44,22 @@ export interface PodRow {
   readonly stop_recorded: number
   /** Its number on the tenant's network, while it holds a reservation; null without a network. */
   readonly address: number | null
+  /** Id of the pod's first start. */
+  readonly origin: string
+  readonly attempt: number
+  readonly restart_rule: string | null
+  readonly restart_streak: number
+  /** When it is started again; only of a pod that has ended. */
+  readonly restart_due_ms: number | null
+  /** 1 once somebody told the pod to stop. */
+  readonly stop_asked: number
+}
+
+/** What a pod with a restart rule was asked for with, until it has ended for good. */
+export interface RestartRequestRow {
+  readonly origin: string
+  readonly tenant: string
+  readonly request: string
 }
 
 export interface IdempotencyRow {
@@ -81,6 +97,7 @@ export interface Tables {
   readonly idempotency: IdempotencyRow
   readonly tokens: TokenRow
   readonly host_exceptions: HostExceptionRow
+  readonly restart_requests: RestartRequestRow
 }
 
 export type Store = Kysely<Tables>

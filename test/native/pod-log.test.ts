@@ -12,58 +12,15 @@ import {
   SEGMENT_BYTES,
 } from '../../native/pod-log.ts'
 import { followPodLog } from '../../native/pod-log-follow.ts'
+import { HEADER, LogWriter } from './pod-log-writer.ts'
 import { temporary } from './temporary.ts'
 
-const HEADER = 4096
-const RECORD_HEADER = 16
 /** Small enough to be gone round quickly. */
 const SIZE = HEADER + 5 * SEGMENT_BYTES
 
-/** The writer of docs/formats.md section 8, as short as it can be. */
-class Writer {
-  readonly #file: FileHandle
-  readonly #capacity: number
-  written = 0
-
-  constructor(file: FileHandle, size: number) {
-    this.#file = file
-    this.#capacity = size - HEADER
-  }
-
-  async #put(bytes: Buffer): Promise<void> {
-    await this.#file.write(bytes, 0, bytes.length, HEADER + (this.written % this.#capacity))
-    this.written += bytes.length
-  }
-
-  async #raise(): Promise<void> {
-    const bytes = Buffer.alloc(8)
-    bytes.writeBigUInt64LE(BigInt(this.written))
-    await this.#file.write(bytes, 0, 8, 24)
-  }
-
-  async write(text: string, stream = 1): Promise<void> {
-    const payload = Buffer.from(text)
-    const room = SEGMENT_BYTES - (this.written % SEGMENT_BYTES)
-    if (room < RECORD_HEADER + payload.length) {
-      if (room < RECORD_HEADER) this.written += room
-      else await this.#put(record(Buffer.alloc(room - RECORD_HEADER), 0))
-    }
-    await this.#put(record(payload, stream))
-    await this.#raise()
-  }
-}
-
-function record(payload: Buffer, stream: number): Buffer {
-  const header = Buffer.alloc(RECORD_HEADER)
-  header.writeUInt32LE(payload.length, 0)
-  header.writeUInt8(stream, 4)
-  header.writeBigUInt64LE(1_700_000_000_000_000_000n, 8)
-  return Buffer.concat([header, payload])
-}
-
 interface Log {
   readonly place: string
-  readonly writer: Writer
+  readonly writer: LogWriter
   readonly file: FileHandle
 }
 
@@ -71,7 +28,7 @@ async function freshLog(t: TestContext): Promise<Log> {
   const place = path.join(temporary(t), 'log')
   const file = await createPodLog(place, SIZE)
   t.after(() => file.close())
-  return { place, file, writer: new Writer(file, SIZE) }
+  return { place, file, writer: new LogWriter(file, SIZE) }
 }
 
 async function readAll(place: string, since = 0): Promise<readonly (PodLogRecord | PodLogGap)[]> {

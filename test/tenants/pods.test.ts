@@ -53,6 +53,10 @@ suite('tenants: the life of a pod', () => {
     const pod = await tenants.getPod(scope, id)
     assert.deepEqual(JSON.parse(JSON.stringify(pod)), {
       id,
+      origin: id,
+      attempt: 0,
+      restart: null,
+      stopAsked: false,
       tenant: 'acme',
       state: 'exited',
       identity: 'uid:0',

@@ -72,7 +72,13 @@ suite('tenants/store/database', () => {
     const { folder, file } = await filled(t)
     spoil(
       file,
-      `DROP INDEX pods_address;
+      `DROP TABLE restart_requests;
+       DROP INDEX pods_due;
+       DROP INDEX pods_starts;
+       ${['stop_asked', 'restart_due_ms', 'restart_streak', 'restart_rule', 'attempt', 'origin']
+         .map((column) => `ALTER TABLE pods DROP COLUMN ${column};`)
+         .join('\n')}
+       DROP INDEX pods_address;
        DROP INDEX tenants_network;
        ALTER TABLE pods DROP COLUMN address;
        ALTER TABLE tenants DROP COLUMN network;
@@ -87,6 +93,7 @@ suite('tenants/store/database', () => {
     const pods = await tenants.listPods(scope, { limit: 100, cursor: null })
     assert.equal(pods.length, 40)
     assert.ok(pods.every((pod) => !pod.stopRecorded))
+    assert.ok(pods.every((pod) => pod.origin === pod.id && pod.attempt === 0 && !pod.restart))
     const { launchesPerMinute } = await tenants.getTenant(scope)
     assert.equal(launchesPerMinute, DEFAULT_QUOTA_LIMITS.launchesPerMinute)
   })

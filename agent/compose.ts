@@ -121,6 +121,7 @@ function makePorts(
     files: new PodFiles(path.join(config.stateDir, 'pods')),
     policies: activatePolicies(DEFAULT_POLICIES),
     imageFloor: config.imageFloor === null ? null : parseImageRule(config.imageFloor),
+    resolver: config.resolver,
     log,
   }
 }

@@ -4,6 +4,15 @@ import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { boolean, integer, list, members, nullable, text } from '../native/shape.ts'
 import { parseJson } from '../policy/canonical.ts'
+import {
+  NAMESERVERS_MAX,
+  OPTIONS_MAX,
+  parseNameservers,
+  parseResolverOptions,
+  parseSearch,
+  type Resolver,
+  SEARCH_MAX,
+} from '../policy/index.ts'
 import type { RegistryAllowance } from './images/index.ts'
 
 const FILE_BYTES_MAX = 65_536
@@ -28,6 +37,8 @@ export interface AgentConfig {
   /** For all tenants' images; null: none beside the tenants' own. The text of an image rule. */
   readonly imageFloor: string | null
   readonly requestsPerMinute: number
+  /** What pods with a way out are told of names. */
+  readonly resolver: Resolver
   /** SHA-256 of the file, for the records. */
   readonly digest: string
 }
@@ -45,6 +56,7 @@ const MEMBERS = [
   'registries',
   'image_floor',
   'requests_per_minute',
+  'resolver',
 ] as const
 
 function place(value: unknown, at: string): string {
@@ -59,7 +71,18 @@ function registry(value: unknown, at: string): RegistryAllowance {
   return { host, insecure: boolean(found['insecure'], `${at}.insecure`) }
 }
 
-/** @throws BadJsonText, BadShape or TypeError, with the member that is wrong */
+function resolver(value: unknown): Resolver {
+  const found = members(value, 'resolver', ['nameservers', 'options', 'search'])
+  const words = (name: string, max: number): readonly string[] =>
+    list(found[name], `resolver.${name}`, max, (one, at) => text(one, at, 255))
+  return {
+    nameservers: parseNameservers(words('nameservers', NAMESERVERS_MAX)),
+    options: parseResolverOptions(words('options', OPTIONS_MAX)),
+    search: parseSearch(words('search', SEARCH_MAX)),
+  }
+}
+
+/** @throws BadJsonText, BadShape, BadNoun or TypeError, with the member that is wrong */
 export function parseConfig(bytes: Uint8Array): AgentConfig {
   const document = parseJson(bytes, { bytesMax: FILE_BYTES_MAX, depthMax: 16 })
   const found = members(document, 'agent.json', MEMBERS)
@@ -78,6 +101,7 @@ export function parseConfig(bytes: Uint8Array): AgentConfig {
     httpsPort: nullable(found['https_port'], (port) => integer(port, 'https_port', 1, 65_535)),
     registries: list(found['registries'], 'registries', 64, registry),
     imageFloor: nullable(found['image_floor'], (rule) => text(rule, 'image_floor', FILE_BYTES_MAX)),
+    resolver: resolver(found['resolver']),
     requestsPerMinute: integer(found['requests_per_minute'], 'requests_per_minute', 1, 1_000_000),
     digest: `sha256:${createHash('sha256').update(bytes).digest('hex')}`,
   }

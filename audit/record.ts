@@ -112,6 +112,28 @@ type TemplateFacts = {
   readonly state_size: number
 }
 
+/** As in the spec (docs/formats.md section 2). */
+type NetworkFacts = {
+  readonly addresses: readonly string[]
+  readonly egress: {
+    readonly internet: boolean
+    readonly rules: readonly {
+      readonly cidr: string
+      readonly ports: { readonly from: number; readonly to: number } | null
+      readonly protocol: string | null
+    }[]
+  } | null
+  readonly gateways: readonly string[]
+  readonly mac: string
+  readonly mtu: number
+  readonly names: {
+    readonly hosts: readonly { readonly address: string; readonly name: string }[]
+    readonly nameservers: readonly string[]
+    readonly options: readonly string[]
+    readonly search: readonly string[]
+  }
+}
+
 type LaunchId = { readonly launch_id: string; readonly tenant: string }
 
 /** Of a launch that a pod's rule asked for: docs/decisions/0027-a-restart-is-a-launch.md. */
@@ -153,11 +175,7 @@ export type RecordBodies = {
       readonly host: HostFacts
       readonly spec: { readonly digest: Digest; readonly size: number }
       /** As in the spec; absent without a network. */
-      readonly network?: {
-        readonly addresses: readonly string[]
-        readonly mac: string
-        readonly mtu: number
-      }
+      readonly network?: NetworkFacts
       readonly resources: {
         readonly vcpus: number
         readonly memory_mib: number
@@ -233,6 +251,8 @@ export type RecordBodies = {
     /** Digest of the image rules' canonical bytes, and of the quota's. */
     readonly image_rules: Digest
     readonly quota: Digest
+    /** What its pods may reach beside each other. */
+    readonly egress: readonly string[]
   }
   'tenant.changed': {
     readonly tenant: string
@@ -243,6 +263,7 @@ export type RecordBodies = {
     readonly actor: Actor
     readonly image_rules: Digest
     readonly quota: Digest
+    readonly egress: readonly string[]
   }
   'token.issued': {
     readonly tenant: string

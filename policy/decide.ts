@@ -13,12 +13,12 @@ import { chooseLevel, type LevelChoice } from './level-choice.ts'
 import type { HostException } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import { DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, type MemoryMib, type Vcpus } from './nouns/machine.ts'
-import { type NetworkName, NO_NETWORK, TENANT_NETWORK } from './nouns/network.ts'
 import { defaultHostname } from './nouns/pod.ts'
 import type { Decision, Plan, PlannedLimits } from './plan.ts'
 import { planProcess, wantedCapabilities } from './process-plan.ts'
 import { DEVICE_RATES } from './rates.ts'
 import { Refusal } from './refusal.ts'
+import { planWays } from './ways.ts'
 
 /** What a pod's scratch disk may grow to by resizing; it begins as small as the host's empty one. */
 const SCRATCH_BYTES_MAX = 8 * 2 ** 30
@@ -68,7 +68,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
     process,
     seccomp: 'default',
     readOnlyRoot: request.readOnlyRoot,
-    networked: isNetworked(request.network),
+    ...planWays(question),
     limits: limitsFor(vcpus, memoryMib),
     scratchBytesMax: SCRATCH_BYTES_MAX,
     logBytes: LOG_BYTES,
@@ -82,16 +82,6 @@ function refuseSuspended(tenant: TenantFacts): void {
     'TENANT_SUSPENDED',
     `Tenant ${tenant.id} is suspended and launches nothing. Its operator can resume it.`,
     { tenant: tenant.id },
-  )
-}
-
-/** @throws Refusal */
-function isNetworked(network: NetworkName): boolean {
-  if (network === NO_NETWORK || network === TENANT_NETWORK) return network === TENANT_NETWORK
-  throw new Refusal(
-    'NETWORK_NOT_AVAILABLE',
-    `There is no network ${network}. In this version a pod has its tenant's (${TENANT_NETWORK}) or none (${NO_NETWORK}).`,
-    { network },
   )
 }
 

@@ -7,9 +7,11 @@ import type { Evidence } from './evidence.ts'
 import type { ImageRule } from './image-rule.ts'
 import type { ResolvedImage } from './image-verdict.ts'
 import type { Capability } from './nouns/capability.ts'
+import type { Egress } from './nouns/egress.ts'
 import type { HostException, HostFindings } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import type { MemoryMib, Vcpus } from './nouns/machine.ts'
+import type { Names } from './nouns/names.ts'
 import type { NetworkName } from './nouns/network.ts'
 import type { Hostname, PodId } from './nouns/pod.ts'
 import type { Environment, User, WorkingDirectory } from './nouns/process.ts'
@@ -42,6 +44,8 @@ export interface TenantFacts {
   /** null until a rule was set; such a tenant runs no image. */
   readonly imageRule: ImageRule | null
   readonly quotas: Quotas
+  /** The most that its pods may reach beside each other; null: nothing. */
+  readonly egress: Egress | null
 }
 
 /**
@@ -66,6 +70,12 @@ export interface LaunchRequest {
   readonly capabilitiesDrop: readonly Capability[]
   readonly readOnlyRoot: boolean
   readonly network: NetworkName
+  /** null: all that its tenant may reach. */
+  readonly egress: { readonly wanted: Egress | null } | null
+  /** null: the host's. */
+  readonly nameservers: readonly string[] | null
+  readonly search: readonly string[] | null
+  readonly hosts: Names['hosts']
 }
 
 /** Members of an image-spec config, as the image says them: not yet trusted to be sensible. */
@@ -86,6 +96,9 @@ export interface ImageFacts {
   readonly evidence: readonly Evidence[]
 }
 
+/** The host's own choice. */
+export type Resolver = Pick<Names, 'nameservers' | 'options' | 'search'>
+
 export interface HostFacts {
   /** null: no usable KVM; `kvmReason` then says why in a sentence. */
   readonly kvm: KvmClass | null
@@ -100,6 +113,8 @@ export interface HostFacts {
   readonly levels: Readonly<Record<string, readonly IsolationLevel[]>>
   /** Levels that this version of Casemate has a launcher for. */
   readonly launchers: readonly IsolationLevel[]
+  /** What pods with a way out are told of names, unless they ask for others. */
+  readonly resolver: Resolver
   /** The provider's image rule for all tenants; null: none beside the tenants' own. */
   readonly imageFloor: ImageRule | null
 }

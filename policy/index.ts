@@ -22,6 +22,7 @@ export type {
   LaunchRequest,
   QuotaLine,
   Quotas,
+  Resolver,
   TenantFacts,
 } from './facts.ts'
 export type { ImageKey } from './image-key.ts'
@@ -50,6 +51,14 @@ export {
   UNTRUSTED_DEFAULT_CAPABILITIES,
 } from './nouns/capability.ts'
 export { type Digest, parseDigest } from './nouns/digest.ts'
+export {
+  beyondEgress,
+  EGRESS_MAX,
+  EGRESS_WORD_MAX,
+  type Egress,
+  egressWords,
+  parseEgress,
+} from './nouns/egress.ts'
 export {
   type ExceptableId,
   type HostException,
@@ -80,6 +89,18 @@ export {
   type Vcpus,
 } from './nouns/machine.ts'
 export {
+  HOSTS_MAX,
+  NAMESERVERS_MAX,
+  type Names,
+  NO_NAMES,
+  OPTIONS_MAX,
+  parseHosts,
+  parseNameservers,
+  parseResolverOptions,
+  parseSearch,
+  SEARCH_MAX,
+} from './nouns/names.ts'
+export {
   NETWORK_NUMBER_MAX,
   NETWORK_NUMBER_MIN,
   type NetworkName,
@@ -87,6 +108,7 @@ export {
   POD_NUMBER_MAX,
   POD_NUMBER_MIN,
   type PodNetwork,
+  type PodPlace,
   parseNetworkName,
   podNetwork,
   TENANT_NETWORK,

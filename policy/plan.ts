@@ -5,9 +5,11 @@ import type { Charge } from './facts.ts'
 import type { AcceptedSigner, ResolvedImage } from './image-verdict.ts'
 import type { Capability } from './nouns/capability.ts'
 import type { Digest } from './nouns/digest.ts'
+import type { Egress } from './nouns/egress.ts'
 import type { HostException } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import type { MemoryMib, Vcpus } from './nouns/machine.ts'
+import type { Names } from './nouns/names.ts'
 import type { Hostname, PodId } from './nouns/pod.ts'
 import type { Arguments, Environment, User, WorkingDirectory } from './nouns/process.ts'
 import type { TenantId, Trust } from './nouns/tenant.ts'
@@ -112,6 +114,9 @@ export interface Plan {
   readonly readOnlyRoot: boolean
   /** Whether it gets an address of its tenant's network, when its quota is reserved. */
   readonly networked: boolean
+  /** What it may reach beside its tenant's pods; null: nothing. */
+  readonly egress: Egress | null
+  readonly names: Names
   readonly limits: PlannedLimits
   /** What its scratch disk may grow to, bytes. */
   readonly scratchBytesMax: number

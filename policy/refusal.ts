@@ -32,6 +32,8 @@ export const REFUSAL_CODES = [
   'QUOTA_EXCEEDED',
   /** This version has no network of that name. Facts: network. */
   'NETWORK_NOT_AVAILABLE',
+  /** The launch asks to reach what its tenant may not. Facts: egress. */
+  'EGRESS_NOT_PERMITTED',
   /** No address is left, of the tenant's network or for one. */
   'NETWORK_FULL',
   /** Launches of the tenant failed too often of late. Facts: retry_after_s. */

@@ -1,5 +1,12 @@
 /** A tenant as the store holds it, and what can be set about one. */
-import { BadNoun, type ImageRule, type Quotas, type TenantId, type Trust } from '../policy/index.ts'
+import {
+  BadNoun,
+  type Egress,
+  type ImageRule,
+  type Quotas,
+  type TenantId,
+  type Trust,
+} from '../policy/index.ts'
 
 export type TenantState = 'active' | 'suspended'
 
@@ -14,6 +21,8 @@ export interface Tenant {
   readonly quotas: Quotas
   /** How often it may launch: so many in a row, given back over a minute. */
   readonly launchesPerMinute: number
+  /** The most that its pods may reach beside each other; null: nothing. */
+  readonly egress: Egress | null
 }
 
 /** The most a tenant may hold at once, and how often it may launch. */
@@ -41,6 +50,7 @@ export interface NewTenant {
   /** Null: it runs nothing yet. */
   readonly imageRule: ImageRule | null
   readonly quotas: QuotaLimits
+  readonly egress: Egress | null
 }
 
 /** @throws BadNoun */

@@ -2,7 +2,7 @@
  * The tenants of one host: the only door to the store. It adds the clock and the token key, and
  * takes a scope for everything that belongs to a tenant.
  */
-import type { ExceptableId, PodId, PodNetwork, TenantFacts, TenantId } from '../policy/index.ts'
+import type { ExceptableId, PodId, PodPlace, TenantFacts, TenantId } from '../policy/index.ts'
 import { TenantsError } from './errors.ts'
 import type { NewException, StoredException } from './host-exception.ts'
 import type { Pod, PodChanges } from './pod.ts'
@@ -152,8 +152,8 @@ export class Tenants {
 
   /** What a decision has to know of the tenant. */
   async facts(scope: TenantScope): Promise<TenantFacts> {
-    const { id, trust, state, imageRule, quotas } = await this.getTenant(scope)
-    return { id, trust, suspended: state === 'suspended', imageRule, quotas }
+    const { id, trust, state, imageRule, quotas, egress } = await this.getTenant(scope)
+    return { id, trust, suspended: state === 'suspended', imageRule, quotas, egress }
   }
 
   /** Signs a token and writes its jti down; the row is there before the token is shown. */
@@ -213,7 +213,7 @@ export class Tenants {
    * Reserves what a launch wants to hold; answers its place on the tenant's network, or null without one.
    * @throws Refusal QUOTA_EXCEEDED, TENANT_SUSPENDED, NETWORK_FULL; TenantsError POD_STATE_CONFLICT
    */
-  async reserve(scope: TenantScope, pod: PodId, wanted: Wanted): Promise<PodNetwork | null> {
+  async reserve(scope: TenantScope, pod: PodId, wanted: Wanted): Promise<PodPlace | null> {
     return await reserve(this.#store, scope, pod, wanted)
   }
 

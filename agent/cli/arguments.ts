@@ -25,3 +25,10 @@ export function integer(text: string): number {
   if (/^\d{1,15}$/u.test(text)) return Number(text)
   throw new InvalidArgumentError('It must be a whole number.')
 }
+
+/** `none` by itself is nothing at all. */
+export function egressOf(words: readonly string[] | undefined): readonly string[] | undefined {
+  if (words === undefined || !words.includes('none')) return words
+  if (words.length === 1) return []
+  throw new UsageError('--egress none stands alone')
+}

@@ -24,6 +24,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   BAD_REQUEST: EXIT.usage,
   BODY_TOO_LARGE: EXIT.usage,
   CAPABILITY_NOT_PERMITTED: EXIT.denied,
+  EGRESS_NOT_PERMITTED: EXIT.denied,
   FORBIDDEN: EXIT.authentication,
   HOST_FULL: EXIT.capacity,
   HOST_UNSAFE: EXIT.isolation,

@@ -5,7 +5,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { type Command, Option } from 'commander'
-import { integer } from './arguments.ts'
+import { egressOf, integer } from './arguments.ts'
 import { loginFor } from './authfile.ts'
 import { type Client, ProblemError } from './client.ts'
 import { type GlobalOptions, podPath, podsPath, several, show, withClient } from './context.ts'
@@ -27,12 +27,18 @@ interface RunOptions extends GlobalOptions {
   readonly readOnly?: boolean
   readonly network?: string
   readonly restart?: string
+  readonly egress?: readonly string[]
+  readonly dns?: readonly string[]
+  readonly dnsSearch?: readonly string[]
+  readonly addHost?: readonly string[]
   readonly authfile?: string
   readonly detach?: boolean
   readonly idempotencyKey?: string
 }
 
 const WAIT_S = 3600
+const EGRESS_HELP =
+  'reach only this of what the tenant may: internet, none, 192.0.2.0/24=tcp:443; repeatable'
 const LEVELS = ['vm', 'container', 'host']
 
 const bodyOf = (image: string, args: readonly string[], options: RunOptions): object => ({
@@ -51,6 +57,10 @@ const bodyOf = (image: string, args: readonly string[], options: RunOptions): ob
   read_only_root: options.readOnly,
   network: options.network,
   restart: options.restart,
+  egress: egressOf(options.egress),
+  nameservers: options.dns,
+  search: options.dnsSearch,
+  hosts: options.addHost,
   registry_credentials:
     options.authfile === undefined ? undefined : (loginFor(options.authfile, image) ?? undefined),
 })
@@ -147,6 +157,10 @@ export function addRun(program: Command): void {
       '--restart <rule>',
       'no, on-failure, on-failure:N, always or unless-stopped; no if left out',
     )
+    .option('--egress <network>', EGRESS_HELP, several)
+    .option('--dns <address>', 'nameserver in place of the host’s; repeatable', several)
+    .option('--dns-search <domain>', 'likewise', several)
+    .option('--add-host <name:address>', 'line of /etc/hosts; repeatable', several)
     .option('--authfile <file>', 'login of the registry, as `skopeo login` and docker write it')
     .option('-d, --detach', 'print the pod’s id and leave it running')
     .option('--idempotency-key <key>', 'the same key never launches twice')

@@ -1,7 +1,7 @@
 /** `casemate tenant create|change|list|show` and `casemate token issue`: for operators. */
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { integer, readNamed, UsageError } from './arguments.ts'
-import { globalsOf, show, tenantOf, withClient } from './context.ts'
+import { egressOf, integer, readNamed, UsageError } from './arguments.ts'
+import { globalsOf, several, show, tenantOf, withClient } from './context.ts'
 import { field, items, printDetails, printTable } from './output.ts'
 
 /** As the API takes it. */
@@ -17,6 +17,7 @@ interface SettingOptions {
   readonly display?: string
   readonly imageRule?: string
   readonly quota?: Quota
+  readonly egress?: readonly string[]
   readonly state?: string
 }
 
@@ -42,9 +43,9 @@ function ruleOf(file: string): unknown {
 }
 
 function bodyOf(options: SettingOptions): object {
-  const { trust, display, state, imageRule, quota: quotas } = options
+  const { trust, display, state, imageRule, quota: quotas, egress } = options
   const rule = imageRule === undefined ? undefined : ruleOf(imageRule)
-  return { trust, display, state, quotas, image_rule: rule }
+  return { trust, display, state, quotas, egress: egressOf(egress), image_rule: rule }
 }
 
 const TRUSTS = ['untrusted', 'verified', 'trusted']
@@ -69,6 +70,11 @@ const withSettings = (command: Command): Command =>
     .addOption(new Option('--trust <trust>', 'how far it is trusted').choices(TRUSTS))
     .option('--display <name>', 'a name for people')
     .option('--image-rule <file>', 'JSON: which images, signed by whom')
+    .option(
+      '--egress <network>',
+      'what pods may reach beside each other: none, internet, 192.0.2.0/24=tcp:443; repeatable, all of them',
+      several,
+    )
     .option(
       '--quota <vcpus,memory_mib,pods[,launches]>',
       'the most it may hold at once, and launches a minute',

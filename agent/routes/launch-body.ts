@@ -1,24 +1,39 @@
 /** The body of a launch, from its wire form to a LaunchRequest: parsed once, typed from here on. */
-import { type Static, type TUnsafe, Type } from '@fastify/type-provider-typebox'
+import {
+  type Static,
+  type TArray,
+  type TString,
+  type TUnsafe,
+  Type,
+} from '@fastify/type-provider-typebox'
 import { Value } from 'typebox/value'
 import type { Canonical } from '../../policy/canonical.ts'
 import {
   BadNoun,
+  EGRESS_MAX,
+  EGRESS_WORD_MAX,
+  HOSTS_MAX,
   type LaunchRequest,
+  NAMESERVERS_MAX,
   NO_NETWORK,
   type PodId,
   type Principal,
   parseCapability,
+  parseEgress,
   parseEnvironment,
   parseHostname,
+  parseHosts,
   parseIsolationLevel,
   parseMemoryMib,
+  parseNameservers,
   parseNetworkName,
   parseRestartRule,
+  parseSearch,
   parseUser,
   parseVcpus,
   parseWorkingDirectory,
   type RestartRule,
+  SEARCH_MAX,
 } from '../../policy/index.ts'
 import { ApiError } from '../errors.ts'
 import type { Credentials } from '../images/index.ts'
@@ -27,6 +42,10 @@ import { closed } from './schemas.ts'
 const WORD_CHARACTERS_MAX = 32_768
 const words = Type.Array(Type.String({ maxLength: WORD_CHARACTERS_MAX }), { maxItems: 256 })
 const names = Type.Array(Type.String({ maxLength: 64 }), { maxItems: 64, uniqueItems: true })
+
+const NAME_CHARACTERS_MAX = 300
+const resolver = (maxItems: number, description: string): TArray<TString> =>
+  Type.Array(Type.String({ maxLength: NAME_CHARACTERS_MAX }), { maxItems, description })
 
 /** For this launch only. They never reach a record, the store or a log; see digestOf in pods.ts. */
 const registryCredentials = Type.Object(
@@ -64,7 +83,7 @@ const body = Type.Object(
       Type.String({
         maxLength: 63,
         description:
-          'none, or default: the tenant’s own, on which its pods reach each other and nothing else. Without it, none',
+          'none, or default: the tenant’s own, on which its pods reach each other, and what its egress permits. Without it, none',
       }),
     ),
     restart: Type.Optional(
@@ -74,6 +93,19 @@ const body = Type.Object(
           'When to start it again after its end: no, on-failure, on-failure:N (N times in a row at most), always, unless-stopped. Without it, no',
       }),
     ),
+    egress: Type.Optional(
+      Type.Array(Type.String({ maxLength: EGRESS_WORD_MAX }), {
+        maxItems: EGRESS_MAX,
+        uniqueItems: true,
+        description:
+          'What it may reach beside its tenant’s pods, as in the tenant’s egress and never more; without it all of that, [] nothing',
+      }),
+    ),
+    nameservers: Type.Optional(
+      resolver(NAMESERVERS_MAX, 'Addresses in place of the host’s nameservers'),
+    ),
+    search: Type.Optional(resolver(SEARCH_MAX, 'Domains in place of the host’s')),
+    hosts: Type.Optional(resolver(HOSTS_MAX, 'Lines of /etc/hosts, as name:address')),
     registry_credentials: Type.Optional(registryCredentials),
   },
   closed,
@@ -95,6 +127,10 @@ export interface LaunchBody {
   read_only_root?: boolean
   network?: string
   restart?: string
+  egress?: string[]
+  nameservers?: string[]
+  search?: string[]
+  hosts?: string[]
   registry_credentials?: { username: string; password: string }
 }
 /** Compiles only while schema and interface say the same. */
@@ -130,6 +166,27 @@ export function parseKeptLaunch(kept: Canonical): LaunchBody {
   throw new BadNoun('request', 'was kept by another version and is none of this one')
 }
 
+/** @throws BadNoun; also for what only a pod with a network has */
+function parseWays(
+  wire: LaunchBody,
+): Pick<LaunchRequest, 'network' | 'egress' | 'nameservers' | 'search' | 'hosts'> {
+  const network = optional(wire.network, parseNetworkName) ?? NO_NETWORK
+  const { egress, nameservers, search, hosts } = wire
+  if (
+    network === NO_NETWORK &&
+    [egress, nameservers, search, hosts].some((one) => (one ?? []).length > 0)
+  ) {
+    throw new BadNoun('network', 'must be default for egress, nameservers, search and hosts')
+  }
+  return {
+    network,
+    egress: optional(egress, (wanted) => ({ wanted: parseEgress(wanted) })),
+    nameservers: optional(nameservers, parseNameservers),
+    search: optional(search, parseSearch),
+    hosts: parseHosts(hosts ?? []),
+  }
+}
+
 /** @throws BadNoun */
 export function parseLaunch(wire: LaunchBody, pod: PodId, principal: Principal): LaunchRequest {
   return {
@@ -147,6 +204,6 @@ export function parseLaunch(wire: LaunchBody, pod: PodId, principal: Principal):
     capabilitiesAdd: (wire.capabilities_add ?? []).map(parseCapability),
     capabilitiesDrop: (wire.capabilities_drop ?? []).map(parseCapability),
     readOnlyRoot: wire.read_only_root ?? false,
-    network: optional(wire.network, parseNetworkName) ?? NO_NETWORK,
+    ...parseWays(wire),
   }
 }

@@ -8,7 +8,15 @@ import {
 } from '@fastify/type-provider-typebox'
 import type { FastifyPluginCallback, FastifyRequest } from 'fastify'
 import { type Canonical, canonicalJson } from '../../policy/canonical.ts'
-import { parseImageRule, parseTenantId, parseTrust } from '../../policy/index.ts'
+import {
+  EGRESS_MAX,
+  EGRESS_WORD_MAX,
+  egressWords,
+  parseEgress,
+  parseImageRule,
+  parseTenantId,
+  parseTrust,
+} from '../../policy/index.ts'
 import { DEFAULT_QUOTA_LIMITS, type Tenant } from '../../tenants/index.ts'
 import { callerOf } from '../identity.ts'
 import type { Ports } from '../tasks/ports.ts'
@@ -44,6 +52,14 @@ const settings = {
       closed,
     ),
   ),
+  egress: Type.Optional(
+    Type.Array(Type.String({ maxLength: EGRESS_WORD_MAX }), {
+      maxItems: EGRESS_MAX,
+      uniqueItems: true,
+      description:
+        'The most that its pods may reach beside each other: internet, 192.0.2.0/24, 2001:db8::/32=tcp:443; none when created without',
+    }),
+  ),
   image_rule: Type.Optional(Type.Unknown({ description: 'Which images, signed by whom' })),
 }
 const tenantBody = Type.Object(
@@ -76,6 +92,7 @@ const pageQuery = Type.Object(
 const DEFAULTS = {
   trust: parseTrust('untrusted'),
   imageRule: null,
+  egress: null,
 }
 
 const digestOf = (value: Canonical): string =>
@@ -94,11 +111,12 @@ const quotasOf = (quotas: NonNullable<Settings['quotas']>) => ({
 })
 
 /** What a body says of a tenant, read; the rule again from its text, by the one parser there is for it. */
-function settingsOf({ display, trust, quotas, image_rule: rule }: Settings) {
+function settingsOf({ display, trust, quotas, egress, image_rule: rule }: Settings) {
   return {
     ...(display === undefined ? {} : { display }),
     ...(trust === undefined ? {} : { trust: parseTrust(trust) }),
     ...(quotas === undefined ? {} : { quotas: quotasOf(quotas) }),
+    ...(egress === undefined ? {} : { egress: parseEgress(egress) }),
     ...(rule === undefined ? {} : { imageRule: parseImageRule(JSON.stringify(rule)) }),
   }
 }
@@ -108,6 +126,7 @@ const recordOf = (tenant: Tenant, request: FastifyRequest) => ({
   trust: tenant.trust,
   actor: actorOf(callerOf(request), originOf(request)),
   image_rules: tenant.imageRule?.digest ?? digestOf(null),
+  egress: egressWords(tenant.egress),
   quota: digestOf({
     vcpus: tenant.quotas.vcpus.limit,
     memory_mib: tenant.quotas.memoryMib.limit,

@@ -1,5 +1,6 @@
 /** What is stored, as it goes over the wire. */
 import type { Canonical } from '../../policy/canonical.ts'
+import { egressWords } from '../../policy/index.ts'
 import {
   isFinal,
   isOver,
@@ -91,6 +92,7 @@ export const tenantView = (tenant: Tenant): object => ({
     pods: tenant.quotas.pods,
     launches_per_minute: { limit: tenant.launchesPerMinute },
   },
+  egress: egressWords(tenant.egress),
   image_rule:
     tenant.imageRule === null
       ? null

@@ -1,12 +1,7 @@
 /** The host as the policy sees it: what spawn describes, and what this version can start. */
 import type { HostDescription } from '../../native/spawn-answers.ts'
 import { type SpawnClient, SpawnError } from '../../native/spawn-client.ts'
-import {
-  type HostException,
-  type HostFacts,
-  type ImageRule,
-  parseIsolationLevel,
-} from '../../policy/index.ts'
+import { type HostException, type HostFacts, parseIsolationLevel } from '../../policy/index.ts'
 import { ApiError } from '../errors.ts'
 import type { HostReport } from '../host/report.ts'
 
@@ -37,7 +32,7 @@ export interface FoundHost {
 
 export const hostFacts = (
   { host, report, exceptions }: FoundHost,
-  imageFloor: ImageRule | null,
+  { imageFloor, resolver }: Pick<HostFacts, 'imageFloor' | 'resolver'>,
 ): HostFacts => ({
   kvm: host.kvm,
   kvmReason: host.kvm_reason,
@@ -51,5 +46,6 @@ export const hostFacts = (
     ]),
   ),
   launchers: ['vm'],
+  resolver,
   imageFloor,
 })

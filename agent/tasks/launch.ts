@@ -125,7 +125,8 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   const rootfs = await session.buildRootfs(plan.level === 'vm')
 
   progress.stage = 'reserve'
-  const network = await ports.tenants.reserve(scope, request.pod, plan)
+  const place = await ports.tenants.reserve(scope, request.pod, plan)
+  const network = place && { ...place, egress: plan.egress, names: plan.names }
   await ports.tenants.movePod(scope, request.pod, 'launching')
 
   progress.stage = 'intent'
@@ -182,7 +183,7 @@ async function decideOn(
   const evidence = await session.collectEvidence(keysToTry(rules, resolved))
   progress.evidence = evidence
   const image = { reference: call.image, resolved, config: process, evidence }
-  const question = { tenant, request: call.request, image, host: hostFacts(found, rules.floor) }
+  const question = { tenant, request: call.request, image, host: hostFacts(found, ports) }
   const outcome = decide(question, ports.policies)
   if (outcome instanceof Refusal) throw outcome
   progress.accepted = true

@@ -4,7 +4,7 @@ import type { Clock } from '../../audit/index.ts'
 import type { Launcher } from '../../native/launcher.ts'
 import type { SeccompCompiler } from '../../native/seccomp/compile.ts'
 import type { SpawnClient } from '../../native/spawn-client.ts'
-import type { ActivePolicies, ImageRule, IsolationLevel } from '../../policy/index.ts'
+import type { ActivePolicies, ImageRule, IsolationLevel, Resolver } from '../../policy/index.ts'
 import type { Tenants } from '../../tenants/index.ts'
 import type { AuditPort } from '../audit-gate.ts'
 import type { HostSafety } from '../host/safety.ts'
@@ -26,5 +26,6 @@ export interface Ports {
   readonly policies: ActivePolicies
   /** The provider's rule for all tenants' images; null: none. */
   readonly imageFloor: ImageRule | null
+  readonly resolver: Resolver
   readonly log: FastifyBaseLogger
 }

@@ -52,6 +52,7 @@ function configuration(plan: PrivatePlan): string {
     run_dir: path.join(directory, 'run'),
     state_dir: path.join(directory, 'state'),
     template_dir: plan.templates ?? path.join(directory, 'templates'),
+    uplink: null,
     vmm: artifacts.vmm,
     kernel,
     init: artifacts.init,

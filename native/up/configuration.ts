@@ -30,6 +30,8 @@ const VM_UID_BASE = 2_000_000
 const VM_UID_COUNT = 1000
 const HTTPS_PORT = 8443
 const REQUESTS_PER_MINUTE = 1200
+/** The way out of pods: link-local addresses, and a network beside those of tenants (policy/nouns/network.ts). */
+const UPLINK = { ipv4: '169.254.88.0/30', ipv6: 'fdca:5e3a:7e00:fff0::/64', name: 'casemate0' }
 const JSON_LIMITS = { bytesMax: 1 << 20, depthMax: 32 } as const
 
 /** What the command line says. What it leaves out stays as the file has it. */
@@ -103,7 +105,7 @@ export interface ConfigurationParts {
   readonly nodeProgram: string
 }
 
-/** spawn.json: `levels` and the ids of VMs are the operator's. */
+/** spawn.json: `levels`, `uplink` and the ids of VMs are the operator's. */
 function spawnDocument(parts: ConfigurationParts): CanonicalObject {
   const { layout, accounts, artifacts, settings, node, vkey, nodeProgram } = parts
   const worker = (kind: string) => [nodeProgram, `${layout.code}/native/workers/${kind}/main.ts`]
@@ -111,6 +113,7 @@ function spawnDocument(parts: ConfigurationParts): CanonicalObject {
     levels: {},
     vm_uid_base: VM_UID_BASE,
     vm_uid_count: VM_UID_COUNT,
+    uplink: UPLINK,
     ...known(layout.spawnConfig),
     v: 'casemate.spawn/1',
     node,
@@ -143,13 +146,14 @@ function fromCommandLine(settings: Settings): CanonicalObject {
   }
 }
 
-/** agent.json: operators, HTTPS, registries, floor and rate are the operator's. */
+/** agent.json: operators, HTTPS, registries, floor, rate and resolver are the operator's. */
 const agentDocument = ({ layout, settings, node }: ConfigurationParts): CanonicalObject => ({
   operators: [],
   https_port: HTTPS_PORT,
   registries: [],
   image_floor: null,
   requests_per_minute: REQUESTS_PER_MINUTE,
+  resolver: { nameservers: [], options: [], search: [] },
   ...known(layout.agentConfig),
   ...fromCommandLine(settings),
   v: 'casemate.agent/1',

@@ -20,8 +20,9 @@ export const PACKAGES = [
   'busybox-static', // the demo's image
   'cryptsetup-bin', // veritysetup, which our Merkle trees are compared with
   'e2fsprogs', // mke2fs: the scratch file system
-  'iproute2', // looks at interfaces in tests
+  'iproute2', // the router's gateways; looks at interfaces in tests
   'erofs-utils', // mkfs.erofs for the init disk; fsck.erofs and dump.erofs check our writer
+  'nftables', // rules between pods, the host and the internet
   'libseccomp2', // compiles seccomp profiles
   'openssl',
   'qemu-system-x86', // boots the kernel for hardware KVM where there is none

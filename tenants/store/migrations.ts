@@ -122,7 +122,10 @@ CREATE TABLE restart_requests (
 ) STRICT, WITHOUT ROWID;
 `
 
-const MIGRATIONS: readonly string[] = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH]
+/** What a tenant's pods may reach. */
+const EIGHTH = 'ALTER TABLE tenants ADD COLUMN egress TEXT;'
+
+const MIGRATIONS: readonly string[] = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH]
 
 /** What `user_version` is when all steps are applied. */
 export const SCHEMA_VERSION: number = MIGRATIONS.length

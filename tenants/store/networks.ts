@@ -9,7 +9,7 @@ import {
   POD_NUMBER_MAX,
   POD_NUMBER_MIN,
   type PodId,
-  type PodNetwork,
+  type PodPlace,
   podNetwork,
   Refusal,
 } from '../../policy/index.ts'
@@ -59,7 +59,7 @@ export async function connectIn(
   transaction: Transaction<Tables>,
   scope: TenantScope,
   pod: PodId,
-): Promise<PodNetwork> {
+): Promise<PodPlace> {
   const network = await numberOf(transaction, scope)
   const rows = await transaction
     .selectFrom('pods')

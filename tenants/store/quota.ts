@@ -7,7 +7,7 @@ import type { Transaction } from 'kysely'
 import {
   type Charge,
   type PodId,
-  type PodNetwork,
+  type PodPlace,
   quotaRefusal,
   Refusal,
 } from '../../policy/index.ts'
@@ -34,7 +34,7 @@ export async function reserve(
   scope: TenantScope,
   pod: PodId,
   { charge, networked }: Wanted,
-): Promise<PodNetwork | null> {
+): Promise<PodPlace | null> {
   return await store.transaction().execute(async (transaction) => {
     const marked = await transaction
       .updateTable('pods')

@@ -4,7 +4,10 @@
  */
 import { type Canonical, canonicalJson, parseCanonical } from '../../policy/canonical.ts'
 import {
+  type Egress,
+  egressWords,
   parseDigest,
+  parseEgress,
   parseImageRule,
   parseIsolationLevel,
   parsePodId,
@@ -42,6 +45,18 @@ export const quotasOf = (row: TenantRow): Quotas => ({
   pods: { used: row.used_pods, limit: row.quota_pods },
 })
 
+const EGRESS_BYTES_MAX = 8192
+
+function egressOf(text: string): Egress | null {
+  const words = parseCanonical(text, EGRESS_BYTES_MAX)
+  if (!Array.isArray(words)) throw new TypeError('an egress is a list')
+  return parseEgress(words.map(String))
+}
+
+/** What the column holds. */
+export const egressColumn = (egress: Egress | null): string | null =>
+  egress === null ? null : canonicalJson(egressWords(egress))
+
 /** @throws TenantsError STORE_CORRUPT */
 export const tenantOf = (row: TenantRow): Tenant =>
   readRow('tenants', row.id, () => {
@@ -58,6 +73,7 @@ export const tenantOf = (row: TenantRow): Tenant =>
       imageRule,
       quotas: quotasOf(row),
       launchesPerMinute: row.quota_launches_per_minute,
+      egress: orNull(row.egress, egressOf),
     }
   })
 

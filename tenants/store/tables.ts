@@ -18,6 +18,8 @@ export interface TenantRow {
   readonly quota_launches_per_minute: number
   /** null until its first pod on a network. */
   readonly network: number | null
+  /** Canonical JSON of what `parseEgress` reads; null: nothing. */
+  readonly egress: string | null
 }
 
 export interface PodRow {

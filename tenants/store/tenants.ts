@@ -1,5 +1,5 @@
 /** The tenants table, but for the use of quotas, which is quota.ts. */
-import type { ImageRule, TenantId, Trust } from '../../policy/index.ts'
+import type { Egress, ImageRule, TenantId, Trust } from '../../policy/index.ts'
 import { TenantsError } from '../errors.ts'
 import { tenantNotFound } from '../scope.ts'
 import {
@@ -10,7 +10,7 @@ import {
   type Tenant,
   type TenantState,
 } from '../tenant.ts'
-import { tenantOf } from './rows.ts'
+import { egressColumn, tenantOf } from './rows.ts'
 import type { Store } from './tables.ts'
 
 /** @throws TenantsError TENANT_EXISTS */
@@ -37,6 +37,7 @@ export async function insertTenant(
       used_memory_mib: 0,
       used_pods: 0,
       quota_launches_per_minute: quotas.launchesPerMinute,
+      egress: egressColumn(tenant.egress),
     })
     .onConflict((conflict) => conflict.column('id').doNothing())
     .returningAll()
@@ -79,6 +80,8 @@ export interface TenantChanges {
   readonly imageRule?: ImageRule
   /** Below what is in use is allowed: nothing is stopped, and nothing more starts. */
   readonly quotas?: Partial<QuotaLimits>
+  /** Pods run on with what they have. */
+  readonly egress?: Egress | null
 }
 
 const limitsOf = ({ quotas, launchesPerMinute }: Tenant): QuotaLimits => ({
@@ -97,7 +100,7 @@ export async function updateTenant(
   id: TenantId,
   changes: TenantChanges,
 ): Promise<Tenant> {
-  const { display, trust, state, imageRule, quotas } = changes
+  const { display, trust, state, imageRule, quotas, egress } = changes
   const limits =
     quotas === undefined
       ? null
@@ -119,6 +122,7 @@ export async function updateTenant(
             quota_pods: limits.pods,
             quota_launches_per_minute: limits.launchesPerMinute,
           }),
+      ...(egress === undefined ? {} : { egress: egressColumn(egress) }),
       // So that an empty change is an update too, and finds out whether the tenant exists.
       id,
     })

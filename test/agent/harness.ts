@@ -132,6 +132,7 @@ export async function startAgent(t: TestContext, options: HarnessOptions = {}): 
         https_port: httpsPort,
         registries: (options.insecureRegistries ?? []).map((host) => ({ host, insecure: true })),
         image_floor: null,
+        resolver: { nameservers: [], options: [], search: [] },
         requests_per_minute: options.requestsPerMinute ?? 10_000,
       }),
     ),

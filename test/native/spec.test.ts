@@ -6,8 +6,10 @@ import { readDescription } from '../../native/spawn-answers.ts'
 import { buildSpec, SPEC_BYTES_MAX, type SpecParts } from '../../native/spec.ts'
 import { parseCanonical } from '../../policy/canonical.ts'
 import { decide, type LaunchRequest, Refusal } from '../../policy/index.ts'
+import { NO_NAMES } from '../../policy/nouns/names.ts'
 import { DESCRIPTION } from '../agent/spawn-peer.ts'
 import { defaults, question, request } from '../policy/fixtures.ts'
+import { networkOf } from './networks.ts'
 
 const host = readDescription(DESCRIPTION)
 const digest = (digit: string): string => `sha256:${digit.repeat(64)}`
@@ -44,7 +46,7 @@ suite('native/spec', () => {
   })
 
   test('has a network and the tap for it, or neither', () => {
-    const network = { addresses: ['10.88.0.2/24'], mac: '02:0a:58:00:00:02', mtu: 1500 }
+    const network = networkOf()
     const spec = Object(parseCanonical(buildSpec({ ...partsOf(), network }).bytes))
     assert.deepEqual(spec.network, network)
     assert.deepEqual(spec.descriptors.slice(4), [{ access: 'read-write', role: 'net' }])
@@ -70,7 +72,9 @@ suite('native/spec', () => {
       { ...parts, host: { ...parts.host, scratch: { blocks: digest('0'), size: 1 << 20 } } },
       { ...parts, seccomp: { ...SECCOMP, digest: digest('0') } },
       { ...parts, seccomp: null },
-      { ...parts, network: { addresses: ['10.0.0.2/24'], mac: '02:00:00:00:00:01', mtu: 1500 } },
+      { ...parts, network: networkOf() },
+      { ...parts, network: networkOf({ egress: { internet: true, rules: [] } }) },
+      { ...parts, network: networkOf({ names: { ...NO_NAMES, search: ['a'] } }) },
       { ...parts, host: { ...host, node: 'other' } },
       { ...parts, host: { ...host, cmdline: 'other' } },
       { ...parts, host: { ...host, kernel: { ...host.kernel, digest: digest('0') } } },

@@ -78,6 +78,8 @@ suite('policy/decide: levels', () => {
       seccomp: 'default',
       readOnlyRoot: false,
       networked: false,
+      egress: null,
+      names: { hosts: [], nameservers: [], options: [], search: [] },
       scratchBytesMax: 8_589_934_592,
       limits: {
         bootMs: 600_000,

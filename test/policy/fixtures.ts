@@ -78,6 +78,7 @@ export const tenant = (changes: Partial<TenantFacts> = {}): TenantFacts => ({
     memoryMib: { used: 0, limit: 1024 },
     pods: { used: 0, limit: 4 },
   },
+  egress: null,
   ...changes,
 })
 
@@ -97,6 +98,10 @@ export const request = (changes: Partial<LaunchRequest> = {}): LaunchRequest => 
   capabilitiesDrop: [],
   readOnlyRoot: false,
   network: NO_NETWORK,
+  egress: null,
+  nameservers: null,
+  search: null,
+  hosts: [],
   ...changes,
 })
 
@@ -122,6 +127,7 @@ export const host = (changes: Partial<HostFacts> = {}): HostFacts => ({
   exceptions: [],
   levels: {},
   launchers: ['vm'],
+  resolver: { nameservers: [], options: [], search: [] },
   imageFloor: null,
   ...changes,
 })

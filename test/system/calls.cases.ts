@@ -10,6 +10,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { after, before as first, suite, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { PodStream } from '../../native/pod-stream.ts'
+import { networkOf } from '../native/networks.ts'
 import { type ByHand, startByHand, withDescriptors } from './by-hand.ts'
 import type { Machine, SpawnHost } from './harness.ts'
 import { compile } from './images.ts'
@@ -46,7 +47,7 @@ const adopt = async (pod: string, { spawn }: SpawnHost): Promise<PodStream> =>
 async function lives(machine: Machine, on: SpawnHost): Promise<void> {
   const { template } = await on.spawn.template(1, 128)
   const doing = 'say up line slurp /data/blob churn /made cat exit 4'
-  const network = { addresses: ['10.88.0.2/24'], mac: '02:0a:58:00:00:02', mtu: 1500 }
+  const network = networkOf()
   const one = await start(machine, { args: probe(...doing.split(' ')), on, template, network })
   await one.says(/up/u)
   one.stream.close()

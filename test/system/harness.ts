@@ -105,6 +105,7 @@ const configuration = ({ directory, artifacts, keys, uids }: Configured): object
   run_dir: path.join(directory, 'run'),
   state_dir: path.join(directory, 'state'),
   template_dir: artifacts.templates,
+  uplink: null,
   vmm: artifacts.vmm,
   kernel: artifacts.kernel,
   init: artifacts.init,

@@ -25,6 +25,7 @@ import {
   parseVcpus,
   UNTRUSTED_DEFAULT_CAPABILITIES,
 } from '../../policy/index.ts'
+import { NO_NAMES } from '../../policy/nouns/names.ts'
 import type { PodNetwork } from '../../policy/nouns/network.ts'
 import { parseWorkingDirectory } from '../../policy/nouns/process.ts'
 import { DEVICE_RATES } from '../../policy/rates.ts'
@@ -149,6 +150,8 @@ function planOf(machine: Machine, given: Wish): Plan {
     seccomp: 'default',
     readOnlyRoot: wish.readOnlyRoot,
     networked: wish.network !== undefined,
+    egress: wish.network?.egress ?? null,
+    names: wish.network?.names ?? NO_NAMES,
     limits: {
       bootMs: wish.bootMs,
       bootLogBytes: 65_536,

@@ -11,6 +11,7 @@ import { networkInterfaces } from 'node:os'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { PodNetwork } from '../../policy/nouns/network.ts'
+import { networkOf } from '../native/networks.ts'
 import { archive, directory, file } from '../native/workers/rootfs/tar-writer.ts'
 import type { Machine } from './harness.ts'
 import { buildDisk, compile, type DiskFile } from './images.ts'
@@ -20,11 +21,12 @@ const LOOK_MS = 20
 const PORT = '7000'
 
 /** The pod with this number on a tenant's network; every tenant has the same addresses here. */
-const at = (number: number): PodNetwork => ({
-  addresses: [`10.88.0.${number}/24`, `fd58::${number}/64`],
-  mac: `02:0a:58:00:00:0${number}`,
-  mtu: 1500,
-})
+const at = (number: number, changes: Partial<PodNetwork> = {}): PodNetwork =>
+  networkOf({
+    addresses: [`10.88.0.${number}/24`, `fd58::${number}/64`],
+    mac: `02:0a:58:00:00:0${number}`,
+    ...changes,
+  })
 
 /** IPv4 addresses that this machine answers to. */
 const hostAddresses = (): readonly string[] =>

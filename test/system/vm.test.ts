@@ -24,6 +24,7 @@ import { selfTestCases } from './self-test.cases.ts'
 import { ticketCases } from './tickets.cases.ts'
 import { uniqueCases } from './unique.cases.ts'
 import { verityCases } from './verity.cases.ts'
+import { waysCases } from './ways.cases.ts'
 import { workerCases } from './workers.cases.ts'
 
 type Group = readonly [name: string, add: (machine: Machine) => void]
@@ -38,6 +39,7 @@ const groups: readonly Group[] = [
   ['restart', restartCases],
   ['processors', processorsCases],
   ['network', networkCases],
+  ['ways', waysCases],
   ['balloon', balloonCases],
   ['verity', verityCases],
   ['unique', uniqueCases],

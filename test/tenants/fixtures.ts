@@ -76,6 +76,7 @@ export const withTenant = async (
     display: `Tenant ${id}`,
     trust: 'untrusted',
     imageRule: null,
+    egress: null,
     quotas,
   } as const
   await tenants.createTenant(tenants.operator(root), tenant, async () => {})

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { BadNoun, parseTenantId } from '../../policy/index.ts'
+import { BadNoun, egressWords, parseEgress, parseTenantId } from '../../policy/index.ts'
 import { type Caller, operatorFromPeer, TenantsError } from '../../tenants/index.ts'
 import { document, ruleOf } from '../policy/fixtures.ts'
 import {
@@ -43,7 +43,20 @@ suite('tenants: tenants', () => {
         memoryMib: { used: 0, limit: 100_000 },
         pods: { used: 0, limit: 100 },
       },
+      egress: null,
     })
+  })
+
+  test('keeps what a tenant may reach, and takes it away again', async (t) => {
+    const { tenants } = open(t)
+    const scope = await withTenant(tenants)
+    const words = ['internet', '10.0.0.0/8=tcp:8000-8099', '2001:db8::/32']
+    await change(tenants, acme, { egress: parseEgress(words) })
+    assert.deepEqual(egressWords((await tenants.facts(scope)).egress), words)
+    await change(tenants, acme, { display: 'Acme' })
+    assert.deepEqual(egressWords((await tenants.facts(scope)).egress), words)
+    await change(tenants, acme, { egress: parseEgress([]) })
+    assert.equal((await tenants.facts(scope)).egress, null)
   })
 
   test('refuses a second tenant of one id, and changes nothing', async (t) => {
@@ -90,7 +103,7 @@ suite('tenants: tenants', () => {
     await assert.rejects(tenants.changeTenant(operator, acme, changes, record), /the log is full/u)
     assert.deepEqual(await tenants.getTenant(scope), before)
     const { display, trust, imageRule } = before
-    const tenant = { id: bolt, display, trust, imageRule, quotas: ROOMY }
+    const tenant = { id: bolt, display, trust, imageRule, egress: null, quotas: ROOMY }
     await assert.rejects(tenants.createTenant(operator, tenant, record), /the log is full/u)
     await assert.rejects(tenants.scope(root, bolt), { code: 'TENANT_NOT_FOUND' })
   })

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use casemate_ticket::app::App;
+use casemate_ticket::network::Network;
 use casemate_wire::payload::{ErrorCode, StartError};
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchown};
 use rustix::process::{chdir, setsid, umask};
@@ -18,7 +19,7 @@ use rustix::thread::UnshareFlags;
 use crate::failure::{Failure, OrFailure};
 use crate::places::Places;
 use crate::users::{self, DATABASE_BYTES_MAX, Identity};
-use crate::{cgroup, exec, privileges, process_unsafe, root, seal};
+use crate::{cgroup, exec, names, privileges, process_unsafe, root, seal};
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Plan<'a> {
     pub app: &'a App,
     /// The machine's name.
     pub hostname: &'a str,
+    /// Its network, of which it has the names.
+    pub network: Option<&'a Network>,
     /// Where its file systems are.
     pub places: &'a Places,
 }
@@ -56,7 +59,7 @@ pub fn run(plan: &Plan<'_>, stdio: Stdio, report: &OwnedFd) -> ! {
 
 /// Everything that needs more than the app's own privileges.
 fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &OwnedFd) -> Result<Identity, Failure> {
-    let Plan { app, hostname, places } = plan;
+    let Plan { app, hostname, network, places } = plan;
     if let Some(group) = &places.cgroup {
         cgroup::enter(group)?;
     }
@@ -67,7 +70,9 @@ fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &OwnedFd) -> Result<Identity, 
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     sethostname(hostname.as_bytes()).or_failure(ErrorCode::Other, "set the host name")?;
     umask(Mode::empty());
-    root::enter(places, app.read_only_root)?;
+    root::enter(places, app.read_only_root, |root| {
+        network.map_or(Ok(()), |network| names::write(root, network, hostname))
+    })?;
     let identity = identify(&app.process.user)?;
     take_stdio(stdio, &identity)?;
     // From here on a descriptor of init or of the old root can be reached by no path, such as a

@@ -21,6 +21,7 @@ pub mod exec;
 pub mod failure;
 pub mod grow;
 pub mod link;
+pub mod names;
 pub mod netlink;
 pub mod network;
 pub mod places;

@@ -13,6 +13,8 @@ pub const RTM_NEWLINK: u16 = 16;
 pub const RTM_GETLINK: u16 = 18;
 /// Gives an interface an address.
 pub const RTM_NEWADDR: u16 = 20;
+/// Makes a route.
+pub const RTM_NEWROUTE: u16 = 24;
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
@@ -28,7 +30,7 @@ pub struct Netlink(OwnedFd);
 pub struct Request<'a> {
     /// `RTM_*`.
     pub kind: u16,
-    /// `struct ifinfomsg` or `struct ifaddrmsg`.
+    /// `struct ifinfomsg`, `struct ifaddrmsg` or `struct rtmsg`.
     pub body: &'a [u8],
     /// Numbers and values.
     pub attributes: &'a [(u16, &'a [u8])],
@@ -50,7 +52,8 @@ impl Netlink {
     /// # Errors
     /// What the kernel answers.
     pub fn change(&self, request: &Request<'_>) -> Result<(), Errno> {
-        let new = if request.kind == RTM_NEWADDR { NLM_F_CREATE_EXCL } else { 0 };
+        let is_new = matches!(request.kind, RTM_NEWADDR | RTM_NEWROUTE);
+        let new = if is_new { NLM_F_CREATE_EXCL } else { 0 };
         self.ask(request, NLM_F_ACK | new).map(|_| ())
     }
 

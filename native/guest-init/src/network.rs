@@ -16,7 +16,7 @@ use casemate_wire::payload::ErrorCode;
 use rustix::io::Errno;
 
 use crate::failure::{Failure, OrFailure};
-use crate::netlink::{Netlink, RTM_GETLINK, RTM_NEWADDR, RTM_NEWLINK, Request};
+use crate::netlink::{Netlink, RTM_GETLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, Request};
 
 /// The only network card.
 pub const CARD: &str = "eth0";
@@ -30,6 +30,11 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
 const IFA_F_NODAD: u32 = 2;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RT_TABLE_MAIN: u8 = 254;
+const RTPROT_BOOT: u8 = 3;
+const RTN_UNICAST: u8 = 1;
 const FAMILY_IPV4: u8 = 2;
 const FAMILY_IPV6: u8 = 10;
 /// What IPv6 does by itself, and is not to do.
@@ -76,7 +81,11 @@ pub fn configure(card: &str, network: &Network) -> Result<(), Failure> {
         add(&netlink, index, address)
             .or_failure(ErrorCode::Network, format!("give the network card {address}"))?;
     }
-    wait_for_link(&netlink, card)
+    wait_for_link(&netlink, card)?;
+    network.gateways.iter().try_for_each(|gateway| {
+        add_route(&netlink, index, *gateway)
+            .or_failure(ErrorCode::Network, format!("make {gateway} the gateway"))
+    })
 }
 
 fn interface(index: u32, flags: u32) -> [u8; 16] {
@@ -111,6 +120,19 @@ fn add(netlink: &Netlink, index: u32, address: &Address) -> Result<(), Errno> {
     let attributes: [(u16, &[u8]); 3] =
         [(IFA_LOCAL, &bytes), (IFA_ADDRESS, &bytes), (IFA_FLAGS, &flags)];
     netlink.change(&Request { kind: RTM_NEWADDR, body: &body, attributes: &attributes })
+}
+
+/// The way to everything that is not on the card's own networks.
+fn add_route(netlink: &Netlink, index: u32, gateway: IpAddr) -> Result<(), Errno> {
+    let (family, bytes) = match gateway {
+        IpAddr::V4(ip) => (FAMILY_IPV4, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (FAMILY_IPV6, ip.octets().to_vec()),
+    };
+    // struct rtmsg: family, prefixes of destination and source, service, table, protocol, scope, type, flags.
+    let body = [family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
+    let card = index.to_ne_bytes();
+    let attributes: [(u16, &[u8]); 2] = [(RTA_GATEWAY, &bytes), (RTA_OIF, &card)];
+    netlink.change(&Request { kind: RTM_NEWROUTE, body: &body, attributes: &attributes })
 }
 
 /// An app that connects before the link is up would wait a second for its second try.

@@ -32,14 +32,20 @@ const KERNEL_FS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
 const DATA_FS: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
-/// Builds the root in the calling process' mount namespace and makes it its root directory.
+/// Builds the root in the calling process' mount namespace and makes it its root directory. `write` gets the place for
+/// files of ours above the image.
 ///
 /// # Errors
-/// [`ErrorCode::Mount`] with the step that failed.
-pub fn enter(places: &Places, read_only: bool) -> Result<(), Failure> {
+/// [`ErrorCode::Mount`] with the step that failed; what `write` fails with.
+pub fn enter(
+    places: &Places,
+    read_only: bool,
+    write: impl FnOnce(BorrowedFd<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .or_failure(ErrorCode::Mount, "make mounts private")?;
     let root = stack(places)?;
+    write(root.as_fd())?;
     populate(root.as_fd(), read_only, places.cgroup.is_some())?;
     pivot(root.as_fd()).or_failure(ErrorCode::Mount, "change the root")
 }

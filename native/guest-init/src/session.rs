@@ -159,8 +159,14 @@ impl Session<'_> {
         let started = App::parse_config(config)
             .or_failure(ErrorCode::Config, "use the configuration")
             .and_then(|(app, hostname, network)| {
-                network.map_or(Ok(()), |network| network::configure(network::CARD, &network))?;
-                Running::start(&Plan { app: &app, hostname: &hostname, places: self.places })
+                let network = network.as_ref();
+                network.map_or(Ok(()), |network| network::configure(network::CARD, network))?;
+                Running::start(&Plan {
+                    app: &app,
+                    hostname: &hostname,
+                    network,
+                    places: self.places,
+                })
             });
         match started {
             Ok(running) => {

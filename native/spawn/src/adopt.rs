@@ -77,7 +77,7 @@ impl Inheritance {
             let is_taken = |found: &Found| found.entry.uid == entry.uid;
             let found = if sorted.found.iter().any(is_taken) {
                 Err("two pods claim one user id")
-            } else if entry.networked && !network_is_kept {
+            } else if entry.way.is_some() && !network_is_kept {
                 Err("its network is gone")
             } else {
                 fit(&entry, own, cgroups)
@@ -167,7 +167,7 @@ impl Pod {
             vmm: self.vmm.clone(),
             pid: self.pid,
             uid: self.uid,
-            networked: self.networked,
+            way: self.way.clone(),
             scratch: self.scratch.as_ref()?.size,
             launched: self.launched,
             heard: self.said.heard.clone(),
@@ -259,8 +259,11 @@ impl Daemon {
             }
         }
         if let Ok(networks) = &mut self.networks {
-            let networked = found.iter().filter(|found| found.entry.networked);
-            networks.take_over(networked.map(|found| found.entry.identity.tenant.as_str()));
+            let ways = found.iter().filter_map(|found| {
+                let Identity { pod, tenant, .. } = &found.entry.identity;
+                Some((pod.clone(), tenant.clone(), found.entry.way.clone()?))
+            });
+            networks.take_over(ways.collect(), self.config.uplink.clone());
         }
         let count = found.len();
         for found in found {
@@ -293,7 +296,7 @@ impl Daemon {
             pid: entry.pid,
             uid: entry.uid,
             paused: cgroup.is_paused(),
-            networked: entry.networked,
+            way: entry.way,
             scratch: Some(ScratchDisk { file: scratch, size: entry.scratch }),
             resizing: None,
             cgroup,

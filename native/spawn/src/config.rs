@@ -16,6 +16,7 @@ use casemate_ticket::shape::{self, ShapeError, boolean, constant, fields, intege
 use casemate_ticket::spec::{Level, verified_size};
 
 use crate::refusal::{Refusal, Result};
+use crate::router::state::Uplink;
 
 /// Most bytes of the file.
 const CONFIG_BYTES_MAX: usize = 1 << 20;
@@ -28,7 +29,7 @@ const VM_UID_COUNT_MAX: u32 = 1000;
 const SCRATCH_BYTES_MAX: u64 = 1 << 40;
 
 /// The file's members, all required.
-const MEMBERS: [&str; 20] = [
+const MEMBERS: [&str; 21] = [
     "agent_gid",
     "agent_uid",
     "allow_software_kvm",
@@ -42,6 +43,7 @@ const MEMBERS: [&str; 20] = [
     "scratch",
     "state_dir",
     "template_dir",
+    "uplink",
     "v",
     "vm_uid_base",
     "vm_uid_count",
@@ -87,6 +89,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Templates that outlive this spawn; spawns of one host may share it.
     pub template_dir: PathBuf,
+    /// The way out for pods; `None`: there is none.
+    pub uplink: Option<Uplink>,
     /// The VMM.
     pub vmm: PathBuf,
     /// The guest kernel.
@@ -163,6 +167,7 @@ fn read(value: &Value) -> std::result::Result<Config, ShapeError> {
         run_dir: path("run_dir")?,
         state_dir: path("state_dir")?,
         template_dir: path("template_dir")?,
+        uplink: Uplink::read(of("uplink"))?,
         vmm: path("vmm")?,
         kernel: path("kernel")?,
         init: path("init")?,

@@ -9,7 +9,7 @@ fn good() -> String {
             r#""init_verity":{{"data_blocks":3,"root":"{root}","salt":""}},"kernel":"/opt/vmlinux","#,
             r#""levels":{{"acme":["container"]}},"log_keys":["{key}"],"node":"host-1","#,
             r#""run_dir":"/run/casemate","scratch":{{"blocks":"{digest}","path":"/opt/scratch.img","size":8192}},"#,
-            r#""state_dir":"/var/lib/casemate/spawn","template_dir":"/var/cache/casemate/templates","#,
+            r#""state_dir":"/var/lib/casemate/spawn","template_dir":"/var/cache/casemate/templates","uplink":null,"#,
             r#""v":"casemate.spawn/1","vm_uid_base":2000000,"vm_uid_count":1000,"vmm":"/opt/vmm","#,
             r#""worker_gid":501,"worker_uid":501,"workers":{{"rootfs":["/usr/bin/node","/w.ts"]}}}}"#
         ),
@@ -54,7 +54,11 @@ fn refuses_every_member_that_is_missing_or_unknown() {
         let error = parse(json::write(&Value::Object(rest)).as_bytes()).unwrap_err();
         assert!(error.contains(name.as_str()), "{name}: {error}");
     }
-    assert!(problem(r#""v":"#, r#""uid":0,"v":"#).contains("uid"));
+    assert!(problem(r#""uplink":"#, r#""uid":0,"uplink":"#).contains("uid"));
+}
+
+fn uplink(ipv4: &str, ipv6: &str, name: &str) -> String {
+    format!(r#""uplink":{{"ipv4":"{ipv4}","ipv6":"{ipv6}","name":"{name}"}}"#)
 }
 
 #[test]
@@ -62,6 +66,10 @@ fn refuses_values_out_of_bounds_and_names_them() {
     for (from, to, word) in [
         ("casemate.spawn/1", "casemate.spawn/2", "v"),
         (r#""node":"host-1""#, r#""node":"""#, "node"),
+        (r#""uplink":null"#, r#""uplink":0"#, "uplink"),
+        (r#""uplink":null"#, &uplink("169.254.88.0/29", "fdca::/64", "way0"), "uplink.ipv4"),
+        (r#""uplink":null"#, &uplink("169.254.88.0/30", "fdca::/63", "way0"), "uplink.ipv6"),
+        (r#""uplink":null"#, &uplink("169.254.88.0/30", "fdca::/64", "way 0"), "uplink.name"),
         (r#""node":"host-1""#, r#""node":"a b""#, "node"),
         (r#""allow_software_kvm":false"#, r#""allow_software_kvm":0"#, "allow_software_kvm"),
         (r#""agent_uid":500"#, r#""agent_uid":"500""#, "agent_uid"),

@@ -72,6 +72,8 @@ pub enum Source {
     WorkerLog(u64),
     /// A worker has ended.
     WorkerEnd(u64),
+    /// The router said something, or has ended.
+    Router,
 }
 
 /// Everything spawn knows.
@@ -95,6 +97,8 @@ pub struct Daemon {
     pub(crate) spent: Spent,
     /// Or why pods have none.
     pub(crate) networks: std::result::Result<Networks, String>,
+    /// Until it ends.
+    pub(crate) router: Option<Watched<Source>>,
     /// What the next spawn must know of pods.
     pub(crate) ledger: Rc<Ledger>,
     /// Where their descriptors outlive this one; `None` when they end with it.
@@ -158,6 +162,9 @@ impl Daemon {
             crate::clients::listen(&config.run_dir, config.agent.1, kept, store.as_ref())
                 .and_then(|fd| poller.watch(fd, Interest::IN, Source::Listener))
                 .map_err(start("spawn.sock"))?;
+        let router = networks.as_ref().ok().map(|networks| {
+            networks.watched().and_then(|fd| poller.watch(fd, Interest::IN, Source::Router))
+        });
         let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
         let mut daemon = Self {
             boot_id,
@@ -184,6 +191,7 @@ impl Daemon {
             cgroups,
             spent,
             networks,
+            router: router.transpose().map_err(start("the router"))?,
             ledger: Rc::new(ledger),
             store,
             signals,
@@ -233,6 +241,7 @@ impl Daemon {
             Source::WorkerJail(id) => self.worker_jail(id),
             Source::WorkerLog(id) => self.worker_log(id),
             Source::WorkerEnd(id) => self.worker_end(id),
+            Source::Router => self.router_event(),
         }
     }
 
@@ -274,12 +283,7 @@ impl Daemon {
 
     fn sweep_networks(&mut self) {
         if let Ok(networks) = &mut self.networks {
-            networks.sweep(|tenant| {
-                let on_it = |pod: &Pod| {
-                    pod.networked && pod.identity.as_ref().is_some_and(|id| id.tenant == tenant)
-                };
-                self.pods.values().any(on_it)
-            });
+            networks.sweep();
         }
     }
 

@@ -57,7 +57,7 @@ impl Daemon {
     }
 
     /// Pods run on. Launches come to their answers; whoever waits for anything else asks the next spawn again.
-    fn hand_over(&mut self) {
+    pub(crate) fn hand_over(&mut self) {
         log("stopping: pods are left to the next spawn");
         self.stop(true);
         self.kill_pods(|pod| pod.identity.is_none());

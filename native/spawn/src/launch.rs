@@ -22,13 +22,13 @@ use crate::jail::{self, Jail, pair, pointers};
 use crate::jail_child_unsafe::{Program, Root};
 use crate::ledger::Entry;
 use crate::machine;
-use crate::network;
 use crate::pod::{Identity, Said};
 use crate::pods::Pod;
 use crate::poller::Interest;
 use crate::refusal::{Refusal, Result};
 use crate::request::Launch;
 use crate::resize::{DiskSize, ScratchDisk};
+use crate::router::state::Way;
 use crate::sparse;
 use crate::steps;
 
@@ -57,8 +57,8 @@ pub struct Plan {
     pub file_bytes_max: u64,
     /// Name of its cgroup.
     pub name: String,
-    /// Whether it has a tap.
-    pub networked: bool,
+    /// Its place on its tenant's bridge.
+    pub way: Option<Way>,
     /// Text of the launch document.
     pub document: String,
     /// Descriptors 6 and up (docs/formats.md section 6); `None` for what this launch has no use for.
@@ -90,7 +90,9 @@ impl Daemon {
         };
         let (mut descriptors, scratch) = self.pod_descriptors(&spec, kvm, files)?;
         self.spent.spend(&admitted.leaf_hash, admitted.deadline_ns)?;
-        descriptors.push(self.tap(&spec)?);
+        let (tap, way) = self.connect(&spec)?.unzip();
+        descriptors.push(tap);
+        let pod = spec.launch_id.clone();
         let plan = Plan {
             identity: Some(Identity {
                 pod: spec.launch_id.clone(),
@@ -102,12 +104,12 @@ impl Daemon {
             limits: spec.limits,
             file_bytes_max: spec.scratch.size_max.max(spec.log_size),
             name: spec.launch_id,
-            networked: spec.network.is_some(),
+            way,
             document: document.write(),
             descriptors,
             scratch: Some(scratch),
         };
-        self.start_vm(plan, Some(client)).map(|_| ())
+        self.start_vm(plan, Some(client)).map(|_| ()).inspect_err(|_| self.leave_network(&pod))
     }
 
     /// What the spec says of this host must be so: a spec is written by the agent.
@@ -180,12 +182,6 @@ impl Daemon {
         Ok((descriptors, kept))
     }
 
-    fn tap(&mut self, spec: &Spec) -> Result<Option<OwnedFd>> {
-        let Some(network) = &spec.network else { return Ok(None) };
-        let networks = self.networks.as_mut().map_err(|sentence| network::refuse(sentence))?;
-        networks.connect(&spec.tenant, network.mtu).map(Some)
-    }
-
     /// Makes uid, cgroup, sockets and jail and starts the VMM. Returns the pod's number.
     pub(crate) fn start_vm(&mut self, plan: Plan, client: Option<u64>) -> Result<u64> {
         let Some(uid) = self.uids.take() else {
@@ -254,7 +250,7 @@ impl Daemon {
                     vmm: plan.vmm.clone(),
                     pid: jailed.pid,
                     uid,
-                    networked: plan.networked,
+                    way: plan.way.clone(),
                     scratch: scratch.size,
                     launched: false,
                     heard: Vec::new(),
@@ -323,7 +319,7 @@ impl Daemon {
             said: Said::default(),
             template: None,
             paused: false,
-            networked: plan.networked,
+            way: plan.way,
             scratch: plan.scratch,
             resizing: None,
             waiting: Waiting::default(),

@@ -25,9 +25,10 @@ use crate::answers::{number, object, string};
 use crate::daemon::log;
 use crate::pod::{Identity, Killed, PodExit, Shape};
 use crate::resize::DiskSize;
+use crate::router::state::Way;
 
-/// Bytes of a file: seven digests, four messages, a sentence.
-const ENTRY_BYTES_MAX: u64 = 16 << 10;
+/// Bytes of a file: seven digests, four messages, a sentence, a network with 64 rules and 32 hosts.
+const ENTRY_BYTES_MAX: u64 = 64 << 10;
 /// Messages of one VMM that count: STARTED, READY, EXIT, FAILURE.
 const HEARD_MAX: usize = 4;
 /// Of a file that is being written.
@@ -46,8 +47,8 @@ pub struct Entry {
     pub pid: i32,
     /// Its user id.
     pub uid: u32,
-    /// Whether it has a tap on its tenant's bridge.
-    pub networked: bool,
+    /// Its place on its tenant's bridge, if it has one.
+    pub way: Option<Way>,
     /// Its scratch disk.
     pub scratch: DiskSize,
     /// Whether its program runs, as far as spawn knows: before that nothing of it ever did.
@@ -173,7 +174,7 @@ impl Ledger {
             ("killed", entry.killed.map_or(Value::Null, |why| string(why.word()))),
             ("launched", Value::Bool(entry.launched)),
             ("memory_mib", number(memory_mib)),
-            ("networked", Value::Bool(entry.networked)),
+            ("network", entry.way.as_ref().map_or(Value::Null, Way::to_value)),
             ("pid", Value::Integer(entry.pid.into())),
             ("pod", string(pod)),
             ("scratch_bytes", number(entry.scratch.bytes)),
@@ -225,7 +226,7 @@ const MEMBERS: [&str; 19] = [
     "killed",
     "launched",
     "memory_mib",
-    "networked",
+    "network",
     "pid",
     "pod",
     "scratch_bytes",
@@ -256,7 +257,7 @@ fn read_entry(value: &Value) -> Result<(String, Entry), ShapeError> {
         vmm: Vmm::read(of("vmm"))?,
         pid,
         uid: id("uid")?,
-        networked: boolean(of("networked"), "networked")?,
+        way: optional(of("network"), |way| Way::read(way, "network"))?,
         scratch: DiskSize {
             bytes: integer(of("scratch_bytes"), "scratch_bytes", 1..=1 << 40)?,
             bytes_max: integer(of("scratch_bytes_max"), "scratch_bytes_max", 1..=1 << 40)?,

@@ -24,7 +24,7 @@ fn entry() -> Entry {
         vmm: Vmm { digest, filter_control: digest, filter_io: digest, filter_vcpu: digest },
         pid: 42,
         uid: 2_000_000,
-        networked: true,
+        way: Some(way()),
         scratch: DiskSize { bytes: 8192, bytes_max: 16_384 },
         launched: true,
         heard: vec![vec![1, 2, 3]],
@@ -33,6 +33,12 @@ fn entry() -> Entry {
         stop_until: Instant::now().checked_add(Duration::from_secs(100)),
         exit: None,
     }
+}
+
+fn way() -> Way {
+    let network = r#"{"addresses":["10.88.0.2/24"],"egress":{"internet":true,"rules":[]},"gateways":["10.88.0.1"],"mac":"02:00:0a:58:00:02","mtu":1500,"names":{"hosts":[],"nameservers":[],"options":[],"search":[]}}"#;
+    let text = format!(r#"{{"bridge":"cmb0","network":{network},"port":"cmt0"}}"#);
+    Way::read(&json::parse(text.as_bytes(), 4096).unwrap(), "way").unwrap()
 }
 
 fn only(ledger: &Ledger) -> Option<Entry> {

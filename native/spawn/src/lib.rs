@@ -40,6 +40,7 @@ mod poller;
 pub mod refusal;
 pub mod request;
 mod resize;
+mod router;
 mod sparse;
 mod spent;
 mod steps;
@@ -79,6 +80,9 @@ pub fn serve_watched(enter: impl FnOnce() -> Result<()>, step: fn(&'static str))
 
 fn run(enter: impl FnOnce() -> Result<()>) -> Result<()> {
     let given: Vec<_> = std::env::args_os().skip(1).collect();
+    if matches!(given.as_slice(), [only] if only == "--router") {
+        return router::serve::serve();
+    }
     let (keep, path) = arguments(&given)?;
     if !rustix::process::geteuid().is_root() {
         return Err(Refusal::new(
@@ -97,8 +101,10 @@ fn run(enter: impl FnOnce() -> Result<()>) -> Result<()> {
     // Before the host's network is left, to which the name of a socket may belong.
     let store = store::Store::open()
         .map_err(|error| Refusal::new("START", format!("NOTIFY_SOCKET: {error}")))?;
+    // The one process that stays in the host's network, with nothing but that.
+    let router = router::Router::start();
     // Whatever else is done is done without the host's network.
-    let networks = Networks::enter(descriptors.remove(store::NETWORK));
+    let networks = Networks::enter(descriptors.remove(store::NETWORK), router);
     if let Err(sentence) = &networks {
         log(&format!("{sentence}; pods get no network"));
     }

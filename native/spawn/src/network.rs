@@ -1,13 +1,11 @@
 //! The pods' networks: one bridge for each tenant that has pods, and one tap for each pod, in a network namespace in
 //! which nothing else is.
 //!
-//! The namespace is spawn's own, entered before anything else is done. No interface leads out of it, no interface in it
-//! has an address, and it forwards nothing: between a bridge and the host, another bridge or the world there is no path
-//! that a rule would have to close. The host's interfaces, routes and rules of its firewall are never touched, and
-//! emptying the host's rules opens nothing here.
+//! The namespace is spawn's own, entered before anything else is done. Spawn makes bridges and taps in it; what passes
+//! between them and anything else is the router's (router/mod.rs), which is told of each pod before that runs, and of its
+//! end. Nothing passes that no rule permits, and the rules are in here: emptying the host's opens nothing.
 //!
-//! What a frame may say is the VMM's to judge (`casemate_devices::Network`). A VMM that was taken over can say what it
-//! likes to the other pods of its own tenant, and to nobody else.
+//! What a frame may say is the VMM's to judge (`casemate_devices::Network`), and the rules' at the port of the bridge.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,13 +13,18 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use casemate_ticket::bytes::Digest;
+use casemate_ticket::network::Network;
+use casemate_ticket::spec::Spec;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::daemon::log;
+use crate::daemon::{Daemon, log};
 use crate::network_unsafe::{Argument, Request, forget_addresses, leave_network, request};
+use crate::pod::Identity;
 use crate::refusal::{Refusal, Result};
+use crate::router::Router;
+use crate::router::state::{State, Uplink, Way};
 
 const TUN: &str = "/dev/net/tun";
 /// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`; not `IFF_PERSIST`: a tap is gone with its last descriptor, the VMM's.
@@ -39,12 +42,12 @@ const BRIDGE: &str = "cmb";
 /// Digits of a name of 15 bytes, the most that an interface has, behind that.
 const NAME_DIGITS: usize = 12;
 const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
-/// Settings of the namespace: nothing is passed on, no interface gives itself an address, and no bridge says by itself
-/// which groups it listens to.
+/// Settings of a new namespace: nothing is passed on until there are rules, no interface gives itself an address unless
+/// the router wants it to, and no bridge says by itself which groups it listens to.
 const SETTINGS: [(&str, &str); 4] = [
     ("/proc/sys/net/ipv4/ip_forward", "0"),
     ("/proc/sys/net/ipv4/igmp_link_local_mcast_reports", "0"),
-    ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"),
+    ("/proc/sys/net/ipv6/conf/all/forwarding", "0"),
     ("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"),
 ];
 
@@ -59,6 +62,11 @@ pub struct Networks {
     is_kept: bool,
     /// Names of bridges, by tenant.
     bridges: BTreeMap<String, String>,
+    /// What there is to be.
+    state: State,
+    /// Whose the ways of the state are, in its order.
+    pods: Vec<String>,
+    router: Router,
 }
 
 /// The step that failed, and how.
@@ -70,7 +78,10 @@ impl Networks {
     ///
     /// # Errors
     /// A sentence; pods without a network can be launched all the same.
-    pub fn enter(kept: Option<Vec<OwnedFd>>) -> std::result::Result<Self, String> {
+    pub fn enter(
+        kept: Option<Vec<OwnedFd>>,
+        router: io::Result<Router>,
+    ) -> std::result::Result<Self, String> {
         let kept = kept.and_then(|kept| <[OwnedFd; 1]>::try_from(kept).ok());
         let is_kept = kept.is_some_and(|[namespace]| match join(&namespace) {
             Ok(()) => true,
@@ -83,7 +94,7 @@ impl Networks {
             if !is_kept {
                 leave_network().map_err(|error| ("namespace", error))?;
             }
-            for (path, value) in SETTINGS {
+            for (path, value) in SETTINGS.iter().filter(|_| !is_kept) {
                 match fs::write(path, value) {
                     // A kernel without IPv6.
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -98,7 +109,19 @@ impl Networks {
             ))
         };
         let (socket, namespace) = entered().map_err(|failed| sentence(&failed))?;
-        Ok(Self { socket, namespace, is_kept, bridges: BTreeMap::new() })
+        let mut router = router.map_err(|error| sentence(&("router", error)))?;
+        let copy = namespace.try_clone().map_err(|error| sentence(&("namespace", error)))?;
+        router.enter(copy).map_err(|error| sentence(&("router", io::Error::other(error))))?;
+        let state = State { uplink: None, ways: Vec::new() };
+        Ok(Self {
+            socket,
+            namespace,
+            is_kept,
+            bridges: BTreeMap::new(),
+            state,
+            pods: Vec::new(),
+            router,
+        })
     }
 
     /// Whether it is that of the spawn before, with what was in it.
@@ -111,9 +134,18 @@ impl Networks {
         self.namespace.as_fd()
     }
 
-    /// Knows the bridges of these tenants, whose pods are taken over, and removes others that a spawn before left.
-    pub fn take_over<'a>(&mut self, tenants: impl Iterator<Item = &'a str>) {
-        self.bridges.extend(tenants.map(|tenant| (tenant.to_owned(), bridge_name(tenant))));
+    /// Knows the ways of these pods (launch id, tenant, way), which are taken over, and removes bridges of others that a
+    /// spawn before left.
+    pub fn take_over(&mut self, ways: Vec<(String, String, Way)>, uplink: Option<Uplink>) {
+        self.state.uplink = uplink;
+        for (pod, tenant, way) in ways {
+            self.bridges.insert(tenant, way.bridge.clone());
+            self.pods.push(pod);
+            self.state.ways.push(way);
+        }
+        if let Err(complaint) = self.router.apply(&self.state) {
+            log(&format!("pods that were taken over reach nothing: {complaint}"));
+        }
         let text = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
         let names =
             text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
@@ -127,15 +159,59 @@ impl Networks {
         }
     }
 
-    /// A tap on the bridge of `tenant`, which is made if it is not there, for packets of `mtu` bytes.
+    /// A tap on the bridge of `tenant`, which is made if it is not there, for packets of `network.mtu` bytes, and every
+    /// way from it made as `network` says.
     ///
     /// # Errors
     /// `NETWORK_FAILED` with the step's name. The tap is gone then, and the bridge goes when it has no pod.
-    pub fn connect(&mut self, tenant: &str, mtu: u16) -> Result<OwnedFd> {
-        self.make(tenant, mtu).map_err(|failed| refuse(&sentence(&failed)))
+    pub fn connect(
+        &mut self,
+        pod: &str,
+        tenant: &str,
+        network: &Network,
+    ) -> Result<(OwnedFd, Way)> {
+        let (tap, port, bridge) =
+            self.make(tenant, network.mtu).map_err(|failed| refuse(&sentence(&failed)))?;
+        // Whose tap had this name is gone, or the kernel had not given it again.
+        if let Some(at) = self.state.ways.iter().position(|way| way.port == port) {
+            self.state.ways.remove(at);
+            self.pods.remove(at);
+        }
+        let way = Way { bridge, port, network: network.clone() };
+        self.pods.push(pod.to_owned());
+        self.state.ways.push(way.clone());
+        match self.router.apply(&self.state) {
+            Ok(()) => Ok((tap, way)),
+            Err(complaint) => {
+                self.disconnect(pod);
+                Err(refuse(&sentence(&("ways", io::Error::other(complaint)))))
+            }
+        }
     }
 
-    fn make(&mut self, tenant: &str, mtu: u16) -> Step<OwnedFd> {
+    /// Closes every way of a pod that is gone, if it had any.
+    pub fn disconnect(&mut self, pod: &str) {
+        let Some(at) = self.pods.iter().position(|known| known == pod) else { return };
+        self.pods.remove(at);
+        self.state.ways.remove(at);
+        self.router.update(&self.state);
+    }
+
+    /// Something to wait on for [`Self::hear`].
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn watched(&self) -> io::Result<OwnedFd> {
+        self.router.watched()
+    }
+
+    /// The router says something. False when it has ended.
+    pub fn hear(&mut self) -> bool {
+        self.router.hear(&self.state)
+    }
+
+    /// A tap, its name, and the bridge that it is a port of.
+    fn make(&mut self, tenant: &str, mtu: u16) -> Step<(OwnedFd, String, String)> {
         let bridge = self.bridge_of(tenant)?;
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let tap = rustix::fs::open(TUN, flags, Mode::empty())
@@ -155,7 +231,7 @@ impl Networks {
         let mut port = Argument::named(&bridge).with(&index.value());
         self.ask(Request::AddPort, &mut port).map_err(|error| ("join the bridge", error))?;
         self.set_up(&name, true).map_err(|error| ("tap up", error))?;
-        Ok(tap)
+        Ok((tap, name, bridge))
     }
 
     fn bridge_of(&mut self, tenant: &str) -> Step<String> {
@@ -173,10 +249,10 @@ impl Networks {
     }
 
     /// Removes the bridges of tenants without a pod on a network.
-    pub fn sweep(&mut self, has_pod: impl Fn(&str) -> bool) {
+    pub fn sweep(&mut self) {
         let mut bridges = std::mem::take(&mut self.bridges);
         bridges.retain(|tenant, name| {
-            if has_pod(tenant) {
+            if self.state.ways.iter().any(|way| way.bridge == *name) {
                 return true;
             }
             let removed = self.remove(name);
@@ -202,6 +278,43 @@ impl Networks {
     fn ask(&self, what: Request, argument: &mut Argument) -> io::Result<()> {
         let socket: BorrowedFd<'_> = self.socket.as_fd();
         request(socket, what, argument)
+    }
+}
+
+impl Daemon {
+    /// A tap and its way for a spec with a network.
+    pub(crate) fn connect(&mut self, spec: &Spec) -> Result<Option<(OwnedFd, Way)>> {
+        let Some(network) = &spec.network else { return Ok(None) };
+        let networks = self.networks.as_mut().map_err(|sentence| refuse(sentence))?;
+        networks.connect(&spec.launch_id, &spec.tenant, network).map(Some)
+    }
+
+    /// A pod is gone.
+    pub(crate) fn disconnect(&mut self, identity: Option<&Identity>) {
+        if let Some(identity) = identity {
+            self.leave_network(&identity.pod);
+        }
+    }
+
+    /// The same, by its launch id.
+    pub(crate) fn leave_network(&mut self, pod: &str) {
+        if let Ok(networks) = &mut self.networks {
+            networks.disconnect(pod);
+        }
+    }
+
+    /// The router said something, or has ended. Spawn cannot start another one under its filter: it leaves its pods to a
+    /// spawn that can, where somebody keeps them. Without it rules stay as they are, and no pod gets a network.
+    pub(crate) fn router_event(&mut self) {
+        let Ok(networks) = &mut self.networks else { return };
+        if networks.hear() {
+            return;
+        }
+        self.router = None;
+        log("the router ended");
+        if self.store.is_some() && self.stopping.is_none() {
+            self.hand_over();
+        }
     }
 }
 

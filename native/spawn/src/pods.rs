@@ -21,6 +21,7 @@ use crate::pod::{Exited, Facts, Identity, Killed, Said, Status, Verdict, conclud
 use crate::poller::Watched;
 use crate::refusal::{Refusal, Result};
 use crate::resize::{Resizing, ScratchDisk};
+use crate::router::state::Way;
 use crate::steps;
 use crate::template::Taken;
 use crate::usage::Usage;
@@ -63,8 +64,8 @@ pub struct Pod {
     pub stream: Option<OwnedFd>,
     /// All of it stands still.
     pub paused: bool,
-    /// It has a tap on its tenant's bridge.
-    pub networked: bool,
+    /// Its place on its tenant's bridge, if it has one.
+    pub way: Option<Way>,
     /// Its scratch disk; `None` for a template.
     pub scratch: Option<ScratchDisk>,
     /// A resize that its guest has not answered.
@@ -254,6 +255,7 @@ impl Daemon {
         ending::reap(pod.end.as_fd());
         self.uids.free(pod.uid);
         self.discard(pod.cgroup);
+        self.disconnect(pod.identity.as_ref());
         let Some(identity) = pod.identity else {
             return self.finish_build(pod.shape, pod.jail_failure, &exit);
         };

@@ -146,7 +146,7 @@ impl Daemon {
         let kernel = self.assets.kernel().map_err(no_resources)?;
         let init = self.assets.init().map_err(no_resources)?;
         let plan = Plan {
-            networked: false,
+            way: None,
             identity: None,
             shape,
             vmm: self.assets.vmm_digests.clone(),

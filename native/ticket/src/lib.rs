@@ -20,3 +20,4 @@ pub mod scratch;
 pub mod shape;
 pub mod spec;
 pub mod ticket;
+pub mod ways;

@@ -1,10 +1,11 @@
-//! A pod's network (docs/formats.md section 2): who its card is on its tenant's bridge.
+//! A pod's network (docs/formats.md section 2): who its card is on its tenant's bridge, and who is its gateway.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use crate::json::Value;
 use crate::shape::{ShapeError, fields, integer, list, text, wrong};
+use crate::ways::{Egress, Names, read_ip};
 
 /// Most addresses of a card.
 const ADDRESSES_MAX: usize = 8;
@@ -31,15 +32,26 @@ impl fmt::Display for Address {
 pub struct Network {
     /// At least one, each once.
     pub addresses: Vec<Address>,
+    /// What may be reached beside the tenant's pods; `None`: nothing.
+    pub egress: Option<Egress>,
+    /// Who everything else is handed to: at most one of each version, on a network of the card's addresses.
+    pub gateways: Vec<IpAddr>,
     /// Locally administered, of one station.
     pub mac: [u8; 6],
     /// Bytes of the largest packet.
     pub mtu: u16,
+    /// What the resolver is told.
+    pub names: Names,
 }
 
 impl Network {
-    pub(crate) fn read(value: &Value) -> Result<Self, ShapeError> {
-        let [addresses, mac, mtu] = fields(value, "network", ["addresses", "mac", "mtu"])?;
+    /// Reads the member `network`, of a spec or of what spawn writes down of a pod.
+    ///
+    /// # Errors
+    /// What is not as docs/formats.md says.
+    pub fn read(value: &Value) -> Result<Self, ShapeError> {
+        let [addresses, egress, gateways, mac, mtu, names] =
+            fields(value, "network", ["addresses", "egress", "gateways", "mac", "mtu", "names"])?;
         let addresses = list(addresses, "network.addresses", ADDRESSES_MAX, read_address)?;
         let twice =
             |at: usize, one: &Address| addresses.iter().skip(at).skip(1).any(|o| o.ip == one.ip);
@@ -47,12 +59,69 @@ impl Network {
             return Err(wrong("network.addresses", "must have one address at least, each once"));
         }
         let mtu = integer(mtu, "network.mtu", MTU)?;
+        let gateways = list(gateways, "network.gateways", 2, read_ip)?;
+        check_gateways(&gateways, &addresses)?;
         Ok(Self {
-            addresses,
+            egress: Egress::read(egress)?,
+            gateways,
             mac: read_mac(mac)?,
             mtu: u16::try_from(mtu).map_err(|_| wrong("network.mtu", "must fit 16 bits"))?,
+            names: Names::read(names)?,
+            addresses,
         })
     }
+
+    /// What [`Network::read`] reads.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        let text = |text: String| Value::String(text);
+        let addresses = self.addresses.iter().map(|one| text(one.to_string())).collect();
+        let gateways = self.gateways.iter().map(|one| text(one.to_string())).collect();
+        Value::object(vec![
+            ("addresses".into(), Value::Array(addresses)),
+            ("egress".into(), self.egress.as_ref().map_or(Value::Null, Egress::to_value)),
+            ("gateways".into(), Value::Array(gateways)),
+            ("mac".into(), text(mac_text(self.mac))),
+            ("mtu".into(), Value::Integer(self.mtu.into())),
+            ("names".into(), self.names.to_value()),
+        ])
+    }
+
+    /// The prefix of the network on which `gateway` is.
+    #[must_use]
+    pub fn prefix_of(&self, gateway: IpAddr) -> Option<u8> {
+        let on_it = self.addresses.iter().find(|address| address.reaches(gateway))?;
+        Some(on_it.prefix)
+    }
+}
+
+impl Address {
+    /// Whether `other` is on this address's network, and another address of a host.
+    fn reaches(&self, other: IpAddr) -> bool {
+        let shift = u32::from(self.prefix);
+        let on_it = match (self.ip, other) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                (u32::from(a) ^ u32::from(b)) & !u32::MAX.checked_shr(shift).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                (u128::from(a) ^ u128::from(b)) & !u128::MAX.checked_shr(shift).unwrap_or(0) == 0
+            }
+            _ => false,
+        };
+        on_it && is_of_one_host(&Self { ip: other, prefix: self.prefix })
+    }
+}
+
+fn check_gateways(gateways: &[IpAddr], addresses: &[Address]) -> Result<(), ShapeError> {
+    let good = gateways.iter().all(|gateway| {
+        addresses.iter().any(|address| address.reaches(*gateway))
+            && !addresses.iter().any(|address| address.ip == *gateway)
+    });
+    let versions = |is_4: bool| gateways.iter().filter(|one| one.is_ipv4() == is_4).count();
+    if good && versions(true) <= 1 && versions(false) <= 1 {
+        return Ok(());
+    }
+    Err(wrong("network.gateways", "must be one of each version at most, on the card's networks"))
 }
 
 /// `address/prefix` in the one way that both are written (RFC 5952).
@@ -104,7 +173,9 @@ fn read_mac(value: &Value) -> Result<[u8; 6], ShapeError> {
     }
 }
 
-fn mac_text(mac: [u8; 6]) -> String {
+/// Six pairs of hexadecimal digits.
+#[must_use]
+pub fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 

@@ -6,8 +6,39 @@ const MAC: &str = "02:0a:58:00:00:02";
 fn read(addresses: &[&str], mac: &str, mtu: u64) -> Option<Network> {
     let list: Vec<String> = addresses.iter().map(|text| format!("{text:?}")).collect();
     let list = list.join(",");
-    let text = format!(r#"{{"addresses":[{list}],"mac":"{mac}","mtu":{mtu}}}"#);
-    Network::read(&json::parse(text.as_bytes(), 4096).unwrap()).ok()
+    with_gateways(&list, "", mac, mtu)
+}
+
+/// Addresses and gateways as they stand in a list of JSON.
+fn with_gateways(addresses: &str, gateways: &str, mac: &str, mtu: u64) -> Option<Network> {
+    let names = r#"{"hosts":[],"nameservers":[],"options":[],"search":[]}"#;
+    let text = format!(
+        r#"{{"addresses":[{addresses}],"egress":null,"gateways":[{gateways}],"mac":"{mac}","mtu":{mtu},"names":{names}}}"#
+    );
+    let network = Network::read(&json::parse(text.as_bytes(), 4096).unwrap()).ok()?;
+    assert_eq!(json::write(&network.to_value()), text);
+    Some(network)
+}
+
+#[test]
+fn gateways_are_others_on_the_cards_networks() {
+    let addresses = r#""10.88.0.2/24","fd58::2/64""#;
+    let read = |gateways| with_gateways(addresses, gateways, MAC, 1500);
+    let both = read(r#""10.88.0.1","fd58::1""#).unwrap();
+    assert_eq!(both.prefix_of(*both.gateways.last().unwrap()), Some(64));
+    for bad in [
+        r#""10.88.1.1""#,
+        r#""10.88.0.2""#,
+        r#""10.88.0.0""#,
+        r#""10.88.0.255""#,
+        r#""10.88.0.1","10.88.0.3""#,
+        r#""fd59::1""#,
+        r#""fe80::1""#,
+        r#""10.88.0.1","fd58::1","fd58::3""#,
+        r#""010.88.0.1""#,
+    ] {
+        assert_eq!(read(bad), None, "{bad}");
+    }
 }
 
 #[test]

@@ -38,6 +38,7 @@ suite('agent/cli arguments', () => {
       [['--token-file', '/dev/null', '-t', 'acme', 'ps'], /holds no access token/u],
       [['-t', 'acme', 'run', '--memory', 'much', 'image'], /--memory.*whole number/u],
       [['tenant', 'create', 'acme', '--trust', 'some'], /untrusted, verified, trusted/u],
+      [['tenant', 'change', 'a', '--egress', 'none', '--egress', 'internet'], /none stands alone/u],
       [['tenant', 'create', 'acme', '--image-rule', import.meta.filename], /is no JSON/u],
       [
         ['image', 'verify', '127.0.0.1:1/x', '--key', import.meta.filename],

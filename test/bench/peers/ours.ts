@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import type { Template } from '../../../native/spawn-answers.ts'
 import type { PodNetwork } from '../../../policy/nouns/network.ts'
+import { networkOf } from '../../native/networks.ts'
 import type { Machine } from '../../system/harness.ts'
 import type { DiskFile } from '../../system/images.ts'
 import { type Loose, type Prepared, prepare } from '../../system/launch.ts'
@@ -20,7 +21,7 @@ interface Wish {
 }
 
 /** The guest's end of test/bench/vmm/echo-tap.h. */
-const NETWORK: PodNetwork = { addresses: ['10.99.0.2/24'], mac: '02:0a:63:00:00:02', mtu: 1500 }
+const NETWORK = networkOf({ addresses: ['10.99.0.2/24'], mac: '02:0a:63:00:00:02' })
 
 /** A template whose init is that of `disk`, by a spawn that has it for its own; kept for the next run. */
 async function templateOf(

@@ -82,6 +82,7 @@ suite('tenants/store/database', () => {
        DROP INDEX tenants_network;
        ALTER TABLE pods DROP COLUMN address;
        ALTER TABLE tenants DROP COLUMN network;
+       ALTER TABLE tenants DROP COLUMN egress;
        ALTER TABLE pods DROP COLUMN stop_recorded;
        ALTER TABLE tenants DROP COLUMN quota_launches_per_minute;
        DELETE FROM migrations WHERE version > 3;
@@ -94,7 +95,8 @@ suite('tenants/store/database', () => {
     assert.equal(pods.length, 40)
     assert.ok(pods.every((pod) => !pod.stopRecorded))
     assert.ok(pods.every((pod) => pod.origin === pod.id && pod.attempt === 0 && !pod.restart))
-    const { launchesPerMinute } = await tenants.getTenant(scope)
+    const { launchesPerMinute, egress } = await tenants.getTenant(scope)
+    assert.equal(egress, null, 'no way out that nobody gave')
     assert.equal(launchesPerMinute, DEFAULT_QUOTA_LIMITS.launchesPerMinute)
   })
 

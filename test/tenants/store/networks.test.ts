@@ -24,11 +24,13 @@ suite('tenants/store/networks', () => {
   test('writes addresses as the spec has them, from the first to the last', () => {
     assert.deepEqual(podNetwork(1, 2), {
       addresses: ['10.88.1.2/24', 'fdca:5e3a:7e00:1::2/64'],
+      gateways: ['10.88.1.1', 'fdca:5e3a:7e00:1::1'],
       mac: '02:00:0a:58:01:02',
       mtu: 1500,
     })
     assert.deepEqual(podNetwork(2047, 254), {
       addresses: ['10.95.255.254/24', 'fdca:5e3a:7e00:7ff::fe/64'],
+      gateways: ['10.95.255.1', 'fdca:5e3a:7e00:7ff::1'],
       mac: '02:00:0a:5f:ff:fe',
       mtu: 1500,
     })

@@ -91,6 +91,15 @@ impl Filter {
     }
 }
 
+/// Puts the calling thread of the router, and what it starts, under what ends spawn: it needs none of it either. What
+/// nft and ip call is theirs to know, so nothing else is listed.
+///
+/// # Errors
+/// What the kernel says.
+pub fn enter_router() -> io::Result<()> {
+    Program::compile(&Kind::Spawn.killed(), Action::Allow, Action::Kill)?.install()
+}
+
 /// Puts this process under spawn's filter, for good.
 ///
 /// # Errors

@@ -177,10 +177,34 @@ pub fn spec(describe: &Value, launch_id: &str, words: &[&str]) -> Value {
 
 /// Gives a spec a network with this one address.
 pub fn connect(spec: &mut Value, address: &str, mtu: i64) {
+    let number: u8 = address.split(['.', '/']).nth(3).unwrap().parse().unwrap();
+    connect_as(spec, number, &[address], "null", mtu);
+}
+
+/// Adds a network with a gateway, and a way out as the JSON of `egress` says.
+pub fn connect_as(spec: &mut Value, number: u8, addresses: &[&str], egress: &str, mtu: i64) {
+    let list = |items: Vec<String>| Value::Array(items.iter().map(|item| text(item)).collect());
+    let gateway = |address: &&str| {
+        let (ip, _) = address.split_once('/').unwrap();
+        let end = ip.rfind(['.', ':']).unwrap();
+        format!("{}1", &ip[..=end])
+    };
+    let none = || Value::Array(vec![]);
     let network = object([
-        ("addresses", Value::Array(vec![text(address)])),
-        ("mac", text("02:0a:58:00:00:02")),
+        ("addresses", list(addresses.iter().map(ToString::to_string).collect())),
+        ("egress", json::parse(egress.as_bytes(), 65_536).unwrap()),
+        ("gateways", list(addresses.iter().map(gateway).collect())),
+        ("mac", text(&format!("02:00:00:00:00:{number:02x}"))),
         ("mtu", Value::Integer(mtu)),
+        (
+            "names",
+            object([
+                ("hosts", none()),
+                ("nameservers", none()),
+                ("options", none()),
+                ("search", none()),
+            ]),
+        ),
     ]);
     let Value::Object(members) = spec else { panic!("no object") };
     let tap = object([("access", text("read-write")), ("role", text("net"))]);

@@ -105,6 +105,24 @@ pub fn kept_host_by(starter: &[&str]) -> Option<Host> {
     kept(starter, env!("CARGO_BIN_EXE_casemate-spawn").into(), "", |_| {})
 }
 
+/// As [`host_by`], with a way out as the JSON of `uplink` says.
+pub fn host_by_with(starter: &[&str], uplink: &str) -> Option<Host> {
+    let spawn = [env!("CARGO_BIN_EXE_casemate-spawn")];
+    let command = starter.iter().chain(&spawn).map(PathBuf::from).collect();
+    let mark = kernel_mark().map_err(|reason| eprintln!("skipped: {reason}")).ok()?;
+    Some(Host::start_command(command, mark, |config| set_uplink(config, uplink)))
+}
+
+/// The same, kept.
+pub fn kept_host_by_with(starter: &[&str], uplink: &str) -> Option<Host> {
+    let spawn = env!("CARGO_BIN_EXE_casemate-spawn").into();
+    kept(starter, spawn, "", |config| set_uplink(config, uplink))
+}
+
+fn set_uplink(config: &mut Value, uplink: &str) {
+    documents::set(config, "uplink", json::parse(uplink.as_bytes(), 4096).unwrap());
+}
+
 fn kept(
     starter: &[&str],
     program: PathBuf,
@@ -419,6 +437,7 @@ fn config(directory: &Path, uid_base: u32) -> Value {
         ("run_dir", path("run")),
         ("state_dir", path("state")),
         ("template_dir", path("templates")),
+        ("uplink", Value::Null),
         ("vmm", text(example("jail_probe").to_str().unwrap())),
         ("kernel", path("vmlinux")),
         ("init", path("init.img")),

@@ -19,6 +19,7 @@ mod documents;
 #[path = "../../../vmm/tests/hostile/guest.rs"]
 mod guest;
 mod host;
+mod wire;
 
 mod crashes;
 mod filter;
@@ -34,4 +35,5 @@ mod takeover;
 mod templates;
 mod tickets;
 mod unit;
+mod ways;
 mod workers;

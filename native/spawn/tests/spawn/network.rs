@@ -2,71 +2,16 @@
 //! when a pod is gone. The probe hands frames through, from the test to its tap and back.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use casemate_ticket::json::Value;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use crate::client::PATIENCE;
-use crate::documents::{connect, set, text};
+use crate::documents::connect;
 use crate::host::{Host, ended, host, kept_host, wait_for};
-
-const BROADCAST: [u8; 6] = [0xff; 6];
-/// For experiments (IEEE 802).
-const EXPERIMENT: u16 = 0x88b5;
-
-/// A pod on its tenant's network.
-struct Wire {
-    pod: String,
-    stream: UnixStream,
-    mac: [u8; 6],
-}
-
-impl Wire {
-    fn start(host: &Host, tenant: &str, number: u8) -> Self {
-        let (pod, mut spec) = host.spec(&["wire"]);
-        set(&mut spec, "tenant", text(tenant));
-        connect(&mut spec, &format!("10.88.0.{number}/24"), 1400);
-        let mut answer = host.launch(&spec);
-        assert_eq!(answer.code(), "ok", "{}", answer.text());
-        let stream: OwnedFd = answer.descriptors.pop().unwrap();
-        let stream = UnixStream::from(stream);
-        stream.set_nonblocking(false).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { pod, stream, mac: [2, 0, 0, 0, 0, number] }
-    }
-
-    fn send(&mut self, to: [u8; 6], kind: u16, payload: &[u8]) {
-        let mut frame = [to.as_slice(), &self.mac, &kind.to_be_bytes(), payload].concat();
-        frame.resize(frame.len().max(60), 0);
-        let length = u16::try_from(frame.len()).unwrap().to_le_bytes();
-        self.stream.write_all(&[length.as_slice(), &frame].concat()).unwrap();
-    }
-
-    /// Sends everybody a word.
-    fn call(&mut self, word: &str) {
-        self.send(BROADCAST, EXPERIMENT, word.as_bytes());
-    }
-
-    /// The next frame.
-    fn hears(&mut self) -> Vec<u8> {
-        let mut length = [0; 2];
-        self.stream.read_exact(&mut length).unwrap();
-        let mut frame = vec![0; u16::from_le_bytes(length).into()];
-        self.stream.read_exact(&mut frame).unwrap();
-        frame
-    }
-
-    /// The next frame must be this word from somebody: a tap keeps its frames in their order, so none came before it.
-    fn hears_next(&mut self, word: &str) {
-        let frame = self.hears();
-        let payload = String::from_utf8_lossy(&frame[14..]);
-        assert_eq!(payload.trim_end_matches('\0'), word, "{frame:02x?}");
-    }
-}
+use crate::wire::{
+    ARP, BROADCAST, GATEWAY, IPV4, IPV6, Wire, echo, icmpv6, is_refusal, udp, word_of,
+};
 
 /// What a program says in spawn's network namespace.
 fn inside(host: &Host, words: &[&str]) -> String {
@@ -95,7 +40,7 @@ fn pods_of_one_tenant_reach_each_other_and_nobody_else() {
     let mut another = Wire::start(&host, "other", 3);
     one.call("from one");
     two.hears_next("from one");
-    two.send(one.mac, EXPERIMENT, b"to one alone");
+    two.send(one.mac, IPV4, &udp(two.ip(true), one.ip(true), 7, b"to one alone"));
     one.hears_next("to one alone");
     // Had any of it come to the other tenant, it would be there before this.
     another.call("from another");
@@ -116,8 +61,10 @@ fn a_bridge_remembers_no_address_that_a_pod_says_it_has() {
     for number in 0..200 {
         one.mac = [2, 0x66, 0x66, 0, 0, number];
         one.call("who else");
-        two.hears_next("who else");
     }
+    one.mac = [2, 0, 0, 0, 0, 2];
+    one.call("it was me");
+    two.hears_next("it was me");
     let known = inside(&host, &["bridge", "fdb", "show"]);
     assert!(known.contains("cmt"), "it has ports: {known}");
     assert!(!known.contains("02:66:66"), "{known}");
@@ -168,35 +115,36 @@ fn pods_reach_each_other_when_spawn_was_restarted() {
     assert_eq!(bridges(), 1);
 }
 
+/// What a pod without a way out is answered, beside its tenant's pods, is that there is none.
 #[test]
-fn nothing_answers_a_pod_but_another_pod() {
+fn nothing_answers_a_pod_but_another_pod_and_a_gateway_that_refuses() {
     let Some(host) = host() else { return };
     let mut one = Wire::start(&host, "acme", 2);
     let mut two = Wire::start(&host, "acme", 3);
-    let links = inside(&host, &["ip", "-o", "link", "show", "type", "bridge"]);
-    let words: Vec<&str> = links.split_whitespace().collect();
-    let place = words.iter().position(|word| *word == "link/ether").unwrap() + 1;
-    let mut bridge = [0; 6];
-    for (to, digits) in bridge.iter_mut().zip(words[place].split(':')) {
-        *to = u8::from_str_radix(digits, 16).unwrap();
-    }
     let own = address_of_the_host();
-    let targets = [[127, 0, 0, 1], [169, 254, 169, 254], [10, 88, 0, 1], own, [8, 8, 8, 8]];
+    let other_gateway = [10, 88, 1, 1];
+    let targets = [[127, 0, 0, 1], [169, 254, 169, 254], own, [8, 8, 8, 8], other_gateway];
     for target in targets {
         // Who has it?
         let ask =
             [&[0, 1, 8, 0, 6, 4, 0, 1], one.mac.as_slice(), &[10, 88, 0, 2], &[0; 6], &target]
                 .concat();
-        one.send(BROADCAST, 0x0806, &ask);
+        one.send(BROADCAST, ARP, &ask);
         assert_eq!(two.hears()[12..14], [8, 6]);
-        // An echo request, to the only hardware address there is beside the pods'.
-        one.send(bridge, 0x0800, &echo(target));
+        one.send(GATEWAY, IPV4, &echo(one.ip(true), target));
     }
-    let solicitation = solicitation(one.mac);
-    one.send([0x33, 0x33, 0, 0, 0, 1], 0x86dd, &solicitation);
+    for port in [22, 53, 80] {
+        one.send(GATEWAY, IPV4, &udp(one.ip(true), [10, 88, 0, 1].into(), port, b"who are you"));
+    }
+    let asks = solicitation(one.mac);
+    one.send([0x33, 0x33, 0, 0, 0, 1], IPV6, &asks);
     assert_eq!(two.hears()[12..14], [0x86, 0xdd]);
     two.call("the end");
-    one.hears_next("the end");
+    let heard = std::iter::repeat_with(|| one.hears())
+        .take_while(|frame| word_of(frame).as_deref() != Some("the end"));
+    // How many refusals there are is the kernel's to limit.
+    let others: Vec<Vec<u8>> = heard.filter(|frame| !is_refusal(frame)).collect();
+    assert!(matches!(&others[..], [advertisement] if advertisement[54] == 136), "{others:02x?}");
 }
 
 /// An address of the machine that this test runs on, if it has one.
@@ -208,23 +156,6 @@ fn address_of_the_host() -> [u8; 4] {
     ip.octets()
 }
 
-/// The internet's checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> [u8; 2] {
-    let pairs = bytes.chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]])));
-    let sum: u32 = pairs.sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    (!u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()).to_be_bytes()
-}
-
-/// IPv4 with an ICMP echo request.
-fn echo(to: [u8; 4]) -> Vec<u8> {
-    let mut header =
-        [&[0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0, 0, 10, 88, 0, 2], to.as_slice()].concat();
-    let sum = checksum(&header);
-    header[10..12].copy_from_slice(&sum);
-    [header, vec![8, 0, 0xf7, 0xfd, 0, 1, 0, 1]].concat()
-}
-
 /// IPv6 to all nodes: who has `fd58::1`? From `fd58::2`.
 fn solicitation(mac: [u8; 6]) -> Vec<u8> {
     let address = |last: u8| {
@@ -233,11 +164,8 @@ fn solicitation(mac: [u8; 6]) -> Vec<u8> {
         bytes
     };
     let all = [&[0xff, 2], [0; 13].as_slice(), &[1]].concat();
-    let mut message = [[135, 0, 0, 0, 0, 0, 0, 0].as_slice(), &address(1), &[1, 1], &mac].concat();
-    let pseudo = [&address(2), all.as_slice(), &[0, 0, 0, 32, 0, 0, 0, 58], &message].concat();
-    let sum = checksum(&pseudo);
-    message[2..4].copy_from_slice(&sum);
-    [[0x60, 0, 0, 0, 0, 32, 58, 255].as_slice(), &address(2), &all, &message].concat()
+    let message = [[135, 0, 0, 0, 0, 0, 0, 0].as_slice(), &address(1), &[1, 1], &mac].concat();
+    icmpv6(&address(2), &all, message)
 }
 
 #[test]
@@ -245,10 +173,14 @@ fn the_namespace_of_the_pods_holds_nothing_of_the_host() {
     let Some(host) = host() else { return };
     let _one = Wire::start(&host, "acme", 2);
     assert_ne!(namespace(&host.pid().to_string()), namespace("self"));
-    assert_eq!(inside(&host, &["ip", "addr", "show"]).matches("inet").count(), 0);
-    assert_eq!(inside(&host, &["ip", "route", "show", "table", "all"]), "");
-    assert_eq!(inside(&host, &["ip", "-6", "route", "show", "table", "all"]), "");
-    assert_eq!(inside(&host, &["cat", "/proc/sys/net/ipv4/ip_forward"]), "0\n");
+    let addresses = inside(&host, &["ip", "-o", "addr", "show", "scope", "global"]);
+    let is_gateway = |line: &str| line.contains(" 10.88.0.1/24 ") || line.contains(" fd58::1/64 ");
+    assert!(addresses.lines().all(is_gateway), "{addresses}");
+    assert_eq!(addresses.lines().count(), 2);
+    for version in ["-4", "-6"] {
+        let routes = inside(&host, &["ip", version, "route", "show"]);
+        assert!(!routes.is_empty() && !routes.contains("default") && !routes.contains("via"));
+    }
     // Loopback, a bridge and a tap.
     assert_eq!(interfaces(&host, ""), 3);
     assert_eq!((interfaces(&host, "cmb"), interfaces(&host, "cmt")), (1, 1));
@@ -307,7 +239,14 @@ fn a_launch_whose_network_cannot_be_made_is_refused_with_the_step() {
     assert_eq!(interfaces(&host, "cmt"), 0);
     // And with the bridge gone, a launch again.
     inside(&host, &["ip", "link", "del", "cmb05i2s3mljpa4"]);
-    Wire::start(&host, "acme", 2).call("fine");
+    let mut one = Wire::start(&host, "acme", 2);
+    one.call("fine");
+    let (_, mut spec) = host.spec(&["wire"]);
+    connect(&mut spec, "10.88.0.2/24", 1500);
+    let twice = host.launch(&spec);
+    assert!(twice.text().contains("another pod's of the tenant"), "{}", twice.text());
+    let (_, mut spec) = host.spec(&["wire"]);
+    connect(&mut spec, "10.88.0.3/24", 1500);
     let answered = host.launch(&spec);
     assert_eq!(answered.code(), "ok", "{}", answered.text());
     assert!(matches!(answered.value.get("pid"), Some(Value::Integer(_))));

@@ -22,7 +22,8 @@ cases! {
         passes_tunables_only_under_software_kvm sets_user_groups_and_home sets_capabilities
         raises_ambient_capabilities sets_limits is_process_one_and_sees_no_other
         inherits_no_descriptor reopens_its_own_stdout_as_another_user finds_programs_on_the_path;
-    network: makes_the_card_what_it_is_told touches_no_card_without_a_network
+    network: writes_names_where_the_image_has_none leaves_the_images_names_unless_asked
+        follows_no_link_of_the_image_to_its_names makes_the_card_what_it_is_told touches_no_card_without_a_network
         reports_a_card_that_is_not_there reports_a_link_that_stays_down;
     root: writes_above_an_image_that_stays_as_it_is refuses_writes_to_a_read_only_root
         sees_the_default_devices_and_no_others cannot_open_a_node_it_makes masks_and_protects

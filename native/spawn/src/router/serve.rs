@@ -1,0 +1,302 @@
+//! The router's own process: `casemate-spawn --router`, started by spawn with a socket as standard input.
+//!
+//! Its first thread lives in the pods' network, a second one in the host's, so that neither has to enter the other's and
+//! both can give up what that takes. What is left is `CAP_NET_ADMIN`. It ends when nobody holds the other end of its
+//! socket; what it made stays until the pods' namespace is gone.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use casemate_ticket::network::mac_text;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, LinkNameSpaceType, clear_ambient_capability_set,
+    move_into_link_name_space, remove_capability_from_bounding_set, set_capabilities,
+};
+
+use super::programs::{ip, nft};
+use super::rules::{HostFacts, OUT, inside};
+use super::state::{STATE_BYTES_MAX, State, Uplink, Way};
+use super::{NUMBER_BYTES_MAX, outside};
+use crate::connection;
+use crate::daemon::log;
+use crate::packets;
+use crate::refusal::{Refusal, Result};
+use crate::sys_unsafe::{close_from, inherited_descriptor};
+
+/// How often the host is asked for its addresses, which pods must not reach.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Settings of the pods' network: packets are passed on, where rules permit it; who asks for an address that another
+/// bridge has gets no answer; how often a pod is told that it may not is the rules' to limit.
+const SETTINGS: [(&str, &str); 7] = [
+    ("ipv4/conf/all/arp_ignore", "1"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/default/send_redirects", "0"),
+    ("ipv4/icmp_ratelimit", "0"),
+    ("ipv6/icmp/ratelimit", "0"),
+    ("ipv4/ip_forward", "1"),
+    ("ipv6/conf/all/forwarding", "1"),
+];
+
+type Step<T> = std::result::Result<T, String>;
+
+/// The second thread.
+struct Outside {
+    orders: Sender<(Uplink, bool)>,
+    answers: Receiver<Step<HostFacts>>,
+    /// Whether our end is as it is to be.
+    is_open: Cell<bool>,
+}
+
+struct Serving {
+    socket: OwnedFd,
+    outside: Outside,
+    /// What is in force.
+    state: State,
+    host: HostFacts,
+    /// Bridges that have their gateways.
+    bridges: BTreeSet<String>,
+}
+
+/// Serves spawn until nobody holds the other end.
+///
+/// # Errors
+/// `ROUTER` with what cannot be had.
+pub fn serve() -> Result<()> {
+    let failed = |error: String| Refusal::new("ROUTER", error);
+    serve_spawn().map_err(failed)
+}
+
+fn serve_spawn() -> Step<()> {
+    let text = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    close_from(3);
+    let socket = inherited_descriptor(0).map_err(text("standard input"))?;
+    // The pods' namespace comes first, by itself.
+    wait(socket.as_fd(), None);
+    let hello = packets::receive(socket.as_fd(), NUMBER_BYTES_MAX).ok().flatten();
+    let Some(namespace) = hello.and_then(|mut hello| hello.descriptors.pop()) else {
+        return Ok(());
+    };
+    let outside = Outside::start()?;
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+        .map_err(|errno| format!("the pods' network: {errno}"))?;
+    confine().map_err(text("giving privileges up"))?;
+    for (name, value) in SETTINGS {
+        setting(name, value).map_err(text(name))?;
+    }
+    let state = State { uplink: None, ways: Vec::new() };
+    let (host, bridges) = (HostFacts::default(), BTreeSet::new());
+    let mut serving = Serving { socket, outside, state, host, bridges };
+    // From here on nothing passes that no line permits.
+    nft(&inside(&serving.state, &serving.host))?;
+    serving.answer(0, &Ok(()))?;
+    while serving.turn()? {}
+    Ok(())
+}
+
+fn wait(socket: BorrowedFd<'_>, timeout: Option<Duration>) {
+    let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
+    // Whatever it says: the socket is read without waiting.
+    let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], timeout.as_ref());
+}
+
+/// Writes below /proc/sys/net of the network that the calling thread is in. What a kernel without IPv6 does not have is
+/// no failure.
+fn setting(name: &str, value: &str) -> io::Result<()> {
+    match fs::write(Path::new("/proc/sys/net").join(name), value) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        written => written,
+    }
+}
+
+/// Keeps `CAP_NET_ADMIN` and nothing else, for this thread and what it starts, under a filter of what is never done.
+fn confine() -> io::Result<()> {
+    let kept = CapabilitySet::NET_ADMIN;
+    for number in 0..u64::BITS {
+        let one = CapabilitySet::from_bits_retain(1_u64.checked_shl(number).unwrap_or(0));
+        if one == kept {
+            continue;
+        }
+        match remove_capability_from_bounding_set(one) {
+            Ok(()) => {}
+            // The kernel has none of that number, nor above it.
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    clear_ambient_capability_set()?;
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: none })?;
+    crate::filter::enter_router()
+}
+
+impl Outside {
+    fn start() -> Step<Self> {
+        let (orders, todo) = channel::<(Uplink, bool)>();
+        let (done, answers) = channel();
+        let work = move || {
+            let confined = confine().map(|()| HostFacts::default());
+            if done
+                .send(confined.map_err(|error| format!("giving privileges up: {error}")))
+                .is_err()
+            {
+                return;
+            }
+            while let Ok((uplink, is_made)) = todo.recv() {
+                if done.send(outside::open(&uplink, is_made)).is_err() {
+                    return;
+                }
+            }
+        };
+        let started = thread::Builder::new().name("outside".into()).spawn(work);
+        started.map_err(|error| format!("a thread: {error}"))?;
+        let outside = Self { orders, answers, is_open: Cell::new(false) };
+        outside.answer()?;
+        Ok(outside)
+    }
+
+    fn answer(&self) -> Step<HostFacts> {
+        self.answers.recv().unwrap_or_else(|_| Err("the thread in the host's network ended".into()))
+    }
+
+    /// Opens the way out, or looks that it is open, and asks the host for its addresses.
+    fn open(&self, uplink: &Uplink) -> Step<HostFacts> {
+        let is_made = fs::read_to_string("/proc/thread-self/net/dev")
+            .is_ok_and(|text| text.lines().any(|line| line.trim().starts_with(&format!("{OUT}:"))));
+        let _ = self.orders.send((uplink.clone(), is_made));
+        let host = self.answer()?;
+        if !(is_made && self.is_open.get()) {
+            let (four, six) = uplink.ends(2);
+            let (to_four, to_six) = uplink.ends(1);
+            for (name, value) in [("accept_dad", "0"), ("disable_ipv6", "0")] {
+                setting(&format!("ipv6/conf/{OUT}/{name}"), value).map_err(|e| e.to_string())?;
+            }
+            ip(&format!(
+                "link set dev {OUT} up\naddr replace {four}/30 dev {OUT}\n\
+                 addr replace {six}/64 dev {OUT} nodad\n\
+                 route replace 0.0.0.0/0 via {to_four} dev {OUT}\nroute replace ::/0 via {to_six} dev {OUT}\n"
+            ))?;
+            self.is_open.set(true);
+        }
+        Ok(host)
+    }
+}
+
+impl Serving {
+    /// Waits for one thing and does it. False when nobody asks any more.
+    fn turn(&mut self) -> Step<bool> {
+        let look = self.state.has_egress().then_some(LOOK_EVERY);
+        wait(self.socket.as_fd(), look);
+        let mut last = None;
+        // Each packet is everything there is to be: only the last counts.
+        loop {
+            match packets::receive(self.socket.as_fd(), NUMBER_BYTES_MAX) {
+                Ok(Some(packet)) => last = Some(packet),
+                Ok(None) => break,
+                Err(_) => return Ok(false),
+            }
+        }
+        let Some(mut packet) = last else {
+            self.look();
+            return Ok(true);
+        };
+        let number = std::str::from_utf8(&packet.bytes).ok().and_then(|text| text.parse().ok());
+        let number = number.ok_or("spawn sent no number")?;
+        let done = packet.descriptors.pop().ok_or("spawn sent no state".into());
+        let done = done.and_then(read_state).and_then(|state| self.apply(state));
+        self.answer(number, &done)?;
+        Ok(true)
+    }
+
+    fn answer(&self, number: u64, done: &Step<()>) -> Step<()> {
+        let complaint = done.as_ref().err().map_or("", String::as_str);
+        let text: String = format!("{number} {complaint}").chars().take(1000).collect();
+        match connection::send(self.socket.as_fd(), text.as_bytes(), &[]) {
+            // Nobody reads: the next turn ends this.
+            Ok(_) | Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Ok(()),
+            Err(errno) => Err(format!("spawn takes no answer: {errno}")),
+        }
+    }
+
+    /// The host may have other addresses by now.
+    fn look(&mut self) {
+        let state = self.state.clone();
+        if let Err(complaint) = self.apply(state) {
+            log(&format!("router: the way out could not be looked after: {complaint}"));
+        }
+    }
+
+    /// Makes everything as `state` says. When that fails, the rules before hold.
+    fn apply(&mut self, state: State) -> Step<()> {
+        let host = match &state.uplink {
+            Some(uplink) if state.has_egress() => self.outside.open(uplink)?,
+            None if state.has_egress() => {
+                return Err("root has given this host no way out: set uplink in spawn.json".into());
+            }
+            _ => self.host.clone(),
+        };
+        if state.has_egress() && !host.forwards.0 {
+            let advice =
+                "switch it on (sysctl net.ipv4.ip_forward=1), after a look at its firewall";
+            return Err(format!(
+                "this host passes no packets on, and pods have no way out: {advice}"
+            ));
+        }
+        let known = |bridge: &String| state.ways.iter().any(|way| way.bridge == *bridge);
+        self.bridges.retain(known);
+        for way in &state.ways {
+            if !self.bridges.contains(&way.bridge) {
+                settle(way)?;
+                self.bridges.insert(way.bridge.clone());
+            }
+        }
+        if (&state, &host) != (&self.state, &self.host) {
+            nft(&inside(&state, &host))?;
+        }
+        (self.state, self.host) = (state, host);
+        Ok(())
+    }
+}
+
+fn read_state(file: OwnedFd) -> Step<State> {
+    use std::io::Read;
+    let limit = u64::try_from(STATE_BYTES_MAX).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    fs::File::from(file).take(limit).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    State::parse(&bytes)
+}
+
+/// Gives the bridge of a pod its gateways' addresses, and a hardware address that stays when ports come and go.
+fn settle(way: &Way) -> Step<()> {
+    let bridge = &way.bridge;
+    let mut commands = String::new();
+    for gateway in &way.network.gateways {
+        let prefix = way.network.prefix_of(*gateway).unwrap_or(0);
+        let _ = match gateway {
+            IpAddr::V4(ip) => {
+                let [a, b, c, d] = ip.octets();
+                let mac = mac_text([2, 0, a, b, c, d]);
+                writeln!(
+                    commands,
+                    "link set dev {bridge} address {mac}\naddr replace {ip}/{prefix} dev {bridge}"
+                )
+            }
+            IpAddr::V6(ip) => {
+                let _ = setting(&format!("ipv6/conf/{bridge}/accept_dad"), "0");
+                setting(&format!("ipv6/conf/{bridge}/disable_ipv6"), "0")
+                    .map_err(|error| format!("IPv6 of a bridge: {error}"))?;
+                writeln!(commands, "addr replace {ip}/{prefix} dev {bridge} nodad")
+            }
+        };
+    }
+    if commands.is_empty() { Ok(()) } else { ip(&commands) }
+}

@@ -216,14 +216,15 @@ fn condition(rule: &Rule) -> String {
 }
 
 fn write_hooks(out: &mut String, host: &HostFacts) -> fmt::Result {
-    let refuse = "limit rate 1000/second reject with icmpx type admin-prohibited";
+    let refuse =
+        "limit rate 1000/second burst 1000 packets reject with icmpx type admin-prohibited";
     writeln!(
         out,
         r#"chain input {{ type filter hook input priority 0; policy drop;
 iifname "{OUT}" ct state established,related accept
 icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
-iifname != "{OUT}" icmp type echo-request limit rate 1000/second accept
-iifname != "{OUT}" icmpv6 type echo-request limit rate 1000/second accept
+iifname != "{OUT}" icmp type echo-request limit rate 1000/second burst 1000 packets accept
+iifname != "{OUT}" icmpv6 type echo-request limit rate 1000/second burst 1000 packets accept
 }}
 chain forward {{ type filter hook forward priority 0; policy drop;
 iifname . oifname @bridges accept

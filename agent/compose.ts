@@ -18,6 +18,7 @@ import { PodFiles } from './pod-files.ts'
 import { auditRoutes } from './routes/audit.ts'
 import { healthRoutes } from './routes/health.ts'
 import { hostRoutes } from './routes/host.ts'
+import { killRoutes } from './routes/kill.ts'
 import { podControlRoutes } from './routes/pod-control.ts'
 import { podRoutes } from './routes/pods.ts'
 import { tenantRoutes } from './routes/tenants.ts'
@@ -56,6 +57,7 @@ export interface Agent {
 const allRoutes = (ports: LaunchPorts): readonly FastifyPluginCallback[] => [
   ...podRoutes(ports),
   podControlRoutes(ports),
+  killRoutes(ports),
   ...tenantRoutes(ports),
   tokenRoutes(ports),
   ...auditRoutes(ports),

@@ -7,22 +7,24 @@ export { type AuditLogOptions, logPaths, openAuditLog } from './open.ts'
 export { AuditRollback } from './publisher.ts'
 export { ReceiptMismatch, type VerifiedReceipt, verifyReceipt } from './receipt.ts'
 export {
-  type Actor,
   type AuditRecord,
-  type Folded,
-  type HostFacts,
-  type ImageFacts,
-  type IsolationFacts,
-  type PolicyFacts,
   RECORD_BYTES_MAX,
   type RecordBodies,
   type RecordBody,
   type RecordHead,
   RecordTooLarge,
   type RecordType,
-  type RefusalFacts,
-  type RestartFacts,
 } from './record.ts'
+export type {
+  Actor,
+  Folded,
+  HostFacts,
+  ImageFacts,
+  IsolationFacts,
+  PolicyFacts,
+  RefusalFacts,
+  RestartFacts,
+} from './record-facts.ts'
 export { LogBusy } from './store/lock.ts'
 export { AuditCorrupt } from './tiles.ts'
 export { type Problem, type VerifyOptions, type VerifyReport, verifyLog } from './verify.ts'

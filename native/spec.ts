@@ -152,6 +152,7 @@ export function buildSpec({ plan, host, template, image, seccomp, network }: Spe
       process: processOf(plan.process),
       read_only_root: plan.readOnlyRoot,
       seccomp: seccomp && { ...seccomp },
+      stop_signal: plan.process.stopSignal,
     },
     limits: limitsOf(plan.limits),
   })

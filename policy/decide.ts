@@ -14,6 +14,7 @@ import type { HostException } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import { DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, type MemoryMib, type Vcpus } from './nouns/machine.ts'
 import { defaultHostname } from './nouns/pod.ts'
+import { DEFAULT_STOP_MS } from './nouns/signal.ts'
 import type { Decision, Plan, PlannedLimits } from './plan.ts'
 import { planProcess, wantedCapabilities } from './process-plan.ts'
 import { DEVICE_RATES } from './rates.ts'
@@ -69,7 +70,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
     seccomp: 'default',
     readOnlyRoot: request.readOnlyRoot,
     ...planWays(question),
-    limits: limitsFor(vcpus, memoryMib),
+    limits: limitsFor(vcpus, memoryMib, request),
     scratchBytesMax: SCRATCH_BYTES_MAX,
     logBytes: LOG_BYTES,
     decision: decisionOf(question, policies, { choice, exceptions }),
@@ -168,14 +169,18 @@ const OVERHEAD_MIB_MIN = 64
 /** Page tables of host and KVM take 1/256 of the guest's memory in pages of 4 KiB; shadow paging takes several times that. */
 const OVERHEAD_SHARE = 32
 
-const limitsFor = (vcpus: Vcpus, memoryMib: MemoryMib): PlannedLimits => ({
+const limitsFor = (
+  vcpus: Vcpus,
+  memoryMib: MemoryMib,
+  { stopTimeoutMs }: LaunchQuestion['request'],
+): PlannedLimits => ({
   // A cold boot takes under a second on hardware, minutes on a busy host with software KVM.
   bootMs: 600_000,
   bootLogBytes: 65_536,
   cpuQuotaPercent: vcpus * 100,
   pids: 32,
   rates: DEVICE_RATES,
-  stopMs: 10_000,
+  stopMs: stopTimeoutMs ?? DEFAULT_STOP_MS,
   vmmOverheadMib: Math.max(OVERHEAD_MIB_MIN, Math.ceil(memoryMib / OVERHEAD_SHARE)),
 })
 

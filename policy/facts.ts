@@ -15,6 +15,7 @@ import type { Names } from './nouns/names.ts'
 import type { NetworkName } from './nouns/network.ts'
 import type { Hostname, PodId } from './nouns/pod.ts'
 import type { Environment, User, WorkingDirectory } from './nouns/process.ts'
+import type { Signal, StopTimeoutMs } from './nouns/signal.ts'
 import type { TenantId, Trust } from './nouns/tenant.ts'
 
 /** One count of a quota: what is reserved now, and the most that may be. */
@@ -76,6 +77,10 @@ export interface LaunchRequest {
   readonly nameservers: readonly string[] | null
   readonly search: readonly string[] | null
   readonly hosts: Names['hosts']
+  /** null: the image's, or TERM. */
+  readonly stopSignal: Signal | null
+  /** From asking to killing when it is told to stop, ms; null: the default. */
+  readonly stopTimeoutMs: StopTimeoutMs | null
 }
 
 /** Members of an image-spec config, as the image says them: not yet trusted to be sensible. */
@@ -86,6 +91,8 @@ export interface ImageConfig {
   /** '' where the image says nothing. */
   readonly workingDir: string
   readonly user: string
+  /** null where the image says nothing. */
+  readonly stopSignal: string | null
 }
 
 export interface ImageFacts {

@@ -141,6 +141,16 @@ export {
   type RestartRule,
   restartsMax,
 } from './nouns/restart.ts'
+export {
+  DEFAULT_STOP_MS,
+  parseSignal,
+  parseStopTimeoutMs,
+  SIGKILL,
+  SIGTERM,
+  type Signal,
+  STOP_MS_MAX,
+  type StopTimeoutMs,
+} from './nouns/signal.ts'
 export { parseTenantId, parseTrust, type TenantId, TRUSTS, type Trust } from './nouns/tenant.ts'
 export type {
   CapabilitySets,

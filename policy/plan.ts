@@ -12,6 +12,7 @@ import type { MemoryMib, Vcpus } from './nouns/machine.ts'
 import type { Names } from './nouns/names.ts'
 import type { Hostname, PodId } from './nouns/pod.ts'
 import type { Arguments, Environment, User, WorkingDirectory } from './nouns/process.ts'
+import type { Signal } from './nouns/signal.ts'
 import type { TenantId, Trust } from './nouns/tenant.ts'
 
 /** The five sets of an OCI process, each sorted by name. */
@@ -39,6 +40,8 @@ export interface PlannedProcess {
   readonly capabilities: CapabilitySets
   readonly rlimits: readonly ResourceLimit[]
   readonly noNewPrivileges: true
+  /** What it is sent first when it is told to stop; 1 to 64. */
+  readonly stopSignal: Signal
 }
 
 /** A token bucket: it starts full, has `burst` once on top, and gets `refill` back in a second. */

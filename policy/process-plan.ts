@@ -14,6 +14,7 @@ import {
   parseWorkingDirectory,
   type User,
 } from './nouns/process.ts'
+import { parseSignal, SIGTERM, type Signal } from './nouns/signal.ts'
 import type { Trust } from './nouns/tenant.ts'
 import type { CapabilitySets, PlannedProcess } from './plan.ts'
 import { Refusal } from './refusal.ts'
@@ -46,6 +47,7 @@ export function planProcess(
       capabilities: capabilitySets(user, capabilities),
       rlimits: [{ type: 'RLIMIT_NOFILE', soft: 1024, hard: 524_288 }],
       noNewPrivileges: true,
+      stopSignal: request.stopSignal ?? imageSignal(config),
     }
   } catch (error) {
     if (!(error instanceof BadNoun)) throw error
@@ -55,6 +57,10 @@ export function planProcess(
       { what: error.noun },
     )
   }
+}
+
+function imageSignal({ stopSignal }: ImageConfig): Signal {
+  return stopSignal === null || stopSignal === '' ? SIGTERM : parseSignal(stopSignal)
 }
 
 function commandOf(config: ImageConfig, request: LaunchRequest): readonly string[] {

@@ -1,6 +1,6 @@
-/** `casemate ps`, `logs`, `stop`, `rm`, `inspect`. */
+/** `casemate ps`, `logs`, `stop`, `kill`, `rm`, `inspect`. */
 import type { Command } from 'commander'
-import { integer } from './arguments.ts'
+import { integer, UsageError } from './arguments.ts'
 import { globalsOf, podPath, podsPath, show, withClient } from './context.ts'
 import { printLogs } from './logs.ts'
 import { field, items, printDetails, printTable, say } from './output.ts'
@@ -42,27 +42,59 @@ function addPs(program: Command): void {
     })
 }
 
+interface LogsOptions {
+  readonly follow?: boolean
+  readonly since?: string
+  readonly until?: string
+  readonly tail?: number
+  readonly attempt?: number
+  readonly timestamps?: boolean
+  readonly stdout?: boolean
+  readonly stderr?: boolean
+  readonly all?: boolean
+}
+
+/** The query of the API. @throws UsageError */
+function logQuery(options: LogsOptions): Readonly<Record<string, string>> {
+  const { since, until, tail, attempt, stdout, stderr } = options
+  if (stdout === true && stderr === true) {
+    throw new UsageError('--stdout and --stderr each mean that stream alone; leave both out')
+  }
+  const stream = stdout === true ? 'stdout' : stderr === true ? 'stderr' : undefined
+  // Digits alone are a place in the log, everything else a time.
+  const name = since !== undefined && /^\d+$/u.test(since) ? 'since' : 'from'
+  const query = { [name]: since, until, tail, attempt, stream }
+  const given = Object.entries(query).filter(([, value]) => value !== undefined)
+  return Object.fromEntries(given.map(([key, value]) => [key, String(value)]))
+}
+
 function addLogs(program: Command): void {
   program
     .command('logs')
-    .description('what a pod wrote')
+    .description('what a pod wrote, in all of its starts that are kept')
     .argument('<pod>')
-    .option('-f, --follow', 'until the pod ends')
-    .option('--since <offset>', 'from a record’s `next` on', integer, 0)
+    .option('-f, --follow', 'until the pod ends for good, also over a restart of the agent')
+    .option('--tail <lines>', 'the last lines alone, and what follows', integer)
+    .option('--since <time>', 'RFC 3339, or ago as 10m, 1h30m; digits: from a record’s `next` on')
+    .option('--until <time>', 'likewise')
+    .option('--attempt <n>', 'from this start on', integer)
+    .option('--timestamps', 'when each line was written')
+    .option('--stdout', 'standard output alone')
+    .option('--stderr', 'standard error alone')
     .option('--all', 'the guest’s console and the VMM’s notes as well, on standard error')
-    .action(
-      async (
-        pod: string,
-        { follow, since, all }: { follow?: boolean; since: number; all?: boolean },
-        command: Command,
-      ) => {
-        const options = globalsOf(command)
-        await withClient(options, async (client) => {
-          const call = { pod, follow: follow === true, since, all: all === true }
-          await printLogs(client, options, call)
+    .action(async (pod: string, given: LogsOptions, command: Command) => {
+      const options = globalsOf(command)
+      const query = logQuery(given)
+      await withClient(options, async (client) => {
+        await printLogs(client, options, {
+          pod,
+          follow: given.follow === true,
+          query,
+          all: given.all === true,
+          timestamps: given.timestamps === true,
         })
-      },
-    )
+      })
+    })
 }
 
 function addStopAndRemove(program: Command): void {
@@ -70,16 +102,34 @@ function addStopAndRemove(program: Command): void {
     .command('stop')
     .description('ask a pod to end, and kill it after a time')
     .argument('<pod>')
-    .option('--timeout <ms>', 'from asking to killing', integer, 10_000)
-    .action(async (pod: string, { timeout }: { timeout: number }, command: Command) => {
+    .option('--timeout <ms>', 'from asking to killing; the pod’s own if left out', integer)
+    .action(async (pod: string, { timeout }: { timeout?: number }, command: Command) => {
       const options = globalsOf(command)
       await withClient(options, async (client) => {
         const body = { timeout_ms: timeout }
-        await client.json({ method: 'POST', path: `${podPath(options, pod)}/stop`, body })
-        const wait = `${podPath(options, pod)}/wait?timeout_s=${Math.ceil(timeout / 1000) + 30}`
+        const path = `${podPath(options, pod)}/stop`
+        const told = await client.json({ method: 'POST', path, body })
+        const ms = timeout ?? Number(field(told, 'facts', 'stop_timeout_ms'))
+        const wait = `${podPath(options, pod)}/wait?timeout_s=${Math.ceil(ms / 1000) + 30}`
         show(options, await client.json({ method: 'GET', path: wait }), (ended) => {
           say(`${pod} ${endOf(ended)}`)
         })
+      })
+    })
+  program
+    .command('kill')
+    .description('send a signal to the first process of pods')
+    .argument('<pods...>')
+    .option('-s, --signal <signal>', 'name or number, as in signal(7)', 'KILL')
+    .action(async (pods: readonly string[], { signal }: { signal: string }, command: Command) => {
+      const options = globalsOf(command)
+      await withClient(options, async (client) => {
+        for (const pod of pods) {
+          const path = `${podPath(options, pod)}/kill`
+          // oxlint-disable-next-line no-await-in-loop -- stops at the first that is refused
+          await client.json({ method: 'POST', path, body: { signal } })
+          say(`${pod} was sent ${signal}`)
+        }
       })
     })
   program

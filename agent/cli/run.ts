@@ -31,6 +31,8 @@ interface RunOptions extends GlobalOptions {
   readonly dns?: readonly string[]
   readonly dnsSearch?: readonly string[]
   readonly addHost?: readonly string[]
+  readonly stopSignal?: string
+  readonly stopTimeout?: number
   readonly authfile?: string
   readonly detach?: boolean
   readonly idempotencyKey?: string
@@ -61,6 +63,8 @@ const bodyOf = (image: string, args: readonly string[], options: RunOptions): ob
   nameservers: options.dns,
   search: options.dnsSearch,
   hosts: options.addHost,
+  stop_signal: options.stopSignal,
+  stop_timeout_ms: options.stopTimeout,
   registry_credentials:
     options.authfile === undefined ? undefined : (loginFor(options.authfile, image) ?? undefined),
 })
@@ -108,7 +112,13 @@ function passSignals(client: Client, options: GlobalOptions, pod: string): void 
 
 async function foreground(client: Client, options: GlobalOptions, pod: string): Promise<number> {
   passSignals(client, options, pod)
-  await printLogs(client, options, { pod, follow: true, since: 0, all: false })
+  await printLogs(client, options, {
+    pod,
+    follow: true,
+    query: {},
+    all: false,
+    timestamps: false,
+  })
   const found = await ended(client, options, pod)
   const exit: unknown =
     typeof found === 'object' && found !== null ? Reflect.get(found, 'exit') : null
@@ -153,6 +163,8 @@ export function addRun(program: Command): void {
     .option('--cap-drop <capability>', 'likewise', several)
     .option('--read-only', 'read-only root file system')
     .option('--network <name>', 'default: the tenant’s own; none when left out')
+    .option('--stop-signal <signal>', 'name or number; the image’s, or TERM, if left out')
+    .option('--stop-timeout <ms>', 'from asking to killing; 10000 if left out', integer)
     .option(
       '--restart <rule>',
       'no, on-failure, on-failure:N, always or unless-stopped; no if left out',

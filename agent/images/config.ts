@@ -15,10 +15,7 @@ import { CONFIG_BYTES_MAX, LAYERS_MAX } from './limits.ts'
 import { PLATFORM } from './manifest.ts'
 
 /** Process facts as the image says them; policy parses them into something that can run. */
-export interface ProcessFacts extends ImageConfig {
-  /** As the image names it, `SIGTERM` or a number; null where it says nothing. */
-  readonly stopSignal: string | null
-}
+export type ProcessFacts = ImageConfig
 
 export interface ParsedConfig {
   readonly process: ProcessFacts

@@ -29,6 +29,8 @@ import {
   parseNetworkName,
   parseRestartRule,
   parseSearch,
+  parseSignal,
+  parseStopTimeoutMs,
   parseUser,
   parseVcpus,
   parseWorkingDirectory,
@@ -86,6 +88,15 @@ const body = Type.Object(
           'none, or default: the tenant’s own, on which its pods reach each other, and what its egress permits. Without it, none',
       }),
     ),
+    stop_signal: Type.Optional(
+      Type.String({
+        maxLength: 16,
+        description: 'Name or number, as in signal(7). Without it, the image’s, or TERM',
+      }),
+    ),
+    stop_timeout_ms: Type.Optional(
+      Type.Integer({ description: 'From asking to killing, up to 600,000; 10,000 if left out' }),
+    ),
     restart: Type.Optional(
       Type.String({
         maxLength: 32,
@@ -126,6 +137,8 @@ export interface LaunchBody {
   capabilities_drop?: string[]
   read_only_root?: boolean
   network?: string
+  stop_signal?: string
+  stop_timeout_ms?: number
   restart?: string
   egress?: string[]
   nameservers?: string[]
@@ -205,5 +218,7 @@ export function parseLaunch(wire: LaunchBody, pod: PodId, principal: Principal):
     capabilitiesDrop: (wire.capabilities_drop ?? []).map(parseCapability),
     readOnlyRoot: wire.read_only_root ?? false,
     ...parseWays(wire),
+    stopSignal: optional(wire.stop_signal, parseSignal),
+    stopTimeoutMs: optional(wire.stop_timeout_ms, parseStopTimeoutMs),
   }
 }

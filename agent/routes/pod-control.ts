@@ -32,7 +32,7 @@ interface PodParams {
   readonly pod: string
 }
 
-async function callOf(
+export async function callOf(
   ports: LaunchPorts,
   request: FastifyRequest,
   params: PodParams,
@@ -43,7 +43,7 @@ async function callOf(
 }
 
 /** Tells who changes pods too often when to come back, in the header as well. */
-async function inTime<T>(reply: FastifyReply, work: Promise<T>): Promise<T> {
+export async function inTime<T>(reply: FastifyReply, work: Promise<T>): Promise<T> {
   try {
     return await work
   } catch (error) {

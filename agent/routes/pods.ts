@@ -5,15 +5,16 @@ import { Readable } from 'node:stream'
 import { type FastifyPluginCallbackTypebox, Type } from '@fastify/type-provider-typebox'
 import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
 import { type Canonical, canonicalJson } from '../../policy/canonical.ts'
-import { parseDigest, parsePodId } from '../../policy/index.ts'
+import { parseDigest, parsePodId, STOP_MS_MAX } from '../../policy/index.ts'
 import { type Answer, type IdempotencyKey, parseIdempotencyKey } from '../../tenants/index.ts'
 import { ApiError, problemOf, publicError } from '../errors.ts'
 import { callerOf } from '../identity.ts'
 import { type LaunchPorts, launch } from '../tasks/launch.ts'
 import { podLog } from '../tasks/pod-log.ts'
+import { selectedLog } from '../tasks/pod-log-select.ts'
 import { actorOf, keyDigest } from '../tasks/record-parts.ts'
 import { remove } from '../tasks/remove.ts'
-import { DEFAULT_STOP_MS, stop } from '../tasks/stop.ts'
+import { stop } from '../tasks/stop.ts'
 import { waitForEnd } from '../tasks/wait.ts'
 import {
   credentialsOf,
@@ -22,6 +23,7 @@ import {
   parseLaunch,
   restartOf,
 } from './launch-body.ts'
+import { LOG_QUERY, selectionOf } from './log-query.ts'
 import { OpenAnswers } from './open-answers.ts'
 import { asLines, asText } from './pod-logs.ts'
 import { closed, POD, POD_PARAMS, POD_WITH_STARTS, PODS, PROBLEMS } from './schemas.ts'
@@ -44,22 +46,20 @@ const pageQuery = Type.Object(
   },
   closed,
 )
-const logsQuery = Type.Object(
-  {
-    follow: Type.Optional(Type.Union([Type.Literal('true'), Type.Literal('false')])),
-    attempt: Type.Optional(
-      digits('^[0-9]{1,9}$', 'The `attempt` of the last record that was read'),
-    ),
-    since: Type.Optional(digits('^[0-9]{1,15}$', 'The `next` of that record')),
-  },
-  closed,
-)
 const waitQuery = Type.Object(
   { timeout_s: Type.Optional(digits('^[0-9]{1,4}$', 'At most 3600; 60 when left out')) },
   closed,
 )
 const stopBody = Type.Object(
-  { timeout_ms: Type.Optional(Type.Integer({ minimum: 0, maximum: 600_000 })) },
+  {
+    timeout_ms: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: STOP_MS_MAX,
+        description: 'From asking to killing. Without it, the pod’s own',
+      }),
+    ),
+  },
   closed,
 )
 
@@ -179,7 +179,7 @@ const commands: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
           caller: callerOf(request),
           origin: originOf(request),
           pod: (await startOf(ports.tenants, scope, request.params.pod)).id,
-          timeoutMs: request.body.timeout_ms ?? DEFAULT_STOP_MS,
+          timeoutMs: request.body.timeout_ms ?? null,
         })
         return await reply.code(202).send(podView(pod, ports.pauses.has(pod.id)))
       },
@@ -277,27 +277,29 @@ const logs: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbackType
           tags,
           summary: 'A pod’s log, as application/x-ndjson or, if asked for, text/plain',
           params: POD_PARAMS,
-          querystring: logsQuery,
+          querystring: LOG_QUERY,
           response: { 200: Type.String(), ...PROBLEMS },
         },
       },
       async (request, reply) => {
         const scope = await scopeOf(ports.tenants, request, request.params.tenant)
         const { id: pod } = await startOf(ports.tenants, scope, request.params.pod)
+        const selection = selectionOf(request.query, ports.now())
         const gone = open.begin(scope.tenant, reply.raw)
         const plain = request.headers.accept === 'text/plain'
         void reply.type(plain ? 'text/plain; charset=utf-8' : 'application/x-ndjson')
-        const { attempt, since, follow } = request.query
-        const log = podLog(ports, {
+        const { query } = request
+        const call = {
           scope,
           pod,
           from: {
-            attempt: attempt === undefined ? null : Number(attempt),
-            offset: Number(since ?? 0),
+            attempt: query.attempt === undefined ? null : Number(query.attempt),
+            offset: Number(query.since ?? 0),
           },
-          follow: follow === 'true',
+          follow: query.follow === 'true',
           gone,
-        })
+        }
+        const log = selectedLog((one) => podLog(ports, one), call, selection)
         return await reply.send(Readable.from(plain ? asText(log) : asLines(log)))
       },
     )

@@ -27,6 +27,7 @@ import {
   parseTenantId,
   parseUser,
   parseVcpus,
+  SIGTERM,
 } from '../../policy/index.ts'
 import { parseWorkingDirectory } from '../../policy/nouns/process.ts'
 import { DEVICE_RATES } from '../../policy/rates.ts'
@@ -74,6 +75,7 @@ function planOf(host: HostDescription, bootMs: number): SpecPlan {
       capabilities: none,
       rlimits: [],
       noNewPrivileges: true,
+      stopSignal: SIGTERM,
     },
     readOnlyRoot: false,
     limits: {

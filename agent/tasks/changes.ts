@@ -49,7 +49,7 @@ export class ChangeBudget {
   }
 }
 
-const conflict = (pod: Pod['id'], state: string): ApiError =>
+export const conflict = (pod: Pod['id'], state: string): ApiError =>
   new ApiError('POD_STATE_CONFLICT', `Pod ${pod} is ${state}; only one that runs can do that.`, {
     pod,
     state,

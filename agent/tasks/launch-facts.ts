@@ -1,7 +1,7 @@
 /** What `inspect` shows of a launch: the decision and the parts, in a form for people. */
 import type { HostDescription, Template } from '../../native/spawn-answers.ts'
 import type { Canonical } from '../../policy/canonical.ts'
-import type { Plan, PodNetwork } from '../../policy/index.ts'
+import { DEFAULT_STOP_MS, type Plan, type PodNetwork, SIGTERM } from '../../policy/index.ts'
 import type { Pod, TenantScope } from '../../tenants/index.ts'
 import type { OpenRootImage, Rootfs } from '../images/index.ts'
 
@@ -29,12 +29,26 @@ export const launchFacts = ({ plan, host, template, rootfs, network }: LaunchPar
   network: network && { ...network },
   args: plan.process.args,
   user: plan.process.user,
+  stop_signal: plan.process.stopSignal,
+  stop_timeout_ms: plan.limits.stopMs,
   capabilities: plan.process.capabilities.bounding,
   policies: plan.decision.policyIds,
   reasons: plan.decision.reasons,
   permitted: plan.decision.permitted,
   signers: plan.image.signers.map(({ keyId, key, rule, form }) => ({ keyId, key, rule, form })),
 })
+
+function numberOf({ facts }: Pod, name: string): number | null {
+  const found: unknown =
+    typeof facts === 'object' && facts !== null ? Reflect.get(facts, name) : null
+  return typeof found === 'number' ? found : null
+}
+
+/** What the pod is sent first when it is told to stop. */
+export const stopSignalOf = (pod: Pod): number => numberOf(pod, 'stop_signal') ?? SIGTERM
+
+/** From asking to killing when nobody says otherwise, ms. */
+export const stopMsOf = (pod: Pod): number => numberOf(pod, 'stop_timeout_ms') ?? DEFAULT_STOP_MS
 
 /** The root image that a pod has open, as its facts say; null before there were any. */
 export function rootImageOf({

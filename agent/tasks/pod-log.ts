@@ -50,7 +50,8 @@ async function* readOnce(
 
 const nextOf = (entry: PodLogEntry): number => (entry.kind === 'gap' ? entry.to : entry.next)
 
-interface Place {
+/** A place in the log: where a record of that start ends and the next one begins. */
+export interface Place {
   readonly attempt: number
   readonly offset: number
 }

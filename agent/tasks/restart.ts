@@ -9,9 +9,9 @@ import { publicError } from '../errors.ts'
 import { formatReference, parseReference } from '../images/index.ts'
 import { parseKeptLaunch, parseLaunch } from '../routes/launch-body.ts'
 import { type LaunchCall, type LaunchPorts, launch } from './launch.ts'
+import { stopMsOf } from './launch-facts.ts'
 import { AGENT, textDigest } from './record-parts.ts'
 import { removeStart } from './remove.ts'
-import { DEFAULT_STOP_MS } from './stop.ts'
 
 /** Ended starts of one pod that are kept beside the newest one, with their logs. */
 export const STARTS_KEPT = 5
@@ -75,8 +75,8 @@ async function forgetOldest(ports: LaunchPorts, scope: TenantScope, pod: PodId):
 
 /** Told to stop while it was being launched: then there was nothing that could be stopped. */
 async function stopIfTold(ports: LaunchPorts, scope: TenantScope, pod: PodId): Promise<void> {
-  const { state, stopAsked } = await ports.tenants.getPod(scope, pod)
-  if (stopAsked && state === 'running') await ports.spawn.stop(pod, DEFAULT_STOP_MS)
+  const found = await ports.tenants.getPod(scope, pod)
+  if (found.stopAsked && found.state === 'running') await ports.spawn.stop(pod, stopMsOf(found))
 }
 
 /** @param before the start that is due to be followed */

@@ -1,4 +1,4 @@
-/** Asks a pod to end: the guest's init passes TERM on, and spawn kills the VM after the time. */
+/** Asks a pod to end: the guest's init sends the app its stop signal, and spawn kills the VM after the time. */
 
 import type { FastifyBaseLogger } from 'fastify'
 import { SpawnError } from '../../native/spawn-client.ts'
@@ -12,21 +12,19 @@ import {
 } from '../../tenants/index.ts'
 import { ApiError } from '../errors.ts'
 import { spawnUnavailable } from './host.ts'
+import { stopMsOf } from './launch-facts.ts'
 import type { Pauses } from './pauses.ts'
 import type { Ports } from './ports.ts'
 import { actorOf, type Origin } from './record-parts.ts'
 import { stopRequested, type Watch } from './watch.ts'
-
-/** From asking to killing, when nobody says otherwise. */
-export const DEFAULT_STOP_MS = 10_000
 
 export interface StopCall {
   readonly scope: TenantScope
   readonly caller: Caller
   readonly origin: Origin
   readonly pod: Pod['id']
-  /** From asking to killing. */
-  readonly timeoutMs: number
+  /** From asking to killing; null: the pod's own. */
+  readonly timeoutMs: number | null
 }
 
 type StopPorts = Pick<Ports, 'tenants' | 'spawn'> & {
@@ -58,9 +56,10 @@ async function tell(ports: StopPorts, { scope, pod }: StopCall): Promise<ToldToS
  * @throws ApiError POD_STATE_CONFLICT, SPAWN_UNAVAILABLE
  */
 export async function stop(ports: StopPorts, call: StopCall): Promise<Pod> {
-  const { scope, timeoutMs } = call
+  const { scope } = call
   const { pod, calledOff } = await tell(ports, call)
   const { id, state, stopAsked } = pod
+  const timeoutMs = call.timeoutMs ?? stopMsOf(pod)
   const note = { scope, pod, actor: actorOf(call.caller, call.origin), timeoutMs }
   if (calledOff) await ports.watch.note(stopRequested(note))
   if (isFinal(state)) return pod
@@ -71,6 +70,11 @@ export async function stop(ports: StopPorts, call: StopCall): Promise<Pod> {
   await ports.watch.noteStop(note)
   // restart.ts stops what was told to while it was being started.
   if (state !== 'running') return pod
+  await ask(ports, id, timeoutMs)
+  return await ports.tenants.newestStart(scope, id)
+}
+
+async function ask(ports: StopPorts, id: Pod['id'], timeoutMs: number): Promise<void> {
   try {
     await ports.spawn.stop(id, timeoutMs)
     ports.pauses.note(id, false)
@@ -80,5 +84,4 @@ export async function stop(ports: StopPorts, call: StopCall): Promise<Pod> {
     // Spawn has no such running pod: it has just ended, and its end is being written down.
     if (!(error instanceof SpawnError)) throw error
   }
-  return await ports.tenants.newestStart(scope, id)
 }

@@ -103,6 +103,7 @@ const config = (args: readonly string[]): Buffer =>
         },
         read_only_root: false,
         seccomp: null,
+        stop_signal: 15,
       },
       hostname: 'web-1',
     }),

@@ -74,6 +74,7 @@ suite('policy/decide: levels', () => {
         },
         rlimits: [{ type: 'RLIMIT_NOFILE', soft: 1024, hard: 524_288 }],
         noNewPrivileges: true,
+        stopSignal: 15,
       },
       seccomp: 'default',
       readOnlyRoot: false,

@@ -102,6 +102,8 @@ export const request = (changes: Partial<LaunchRequest> = {}): LaunchRequest => 
   nameservers: null,
   search: null,
   hosts: [],
+  stopSignal: null,
+  stopTimeoutMs: null,
   ...changes,
 })
 
@@ -114,6 +116,7 @@ export const image = (changes: Partial<ImageFacts> = {}): ImageFacts => ({
     env: ['A=1'],
     workingDir: '',
     user: '',
+    stopSignal: null,
   },
   evidence: [evidence()],
   ...changes,

@@ -20,6 +20,7 @@ import {
   parseHostname,
   parseMemoryMib,
   parsePodId,
+  parseSignal,
   parseTenantId,
   parseUser,
   parseVcpus,
@@ -58,6 +59,7 @@ export interface Wish {
   readonly logBytes?: number
   readonly scratchBytesMax?: number
   readonly bootMs?: number
+  readonly stopSignal?: string
   readonly network?: PodNetwork
   /** Another spawn than the machine's own. */
   readonly on?: SpawnHost
@@ -108,6 +110,7 @@ const defaults = {
   logBytes: 1_052_672,
   scratchBytesMax: 2 ** 30,
   bootMs: 600_000,
+  stopSignal: 'TERM',
 } as const
 
 function processOf(wish: Wish & typeof defaults): Plan['process'] {
@@ -128,6 +131,7 @@ function processOf(wish: Wish & typeof defaults): Plan['process'] {
     },
     rlimits: [{ type: 'RLIMIT_NOFILE', soft: 1024, hard: 4096 }],
     noNewPrivileges: true,
+    stopSignal: parseSignal(wish.stopSignal),
   }
 }
 

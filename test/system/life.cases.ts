@@ -83,6 +83,18 @@ export function lifeCases(machine: Machine): void {
       assert.equal(ended.stdout, 'up\nheard TERM\n')
     })
 
+    test('passes any signal on, and stops an app with the one that it has', async () => {
+      const script =
+        "trap 'echo USR1' USR1; trap 'echo INT; exit 5' INT; echo up; while :; do sleep 1 & wait; done"
+      const running = await start(machine, { args: ['/bin/sh', '-c', script], stopSignal: 'INT' })
+      await running.says(/up/u)
+      running.stream.signal(10)
+      await running.says(/USR1/u)
+      await spawn.stop(running.pod, 600_000)
+      const ended = await running.end()
+      assert.deepEqual([told(ended), ended.stdout], ['code 5 APP_EXIT', 'up\nUSR1\nINT\n'])
+    })
+
     test('stops an app that does not listen with KILL when its time is over', async () => {
       const running = await up('deaf')
       await spawn.stop(running.pod, 500)

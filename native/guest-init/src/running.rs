@@ -49,6 +49,7 @@ pub struct Running {
     report: Option<OwnedFd>,
     reported: Vec<u8>,
     group: Option<PathBuf>,
+    stop_signal: i32,
     stop_asked: bool,
     kill_at: Option<Instant>,
     exit: Option<Exit>,
@@ -93,6 +94,7 @@ impl Running {
             report: Some(report),
             reported: Vec::new(),
             group,
+            stop_signal: i32::from(plan.app.stop_signal),
             stop_asked: false,
             kill_at: None,
             exit: None,
@@ -172,7 +174,7 @@ impl Running {
     /// As [`Outbox::push`].
     pub fn begin(&mut self, outbox: &mut Outbox) -> Result<(), Broken> {
         if self.stop_asked {
-            self.signal(libc::SIGTERM);
+            self.signal(self.stop_signal);
         }
         self.input.open(outbox)
     }
@@ -203,7 +205,7 @@ impl Running {
         self.signal(libc::SIGKILL);
     }
 
-    /// SIGTERM now, SIGKILL after `timeout`. A second STOP can only bring the end nearer.
+    /// The app's stop signal now, SIGKILL after `timeout`. A second STOP can only bring the end nearer.
     pub fn stop(&mut self, timeout: Duration) {
         let at = Instant::now().checked_add(timeout);
         self.kill_at = match (self.kill_at, at) {
@@ -211,7 +213,7 @@ impl Running {
             (before, at) => before.or(at),
         };
         if self.report.is_none() && !self.stop_asked {
-            self.signal(libc::SIGTERM);
+            self.signal(self.stop_signal);
         }
         self.stop_asked = true;
     }

@@ -17,6 +17,9 @@ const ARGUMENT_BYTES_MAX: usize = 131_071;
 /// `BPF_MAXINSNS`.
 const INSTRUCTIONS_MAX: usize = 4096;
 
+/// The kernel's last real-time signal.
+const SIGNAL_MAX: u32 = 64;
+
 /// What runs inside a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
@@ -28,6 +31,8 @@ pub struct App {
     pub read_only_root: bool,
     /// Its seccomp program, if any.
     pub seccomp: Option<Seccomp>,
+    /// What it is sent first when it is told to stop, 1 to 64 (signal(7)).
+    pub stop_signal: u8,
 }
 
 /// An OCI process section, reduced to what guest-init does.
@@ -153,13 +158,16 @@ pub const RESOURCES: [&str; 16] = [
 
 impl App {
     pub(crate) fn read(value: &Value) -> Result<Self, ShapeError> {
-        let [name, process, read_only_root, seccomp] =
-            fields(value, "app", ["name", "process", "read_only_root", "seccomp"])?;
+        let [name, process, read_only_root, seccomp, stop_signal] =
+            fields(value, "app", ["name", "process", "read_only_root", "seccomp", "stop_signal"])?;
+        let stop_signal = integer32(stop_signal, "app.stop_signal", 1..=SIGNAL_MAX)?;
         Ok(Self {
             name: shape::word(name, "app.name", 63, shape::is_tenant_character)?.into(),
             process: Process::read(process)?,
             read_only_root: boolean(read_only_root, "app.read_only_root")?,
             seccomp: read_seccomp(seccomp)?,
+            stop_signal: u8::try_from(stop_signal)
+                .map_err(|_| wrong("app.stop_signal", "must be 1 to 64"))?,
         })
     }
 

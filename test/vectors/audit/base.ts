@@ -59,6 +59,7 @@ export const app: CanonicalObject = {
   },
   read_only_root: false,
   seccomp: { digest: digest(program), program: program.toString('base64') },
+  stop_signal: 15,
 }
 
 export const rates: CanonicalObject = {

@@ -14,6 +14,7 @@ pub struct Config {
     pub rlimits: Vec<(&'static str, i64, i64)>,
     pub no_new_privileges: bool,
     pub read_only_root: bool,
+    pub stop_signal: i64,
     pub seccomp: Option<Vec<[u8; 8]>>,
     /// Canonical JSON.
     pub network: Option<&'static str>,
@@ -33,6 +34,7 @@ pub fn app(what: &[&str]) -> Config {
         rlimits: vec![],
         no_new_privileges: true,
         read_only_root: false,
+        stop_signal: 15,
         seccomp: None,
         network: None,
     }
@@ -92,6 +94,7 @@ impl Config {
             ("process", process),
             ("read_only_root", Value::Bool(self.read_only_root)),
             ("seccomp", seccomp),
+            ("stop_signal", Value::Integer(self.stop_signal)),
         ]);
         let mut members = vec![("app", app), ("hostname", Value::String("web-1".into()))];
         let network = self.network.map(|text| parse(text.as_bytes(), 4096).unwrap());

@@ -256,5 +256,6 @@ fn app(words: &[&str]) -> Value {
         ("process", process),
         ("read_only_root", Value::Bool(false)),
         ("seccomp", Value::Null),
+        ("stop_signal", Value::Integer(15)),
     ])
 }

@@ -33,7 +33,7 @@ cases! {
         reports_an_image_whose_proc_is_a_link applies_seccomp reports_a_bad_seccomp_program
         reports_a_bad_configuration;
     protocol: carries_input_under_credit takes_input_nobody_reads keeps_output_to_its_credit
-        stops_with_term_and_then_kill signals_the_app answers_a_resize_that_it_cannot_make
+        stops_with_term_and_then_kill stops_with_the_signal_of_the_app signals_the_app answers_a_resize_that_it_cannot_make
         ends_with_the_app_though_an_orphan_holds_its_output
         ends_at_garbage_and_kills_the_app ends_when_credit_is_exceeded ends_when_the_host_goes;
 }

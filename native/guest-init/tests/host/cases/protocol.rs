@@ -102,6 +102,16 @@ pub fn stops_with_term_and_then_kill() {
     assert_eq!(machine.listen().2, End::Exit(Exit::Signal(9)));
 }
 
+pub fn stops_with_the_signal_of_the_app() {
+    let place = Place::new();
+    let mut config = app(&["wait-for-term"]);
+    config.stop_signal = 9;
+    let mut machine = started(&place, &config);
+    ready(&mut machine);
+    machine.say(HostKind::Stop, Stop { timeout_ms: 3_600_000 }.encode().as_bytes());
+    assert_eq!(machine.listen().2, End::Exit(Exit::Signal(9)));
+}
+
 /// Its scratch is no disk here. That is told, and the app runs on.
 pub fn answers_a_resize_that_it_cannot_make() {
     let place = Place::new();

@@ -21,6 +21,7 @@ import { hostRoutes } from './routes/host.ts'
 import { killRoutes } from './routes/kill.ts'
 import { podControlRoutes } from './routes/pod-control.ts'
 import { podRoutes } from './routes/pods.ts'
+import { renameRoutes } from './routes/rename.ts'
 import { tenantRoutes } from './routes/tenants.ts'
 import { tokenRoutes } from './routes/tokens.ts'
 import { buildServer } from './server.ts'
@@ -58,6 +59,7 @@ const allRoutes = (ports: LaunchPorts): readonly FastifyPluginCallback[] => [
   ...podRoutes(ports),
   podControlRoutes(ports),
   killRoutes(ports),
+  renameRoutes(ports),
   ...tenantRoutes(ports),
   tokenRoutes(ports),
   ...auditRoutes(ports),

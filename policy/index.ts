@@ -77,6 +77,17 @@ export {
   STRONGEST_FIRST,
 } from './nouns/isolation.ts'
 export {
+  ANNOTATION_CHARACTERS_MAX,
+  isPodName,
+  LABEL_CHARACTERS_MAX,
+  NOTES_MAX,
+  type Notes,
+  type PodName,
+  parseAnnotations,
+  parseLabels,
+  parsePodName,
+} from './nouns/label.ts'
+export {
   DEFAULT_MEMORY_MIB,
   DEFAULT_VCPUS,
   MEMORY_MIB_MAX,

@@ -120,7 +120,7 @@ async function mainJob(world, prepared, show) {
     () => run(casemate(...access, 'run', references.good)),
   )
   expect(ran.status === 0, 'the pod should have ended with 0', ran)
-  const listed = await ask(access, 'ps')
+  const listed = await ask(access, 'ps', '-a')
   const [pod] = listed.value.pods
   const { record, isolation, facts } = pod
   const receipt = await show.step('receipt', 'verify the receipt of its record offline', () =>

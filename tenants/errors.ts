@@ -9,6 +9,10 @@ export const TENANTS_ERROR_CODES = [
   /** No such pod in this tenant; another tenant's pod looks the same. */
   'POD_NOT_FOUND',
   'POD_EXISTS',
+  /** Another pod of the tenant that has not ended has the name. Facts: pod. */
+  'POD_NAME_TAKEN',
+  /** The beginning of an id that more than one pod of the tenant has. */
+  'POD_AMBIGUOUS',
   /** The pod is not in a state that allows this. Facts: state. */
   'POD_STATE_CONFLICT',
   'TOKEN_TOO_LARGE',

@@ -30,6 +30,7 @@ export {
   IDEMPOTENCY_MS,
   type IdempotencyKey,
   type NewPod,
+  type PodAbout,
   parseIdempotencyKey,
   RESPONSE_BYTES_MAX,
 } from './store/requests.ts'

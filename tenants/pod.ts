@@ -4,7 +4,9 @@ import type {
   Charge,
   Digest,
   IsolationLevel,
+  Notes,
   PodId,
+  PodName,
   RestartRule,
   TenantId,
 } from '../policy/index.ts'
@@ -33,6 +35,10 @@ export interface Pod {
   readonly origin: PodId
   /** 0: the first start. */
   readonly attempt: number
+  /** null: it has none. */
+  readonly name: PodName | null
+  readonly labels: Notes
+  readonly annotations: Notes
   /** null: it is not started again. */
   readonly restart: Restart | null
   /** Somebody told the pod to stop: no rule starts it again. */

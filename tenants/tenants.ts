@@ -2,7 +2,14 @@
  * The tenants of one host: the only door to the store. It adds the clock and the token key, and
  * takes a scope for everything that belongs to a tenant.
  */
-import type { ExceptableId, PodId, PodPlace, TenantFacts, TenantId } from '../policy/index.ts'
+import type {
+  ExceptableId,
+  PodId,
+  PodName,
+  PodPlace,
+  TenantFacts,
+  TenantId,
+} from '../policy/index.ts'
 import { TenantsError } from './errors.ts'
 import type { NewException, StoredException } from './host-exception.ts'
 import type { Pod, PodChanges } from './pod.ts'
@@ -15,6 +22,7 @@ import {
   tenantScope,
 } from './scope.ts'
 import { deleteException, putException, selectExceptions } from './store/host-exceptions.ts'
+import { findPod, renamePod } from './store/names.ts'
 import {
   deletePod,
   movePod,
@@ -230,6 +238,19 @@ export class Tenants {
   async newestStart(scope: TenantScope, pod: PodId): Promise<Pod> {
     const starts = await this.listStarts(scope, pod)
     return starts.at(-1) ?? starts[0]
+  }
+
+  /**
+   * The newest start of the pod that has the name, or the id, or begins so and is the only one.
+   * @throws TenantsError POD_NOT_FOUND, POD_AMBIGUOUS
+   */
+  async findPod(scope: TenantScope, meant: string): Promise<Pod> {
+    return await findPod(this.#store, scope, meant)
+  }
+
+  /** @throws TenantsError POD_NOT_FOUND, POD_NAME_TAKEN */
+  async renamePod(scope: TenantScope, pod: PodId, name: PodName): Promise<Pod> {
+    return await renamePod(this.#store, scope, { pod, name })
   }
 
   /** No rule starts the pod again from here on. @throws TenantsError POD_NOT_FOUND */

@@ -58,6 +58,8 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   NETWORK_NOT_AVAILABLE: EXIT.usage,
   NOT_FOUND: EXIT.notFound,
   PAUSE_NOT_AVAILABLE: EXIT.error,
+  POD_AMBIGUOUS: EXIT.conflict,
+  POD_NAME_TAKEN: EXIT.conflict,
   POD_STATE_CONFLICT: EXIT.conflict,
   POLICY_DENIED: EXIT.denied,
   POLICY_ERROR: EXIT.denied,

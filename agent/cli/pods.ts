@@ -1,11 +1,20 @@
-/** `casemate ps`, `logs`, `stop`, `kill`, `rm`, `inspect`. */
+/** `casemate ps`, `logs`, `stop`, `kill`, `rename`, `rm`, `inspect`. */
 import type { Command } from 'commander'
 import { integer, UsageError } from './arguments.ts'
-import { globalsOf, podPath, podsPath, show, withClient } from './context.ts'
+import type { Client } from './client.ts'
+import {
+  type GlobalOptions,
+  globalsOf,
+  podPath,
+  podsPath,
+  several,
+  show,
+  withClient,
+} from './context.ts'
 import { printLogs } from './logs.ts'
 import { field, items, printDetails, printTable, say } from './output.ts'
 
-const HEAD = ['POD', 'STATE', 'LEVEL', 'KVM', 'IMAGE', 'CREATED', 'RECORD', 'ENDED']
+const HEAD = ['POD', 'NAME', 'STATE', 'LEVEL', 'KVM', 'IMAGE', 'CREATED', 'RECORD', 'ENDED']
 
 function endOf(pod: unknown): string {
   const problem = field(pod, 'problem', 'code')
@@ -16,6 +25,7 @@ function endOf(pod: unknown): string {
 
 const row = (pod: unknown): readonly string[] => [
   field(pod, 'id'),
+  field(pod, 'name'),
   field(pod, 'state'),
   field(pod, 'isolation'),
   field(pod, 'facts', 'kvm'),
@@ -25,19 +35,84 @@ const row = (pod: unknown): readonly string[] => [
   endOf(pod),
 ]
 
+interface PsOptions {
+  readonly all?: boolean
+  readonly quiet?: boolean
+  readonly filter?: readonly string[]
+}
+
+/** `level` is what the command line calls `isolation` elsewhere, too. */
+const FILTERS: Readonly<Record<string, string>> = {
+  state: 'state',
+  name: 'name',
+  image: 'image',
+  level: 'isolation',
+  label: 'label',
+}
+
+/** @throws UsageError */
+function listQuery({ all, filter = [] }: PsOptions): URLSearchParams {
+  const query = new URLSearchParams({ limit: '1000' })
+  for (const one of filter) {
+    const [name = '', ...value] = one.split('=')
+    const member = FILTERS[name]
+    if (member === undefined || value.length === 0) {
+      const known = Object.keys(FILTERS).join(', ')
+      throw new UsageError(`--filter is one of ${known}, with =value: ${one}`)
+    }
+    query.append(member, value.join('='))
+  }
+  // Who asks for a state means it, ended or not.
+  if (all !== true && !query.has('state')) query.set('ended', 'false')
+  return query
+}
+
+/** All pages of a list. */
+async function listAll(client: Client, options: GlobalOptions, query: URLSearchParams) {
+  const pods: unknown[] = []
+  for (;;) {
+    const path = `${podsPath(options)}?${query.toString()}`
+    // oxlint-disable-next-line no-await-in-loop -- each page names the next
+    const page = await client.json({ method: 'GET', path })
+    pods.push(...items(page, 'pods'))
+    const next = field(page, 'next')
+    if (next === '') return { pods, next: null }
+    query.set('cursor', next)
+  }
+}
+
 function addPs(program: Command): void {
   program
     .command('ps')
-    .description('list a tenant’s pods, the newest first')
+    .description('list a tenant’s pods that have not ended, the newest first')
+    .option('-a, --all', 'also those that have ended')
     .option('-q, --quiet', 'ids only')
-    .action(async ({ quiet }: { quiet?: boolean }, command: Command) => {
+    .option('-f, --filter <what=value>', 'state, name, image, level, label; repeatable', several)
+    .action(async (given: PsOptions, command: Command) => {
       const options = globalsOf(command)
+      const query = listQuery(given)
       await withClient(options, async (client) => {
-        const found = await client.json({ method: 'GET', path: `${podsPath(options)}?limit=1000` })
-        const pods = items(found, 'pods')
-        if (quiet === true)
+        const found = await listAll(client, options, query)
+        const { pods } = found
+        if (given.quiet === true)
           process.stdout.write(pods.map((pod) => `${field(pod, 'id')}\n`).join(''))
         else show(options, found, () => printTable(HEAD, pods.map(row)))
+      })
+    })
+}
+
+function addNames(program: Command): void {
+  program
+    .command('rename')
+    .description('give a pod another name')
+    .argument('<pod>')
+    .argument('<name>')
+    .action(async (pod: string, name: string, _options, command: Command) => {
+      const options = globalsOf(command)
+      await withClient(options, async (client) => {
+        const path = `${podPath(options, pod)}/rename`
+        const found = await client.json({ method: 'POST', path, body: { name } })
+        show(options, found, () => say(`${field(found, 'id')} is ${name}`))
       })
     })
 }
@@ -150,6 +225,7 @@ function addStopAndRemove(program: Command): void {
 
 export function addPods(program: Command): void {
   addPs(program)
+  addNames(program)
   addLogs(program)
   addStopAndRemove(program)
   program

@@ -31,6 +31,9 @@ interface RunOptions extends GlobalOptions {
   readonly dns?: readonly string[]
   readonly dnsSearch?: readonly string[]
   readonly addHost?: readonly string[]
+  readonly name?: string
+  readonly label?: readonly string[]
+  readonly annotation?: readonly string[]
   readonly stopSignal?: string
   readonly stopTimeout?: number
   readonly authfile?: string
@@ -42,6 +45,17 @@ const WAIT_S = 3600
 const EGRESS_HELP =
   'reach only this of what the tenant may: internet, none, 192.0.2.0/24=tcp:443; repeatable'
 const LEVELS = ['vm', 'container', 'host']
+
+/** `KEY=value` entries as an object; a label may have no value. */
+function notesOf(entries: readonly string[] | undefined): object | undefined {
+  if (entries === undefined) return undefined
+  return Object.fromEntries(
+    entries.map((entry) => {
+      const [key = '', ...value] = entry.split('=')
+      return [key, value.join('=')]
+    }),
+  )
+}
 
 const bodyOf = (image: string, args: readonly string[], options: RunOptions): object => ({
   image,
@@ -63,6 +77,9 @@ const bodyOf = (image: string, args: readonly string[], options: RunOptions): ob
   nameservers: options.dns,
   search: options.dnsSearch,
   hosts: options.addHost,
+  name: options.name,
+  labels: notesOf(options.label),
+  annotations: notesOf(options.annotation),
   stop_signal: options.stopSignal,
   stop_timeout_ms: options.stopTimeout,
   registry_credentials:
@@ -163,6 +180,9 @@ export function addRun(program: Command): void {
     .option('--cap-drop <capability>', 'likewise', several)
     .option('--read-only', 'read-only root file system')
     .option('--network <name>', 'default: the tenant’s own; none when left out')
+    .option('--name <name>', 'unique among the tenant’s pods that have not ended')
+    .option('-l, --label <KEY=value>', 'to find it by; repeatable', several)
+    .option('--annotation <KEY=value>', 'to be read by people and programs; repeatable', several)
     .option('--stop-signal <signal>', 'name or number; the image’s, or TERM, if left out')
     .option('--stop-timeout <ms>', 'from asking to killing; 10000 if left out', integer)
     .option(

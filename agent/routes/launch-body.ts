@@ -18,15 +18,18 @@ import {
   NO_NETWORK,
   type PodId,
   type Principal,
+  parseAnnotations,
   parseCapability,
   parseEgress,
   parseEnvironment,
   parseHostname,
   parseHosts,
   parseIsolationLevel,
+  parseLabels,
   parseMemoryMib,
   parseNameservers,
   parseNetworkName,
+  parsePodName,
   parseRestartRule,
   parseSearch,
   parseSignal,
@@ -37,6 +40,7 @@ import {
   type RestartRule,
   SEARCH_MAX,
 } from '../../policy/index.ts'
+import type { PodAbout } from '../../tenants/index.ts'
 import { ApiError } from '../errors.ts'
 import type { Credentials } from '../images/index.ts'
 import { closed } from './schemas.ts'
@@ -88,6 +92,14 @@ const body = Type.Object(
           'none, or default: the tenant’s own, on which its pods reach each other, and what its egress permits. Without it, none',
       }),
     ),
+    name: Type.Optional(
+      Type.String({
+        maxLength: 63,
+        description: 'Unique among the tenant’s pods that have not ended',
+      }),
+    ),
+    labels: Type.Optional(Type.Record(Type.String(), Type.String())),
+    annotations: Type.Optional(Type.Record(Type.String(), Type.String())),
     stop_signal: Type.Optional(
       Type.String({
         maxLength: 16,
@@ -137,6 +149,9 @@ export interface LaunchBody {
   capabilities_drop?: string[]
   read_only_root?: boolean
   network?: string
+  name?: string
+  labels?: Record<string, string>
+  annotations?: Record<string, string>
   stop_signal?: string
   stop_timeout_ms?: number
   restart?: string
@@ -156,6 +171,13 @@ function optional<In, Out>(value: In | undefined, parse: (value: In) => Out): Ou
 /** What goes to the registry. Not in the LaunchRequest, which policies, records and the store see. */
 export const credentialsOf = ({ registry_credentials: given }: LaunchBody): Credentials | null =>
   given === undefined ? null : { kind: 'password', ...given }
+
+/** What people call the pod. @throws BadNoun */
+export const aboutOf = ({ name, labels, annotations }: LaunchBody): PodAbout => ({
+  name: optional(name, parsePodName),
+  labels: parseLabels(labels ?? {}),
+  annotations: parseAnnotations(annotations ?? {}),
+})
 
 /**
  * When the pod is started again; null: never.

@@ -14,8 +14,8 @@ const time = (description: string): TOptional<TString> =>
       description: `${description}: RFC 3339, or a time ago such as 10m or 1h30m`,
     }),
   )
-const flag = (description: string): TOptional<TString> =>
-  Type.Optional(Type.String({ pattern: '^(true|false)$', description }))
+const flag = (description: string): TOptional =>
+  Type.Optional(Type.Union([Type.Literal('true'), Type.Literal('false')], { description }))
 
 const members = {
   follow: flag('Go on until the pod has ended and is not started again'),
@@ -25,7 +25,7 @@ const members = {
   until: time('No record after; not with follow'),
   tail: digits('^[0-9]{1,6}$', `The last lines of what the app wrote, up to ${TAIL_LINES_MAX}`),
   stream: Type.Optional(
-    Type.String({ pattern: '^(stdout|stderr)$', description: 'This one alone' }),
+    Type.Union([Type.Literal('stdout'), Type.Literal('stderr')], { description: 'This one alone' }),
   ),
 }
 export const LOG_QUERY: TUnsafe<LogQuery> = Type.Unsafe<LogQuery>(Type.Object(members, closed))

@@ -17,6 +17,7 @@ import { remove } from '../tasks/remove.ts'
 import { stop } from '../tasks/stop.ts'
 import { waitForEnd } from '../tasks/wait.ts'
 import {
+  aboutOf,
   credentialsOf,
   LAUNCH_BODY,
   type LaunchBody,
@@ -25,6 +26,7 @@ import {
 } from './launch-body.ts'
 import { LOG_QUERY, selectionOf } from './log-query.ts'
 import { OpenAnswers } from './open-answers.ts'
+import { isListed, POD_LIST_QUERY } from './pod-filter.ts'
 import { asLines, asText } from './pod-logs.ts'
 import { closed, POD, POD_PARAMS, POD_WITH_STARTS, PODS, PROBLEMS } from './schemas.ts'
 import { limitOf, originOf, podIdOf, scopeOf, startOf } from './shared.ts'
@@ -39,13 +41,6 @@ const digits = (pattern: string, description: string) => Type.String({ pattern, 
 const launchHeaders = Type.Object({
   'idempotency-key': Type.Optional(Type.String({ description: 'Required; fresh for each launch' })),
 })
-const pageQuery = Type.Object(
-  {
-    limit: Type.Optional(digits('^[0-9]{1,4}$', '1 to 1000; 100 when left out')),
-    cursor: Type.Optional(Type.String({ maxLength: 64 })),
-  },
-  closed,
-)
 const waitQuery = Type.Object(
   { timeout_s: Type.Optional(digits('^[0-9]{1,4}$', 'At most 3600; 60 when left out')) },
   closed,
@@ -106,6 +101,7 @@ async function answerLaunch(
     id: parsed.pod,
     imageReference: body.image,
     request: { key, bodyDigest: parseDigest(requestDigest) },
+    about: aboutOf(body),
     restart: rule === null ? null : { rule, request: kept },
   })
   if (created.kind === 'replay') return created.answer
@@ -214,7 +210,7 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
           tags,
           summary: 'List pods, the newest first',
           params: tenantParams,
-          querystring: pageQuery,
+          querystring: POD_LIST_QUERY,
           response: { 200: PODS, ...PROBLEMS },
         },
       },
@@ -225,7 +221,8 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
         const before = cursor === undefined ? null : podIdOf(cursor)
         const pods = await ports.tenants.listPods(scope, { limit, cursor: before })
         const next = pods.length === limit ? (pods.at(-1)?.origin ?? null) : null
-        return { pods: pods.map((pod) => podView(pod, ports.pauses.has(pod.id))), next }
+        const views = pods.map((pod) => podView(pod, ports.pauses.has(pod.id)))
+        return { pods: views.filter((view) => isListed(view, request.query)), next }
       },
     )
     app.get(

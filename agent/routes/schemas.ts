@@ -51,6 +51,9 @@ const recordIndex: TSchema = nullable(
 )
 const pod = {
   id: Type.String({ description: 'The pod’s: that of its first start' }),
+  name: nullable(Type.String()),
+  labels: Type.Record(Type.String(), Type.String()),
+  annotations: Type.Record(Type.String(), Type.String()),
   launch: Type.String({ description: 'Its newest start’s, as records have it' }),
   attempt: Type.Integer({ minimum: 0, description: 'Number of that start; 0 is the first' }),
   restart: nullable(

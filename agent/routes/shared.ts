@@ -23,11 +23,12 @@ export const podIdOf = (input: string): PodId => parsed(parsePodId, input)
 export const tenantIdOf = (input: string): TenantId => parsed(parseTenantId, input)
 
 /**
- * The newest start of the pod that a path names, by the pod's id or that of any of its starts.
- * @throws ApiError NOT_FOUND; TenantsError POD_NOT_FOUND
+ * The newest start of the pod that a path names: by name, by the id of the pod or any of its starts, or by the beginning
+ * of one.
+ * @throws TenantsError POD_NOT_FOUND, POD_AMBIGUOUS
  */
 export async function startOf(tenants: Tenants, scope: TenantScope, name: string): Promise<Pod> {
-  return await tenants.newestStart(scope, podIdOf(name))
+  return await tenants.findPod(scope, name)
 }
 
 /** One start of it: the one with the number, or the newest. @param attempt digits, by the schema */

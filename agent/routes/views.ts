@@ -15,6 +15,9 @@ const instant = (ms: number | null): string | null =>
 
 export interface PodView {
   readonly id: string
+  readonly name: string | null
+  readonly labels: Readonly<Record<string, string>>
+  readonly annotations: Readonly<Record<string, string>>
   readonly launch: string
   readonly attempt: number
   readonly restart: {
@@ -46,6 +49,9 @@ function stateOf(pod: Pod, paused: boolean): string {
 /** @param pod the newest start; @param paused whether spawn has it stand still; nothing but a running pod can */
 export const podView = (pod: Pod, paused = false): PodView => ({
   id: pod.origin,
+  name: pod.name,
+  labels: pod.labels,
+  annotations: pod.annotations,
   launch: pod.id,
   attempt: pod.attempt,
   restart: pod.restart && {

@@ -125,7 +125,26 @@ CREATE TABLE restart_requests (
 /** What a tenant's pods may reach. */
 const EIGHTH = 'ALTER TABLE tenants ADD COLUMN egress TEXT;'
 
-const MIGRATIONS: readonly string[] = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH]
+/** What people call a pod, on each of its starts; a name is taken while its pod has not ended. */
+const NINTH = `
+ALTER TABLE pods ADD COLUMN name TEXT;
+CREATE UNIQUE INDEX pods_name ON pods (tenant, name)
+  WHERE name IS NOT NULL AND (ended_ms IS NULL OR restart_due_ms IS NOT NULL);
+ALTER TABLE pods ADD COLUMN labels TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(labels));
+ALTER TABLE pods ADD COLUMN annotations TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(annotations));
+`
+
+const MIGRATIONS: readonly string[] = [
+  FIRST,
+  SECOND,
+  THIRD,
+  FOURTH,
+  FIFTH,
+  SIXTH,
+  SEVENTH,
+  EIGHTH,
+  NINTH,
+]
 
 /** What `user_version` is when all steps are applied. */
 export const SCHEMA_VERSION: number = MIGRATIONS.length

@@ -5,11 +5,26 @@
  */
 import type { Transaction } from 'kysely'
 import type { Canonical } from '../../policy/canonical.ts'
-import type { Branded, Digest, PodId, RestartRule, TenantId } from '../../policy/index.ts'
-import { BadNoun, parsePodId, parseTenantId } from '../../policy/index.ts'
+import type {
+  Branded,
+  Digest,
+  Notes,
+  PodId,
+  PodName,
+  RestartRule,
+  TenantId,
+} from '../../policy/index.ts'
+import {
+  BadNoun,
+  parseAnnotations,
+  parseLabels,
+  parsePodId,
+  parseTenantId,
+} from '../../policy/index.ts'
 import { TenantsError } from '../errors.ts'
 import type { Pod } from '../pod.ts'
 import type { TenantScope } from '../scope.ts'
+import { refuseTaken } from './names.ts'
 import { keepRequest } from './restarts.ts'
 import { podOf } from './rows.ts'
 import type { IdempotencyRow, Store, Tables } from './tables.ts'
@@ -29,11 +44,19 @@ export function parseIdempotencyKey(input: unknown): IdempotencyKey {
   throw new BadNoun('Idempotency-Key', 'must be 1 to 128 visible ASCII characters')
 }
 
+export interface PodAbout {
+  readonly name: PodName | null
+  readonly labels: Notes
+  readonly annotations: Notes
+}
+
 export interface NewPod {
   readonly id: PodId
   readonly imageReference: string
   /** null: the caller sent no key, and may start two pods by sending twice. */
   readonly request: { readonly key: IdempotencyKey; readonly bodyDigest: Digest } | null
+  /** What people call it and note about it; left out: nothing. */
+  readonly about?: PodAbout
   /** Start it again by this rule, with this request; left out: never. */
   readonly restart?: { readonly rule: RestartRule; readonly request: Canonical } | null
 }
@@ -51,7 +74,7 @@ export type Created =
 
 /**
  * Writes a pod in state `requested`.
- * @throws TenantsError IDEMPOTENCY_KEY_REUSED, IDEMPOTENCY_IN_FLIGHT, POD_EXISTS
+ * @throws TenantsError IDEMPOTENCY_KEY_REUSED, IDEMPOTENCY_IN_FLIGHT, POD_EXISTS, POD_NAME_TAKEN
  */
 export async function createPod(
   store: Store,
@@ -64,25 +87,10 @@ export async function createPod(
       const earlier = await claimKey(transaction, scope, pod, nowMs)
       if (earlier !== null) return answerFrom(earlier, pod.request.bodyDigest)
     }
+    if (pod.about?.name) await refuseTaken(transaction, scope, pod.about.name)
     const row = await transaction
       .insertInto('pods')
-      .values({
-        id: pod.id,
-        tenant: scope.tenant,
-        state: 'requested',
-        identity: scope.identity,
-        image_reference: pod.imageReference,
-        reserved: 0,
-        vcpus: 0,
-        memory_mib: 0,
-        created_ms: nowMs,
-        stop_recorded: 0,
-        origin: pod.id,
-        attempt: 0,
-        restart_rule: pod.restart?.rule ?? null,
-        restart_streak: 0,
-        stop_asked: 0,
-      })
+      .values(rowOf(scope, pod, nowMs))
       .onConflict((clash) => clash.doNothing())
       .returningAll()
       .executeTakeFirst()
@@ -91,6 +99,33 @@ export async function createPod(
     return { kind: 'created', pod: podOf(row) }
   })
 }
+
+const NOTHING: PodAbout = { name: null, labels: parseLabels({}), annotations: parseAnnotations({}) }
+
+const rowOf = (scope: TenantScope, pod: NewPod, nowMs: number) => ({
+  id: pod.id,
+  tenant: scope.tenant,
+  state: 'requested',
+  identity: scope.identity,
+  image_reference: pod.imageReference,
+  reserved: 0,
+  vcpus: 0,
+  memory_mib: 0,
+  created_ms: nowMs,
+  stop_recorded: 0,
+  origin: pod.id,
+  attempt: 0,
+  restart_rule: pod.restart?.rule ?? null,
+  restart_streak: 0,
+  stop_asked: 0,
+  ...aboutColumns(pod.about ?? NOTHING),
+})
+
+const aboutColumns = ({ name, labels, annotations }: PodAbout) => ({
+  name,
+  labels: JSON.stringify(labels),
+  annotations: JSON.stringify(annotations),
+})
 
 /** Takes the key for this pod, or gives the row of who has it. */
 async function claimKey(

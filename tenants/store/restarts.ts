@@ -30,7 +30,7 @@ export async function dropRequest(transaction: Transaction<Tables>, origin: stri
   await transaction.deleteFrom('restart_requests').where('origin', '=', origin).execute()
 }
 
-const podNotFound = (): TenantsError =>
+export const podNotFound = (): TenantsError =>
   new TenantsError('POD_NOT_FOUND', 'There is no such pod in this tenant.')
 
 /** All starts of the pod that is kept under the id of any of them, the first first. @throws TenantsError POD_NOT_FOUND */
@@ -171,4 +171,7 @@ const successorOf = (before: PodRow, id: PodId) => ({
   restart_rule: before.restart_rule,
   restart_streak: before.restart_streak,
   stop_asked: 0,
+  name: before.name,
+  labels: before.labels,
+  annotations: before.annotations,
 })

@@ -6,11 +6,14 @@ import { type Canonical, canonicalJson, parseCanonical } from '../../policy/cano
 import {
   type Egress,
   egressWords,
+  parseAnnotations,
   parseDigest,
   parseEgress,
   parseImageRule,
   parseIsolationLevel,
+  parseLabels,
   parsePodId,
+  parsePodName,
   parseRestartRule,
   parseTenantId,
   parseTrust,
@@ -86,6 +89,12 @@ function problemOf(text: string): PodProblem {
   throw new TypeError('a problem has a code and a message')
 }
 
+function objectOf(text: string): object {
+  const value: unknown = JSON.parse(text)
+  if (typeof value === 'object' && value !== null) return value
+  throw new TypeError('labels and annotations are objects')
+}
+
 function restartOf(row: PodRow): Restart | null {
   const rule = orNull(row.restart_rule, parseRestartRule)
   if (rule === null) return null
@@ -98,6 +107,9 @@ export const podOf = (row: PodRow): Pod =>
     id: parsePodId(row.id),
     origin: parsePodId(row.origin),
     attempt: row.attempt,
+    name: orNull(row.name, parsePodName),
+    labels: parseLabels(objectOf(row.labels)),
+    annotations: parseAnnotations(objectOf(row.annotations)),
     restart: restartOf(row),
     stopAsked: row.stop_asked === 1,
     tenant: parseTenantId(row.tenant),

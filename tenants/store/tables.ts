@@ -55,6 +55,10 @@ export interface PodRow {
   readonly restart_due_ms: number | null
   /** 1 once somebody told the pod to stop. */
   readonly stop_asked: number
+  readonly name: string | null
+  /** Objects of texts, as JSON. */
+  readonly labels: string
+  readonly annotations: string
 }
 
 /** What a pod with a restart rule was asked for with, until it has ended for good. */

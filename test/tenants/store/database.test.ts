@@ -72,7 +72,11 @@ suite('tenants/store/database', () => {
     const { folder, file } = await filled(t)
     spoil(
       file,
-      `DROP TABLE restart_requests;
+      `DROP INDEX pods_name;
+       ${['name', 'labels', 'annotations']
+         .map((column) => `ALTER TABLE pods DROP COLUMN ${column};`)
+         .join('\n')}
+       DROP TABLE restart_requests;
        DROP INDEX pods_due;
        DROP INDEX pods_starts;
        ${['stop_asked', 'restart_due_ms', 'restart_streak', 'restart_rule', 'attempt', 'origin']

@@ -20,11 +20,11 @@ export type {
   Folded,
   HostFacts,
   ImageFacts,
-  IsolationFacts,
   PolicyFacts,
   RefusalFacts,
   RestartFacts,
 } from './record-facts.ts'
+export type { ContainerFacts, IsolationFacts } from './record-isolation.ts'
 export { LogBusy } from './store/lock.ts'
 export { AuditCorrupt } from './tiles.ts'
 export { type Problem, type VerifyOptions, type VerifyReport, verifyLog } from './verify.ts'

@@ -52,21 +52,6 @@ export type PolicyFacts = {
   readonly reasons: readonly string[]
 }
 
-/** What a launch runs on; with the spec's digest it says exactly what was to start. */
-export type IsolationFacts = {
-  readonly level: Level
-  readonly kvm: KvmClass
-  readonly requested: Level | null
-  readonly vmm: Digest
-  readonly filters: { readonly control: Digest; readonly io: Digest; readonly vcpu: Digest }
-  readonly kernel: Digest
-  /** Digest of the kernel command line's bytes. */
-  readonly cmdline: Digest
-  /** dm-verity root of the init disk, hex. */
-  readonly init_root: string
-  readonly template: { readonly memory: Digest; readonly state: Digest } | null
-}
-
 export type RefusalFacts = {
   readonly code: string
   readonly message: string

@@ -13,7 +13,6 @@ import type {
   Folded,
   HostFacts,
   ImageFacts,
-  IsolationFacts,
   KvmClass,
   Level,
   NetworkFacts,
@@ -22,6 +21,7 @@ import type {
   RestartFacts,
   TemplateFacts,
 } from './record-facts.ts'
+import type { IsolationFacts } from './record-isolation.ts'
 
 export const RECORD_VERSION = 'casemate.audit/1'
 /** Most bytes of a record. Bigger things go in as digests. */

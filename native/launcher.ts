@@ -29,7 +29,8 @@ function podStream(fd: number): PodStream {
   }
 }
 
-const vm = (spawn: SpawnClient): Launcher => ({
+/** Spawn starts what the spec's level says. */
+const bySpawn = (spawn: SpawnClient): Launcher => ({
   launch: async (call) => {
     const { pid, stream } = await spawn.launch(call)
     return { pid, stream: podStream(stream) }
@@ -38,12 +39,12 @@ const vm = (spawn: SpawnClient): Launcher => ({
 
 const notYet = (level: IsolationLevel): Launcher => ({
   launch: () => {
-    const sentence = `This version of Casemate starts no pods at level ${level}; ask for level vm`
+    const sentence = `This version of Casemate starts no pods at level ${level}; ask for level vm or container`
     return Promise.reject(new Refusal('ISOLATION_NOT_AVAILABLE', sentence, { level }))
   },
 })
 
 /** The launcher of each level. */
 export function launchers(spawn: SpawnClient): Readonly<Record<IsolationLevel, Launcher>> {
-  return { vm: vm(spawn), container: notYet('container'), host: notYet('host') }
+  return { vm: bySpawn(spawn), container: bySpawn(spawn), host: notYet('host') }
 }

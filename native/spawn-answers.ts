@@ -49,6 +49,15 @@ export interface RootFacts {
   readonly swap_limit: boolean
 }
 
+/** What runs containers on a host: digests of the monitor, of the OCI runtime, and of what all bundles share. */
+export interface ContainerParts {
+  readonly bundle: string
+  readonly digest: string
+  readonly runtime: string
+  /** What the runtime says of its version. */
+  readonly version: string
+}
+
 /** What this host can do, and with which exact parts. */
 export interface HostDescription {
   readonly node: string
@@ -64,6 +73,10 @@ export interface HostDescription {
   }
   readonly kernel: { readonly digest: string; readonly size: number }
   readonly cmdline: string
+  /** null: it starts no containers. */
+  readonly container: ContainerParts | null
+  /** Why `container` is null; a sentence. */
+  readonly container_reason: string | null
   readonly init: { readonly size: number; readonly verity: Verity }
   /** The empty file system that every scratch disk starts as: its block digest and size in bytes. */
   readonly scratch: { readonly blocks: string; readonly size: number }
@@ -170,9 +183,19 @@ function readScratch(value: unknown): HostDescription['scratch'] {
   return { blocks: digest(found['blocks'], 'scratch'), size: integer(found['size'], 'scratch', 1) }
 }
 
+function readContainer(value: unknown): ContainerParts {
+  const found = members(value, 'container', ['bundle', 'digest', 'runtime', 'version'])
+  return {
+    bundle: digest(found['bundle'], 'container.bundle'),
+    digest: digest(found['digest'], 'container.digest'),
+    runtime: digest(found['runtime'], 'container.runtime'),
+    version: text(found['version'], 'container.version', 64),
+  }
+}
+
 export function readDescription(answer: Members): HostDescription {
   const names =
-    'node boot_id kvm kvm_reason allow_software_kvm host vmm kernel cmdline init scratch'
+    'node boot_id kvm kvm_reason allow_software_kvm host vmm kernel cmdline container container_reason init scratch'
   const found = members(answer, 'describe', ['ok', ...names.split(' '), 'templates', 'levels'])
   const kernel = members(found['kernel'], 'kernel', ['digest', 'size'])
   const init = members(found['init'], 'init', ['size', 'verity'])
@@ -186,6 +209,10 @@ export function readDescription(answer: Members): HostDescription {
     vmm: readVmm(found['vmm'], 'vmm'),
     kernel: { digest: digest(kernel['digest'], 'kernel'), size: integer(kernel['size'], 'kernel') },
     cmdline: text(found['cmdline'], 'cmdline', 2048),
+    container: nullable(found['container'], readContainer),
+    container_reason: nullable(found['container_reason'], (reason) =>
+      text(reason, 'container_reason'),
+    ),
     init: { size: integer(init['size'], 'init.size'), verity: readVerity(init['verity'], 'init') },
     scratch: readScratch(found['scratch']),
     templates: list(found['templates'], 'templates', 64, readTemplate),

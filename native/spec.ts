@@ -62,10 +62,15 @@ export interface Spec {
   readonly digest: Digest
 }
 
-/** The plan asks for more than a spec holds; codes as in docs/formats.md. */
+/** The plan asks for more than a spec holds, or for a level that the host no longer has; codes as in docs/formats.md. */
 export class SpecError extends Error {
   override readonly name = 'SpecError'
-  readonly code = 'SPEC_TOO_LARGE'
+  readonly code: 'SPEC_TOO_LARGE' | 'CONTAINER_UNAVAILABLE'
+
+  constructor(code: SpecError['code'], message: string) {
+    super(message)
+    this.code = code
+  }
 }
 
 const processOf = (process: PlannedProcess): Canonical => ({
@@ -120,22 +125,44 @@ const diskOf = (role: 'init' | 'image', { size, verity }: VerifiedDisk): Canonic
 const tapOf = (network: PodNetwork | null): readonly Canonical[] =>
   network === null ? [] : [{ role: 'net', access: 'read-write' }]
 
+/** Members that only virtual machines have, and null for each at the levels below. */
+function machineParts({ plan, host, template }: SpecParts): Record<string, Canonical> {
+  if (plan.level !== 'vm') {
+    return { kvm: null, machine: null, vmm: null, kernel: null, template: null }
+  }
+  return {
+    kvm: plan.kvm,
+    machine: { vcpus: plan.vcpus, memory_mib: plan.memoryMib, cmdline: host.cmdline },
+    vmm: { digest: host.vmm.digest, filters: { ...host.vmm.filters } },
+    kernel: { ...host.kernel },
+    template: template === null ? null : templateOf(template),
+  }
+}
+
+/** What a container is run by; null at level vm. @throws SpecError */
+function containerParts({ plan, host }: SpecParts): Canonical {
+  if (plan.level === 'vm') return null
+  if (host.container === null) {
+    throw new SpecError('CONTAINER_UNAVAILABLE', host.container_reason ?? 'no containers here')
+  }
+  const { bundle, digest, runtime } = host.container
+  return { bundle, digest, memory_mib: plan.memoryMib, runtime }
+}
+
 /** @throws SpecError */
-export function buildSpec({ plan, host, template, image, seccomp, network }: SpecParts): Spec {
+export function buildSpec(parts: SpecParts): Spec {
+  const { plan, host, image, seccomp, network } = parts
   const bytes = canonicalBytes({
     v: 'casemate.spec/1',
     launch_id: plan.pod,
     tenant: plan.tenant,
     level: plan.level,
-    kvm: plan.kvm,
     node: host.node,
     hostname: plan.hostname,
-    machine: { vcpus: plan.vcpus, memory_mib: plan.memoryMib, cmdline: host.cmdline },
-    vmm: { digest: host.vmm.digest, filters: { ...host.vmm.filters } },
-    kernel: { ...host.kernel },
-    template: template === null ? null : templateOf(template),
+    ...machineParts(parts),
+    container: containerParts(parts),
     descriptors: [
-      diskOf('init', host.init),
+      ...(plan.level === 'vm' ? [diskOf('init', host.init)] : []),
       diskOf('image', image),
       {
         role: 'scratch',
@@ -158,7 +185,10 @@ export function buildSpec({ plan, host, template, image, seccomp, network }: Spe
   })
   if (bytes.length > SPEC_BYTES_MAX) {
     const asked = `${bytes.length} of at most ${SPEC_BYTES_MAX} bytes`
-    throw new SpecError(`the launch makes a spec of ${asked}: shorten its arguments or environment`)
+    throw new SpecError(
+      'SPEC_TOO_LARGE',
+      `the launch makes a spec of ${asked}: shorten its arguments or environment`,
+    )
   }
   const digest = parseDigest(`sha256:${createHash('sha256').update(bytes).digest('hex')}`)
   return { bytes, digest }

@@ -69,8 +69,8 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
     process,
     seccomp: 'default',
     readOnlyRoot: request.readOnlyRoot,
-    ...planWays(question),
-    limits: limitsFor(vcpus, memoryMib, request),
+    ...planWays(question, choice.level),
+    limits: limitsFor(choice.level, { vcpus, memoryMib }, request),
     scratchBytesMax: SCRATCH_BYTES_MAX,
     logBytes: LOG_BYTES,
     decision: decisionOf(question, policies, { choice, exceptions }),
@@ -169,16 +169,19 @@ const OVERHEAD_MIB_MIN = 64
 /** Page tables of host and KVM take 1/256 of the guest's memory in pages of 4 KiB; shadow paging takes several times that. */
 const OVERHEAD_SHARE = 32
 
+/** Tasks of a VMM; at the levels below, of the app, which is the host's to count there. */
+const TASKS: Readonly<Record<IsolationLevel, number>> = { vm: 32, container: 1024, host: 1024 }
+
 const limitsFor = (
-  vcpus: Vcpus,
-  memoryMib: MemoryMib,
+  level: IsolationLevel,
+  { vcpus, memoryMib }: { readonly vcpus: Vcpus; readonly memoryMib: MemoryMib },
   { stopTimeoutMs }: LaunchQuestion['request'],
 ): PlannedLimits => ({
   // A cold boot takes under a second on hardware, minutes on a busy host with software KVM.
   bootMs: 600_000,
   bootLogBytes: 65_536,
   cpuQuotaPercent: vcpus * 100,
-  pids: 32,
+  pids: TASKS[level],
   rates: DEVICE_RATES,
   stopMs: stopTimeoutMs ?? DEFAULT_STOP_MS,
   vmmOverheadMib: Math.max(OVERHEAD_MIB_MIN, Math.ceil(memoryMib / OVERHEAD_SHARE)),

@@ -50,7 +50,7 @@ const steps = [
     'rust',
     async (found, log, working) => {
       found.programs = await rustPrograms(log, working)
-      for (const name of ['casemate-vmm', 'casemate-spawn']) {
+      for (const name of ['casemate-vmm', 'casemate-spawn', 'casemate-container']) {
         found.files[name] = { from: found.programs[name], mode: PROGRAM }
       }
     },

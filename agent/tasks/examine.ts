@@ -52,6 +52,20 @@ function templateCheck(host: HostDescription, ports: ExaminePorts): HostCheck {
     : ok(id, built.join(', '))
 }
 
+/** Level container is for the tenants whom root's file names: without one it is nobody's loss that there is none. */
+function containerCheck({
+  container,
+  container_reason: reason,
+  levels,
+}: HostDescription): HostCheck {
+  const id = 'containers'
+  const tenants = Object.values(levels).filter((names) => names.includes('container')).length
+  if (container !== null) return ok(id, `${container.version}, for ${tenants} tenants`)
+  if (tenants === 0) return ok(id, 'none are started, and no tenant may have one')
+  const fix = 'Install runc, look at `container` of spawn.json, and restart spawn.'
+  return warning(id, `none are started: ${reason ?? 'no reason given'}`, fix)
+}
+
 function auditCheck(ports: Ports): HostCheck {
   const id = 'audit'
   const { unavailable, size } = ports.audit
@@ -79,7 +93,10 @@ async function hostChecks(
     const report = await ports.safety.examine(host)
     const memory = await freeMemory(root)
     const own = [ok('spawn', `node ${host.node}`), ...report.checks]
-    return { checks: [...own, memory, templateCheck(host, ports)], findings: report.digest }
+    return {
+      checks: [...own, memory, templateCheck(host, ports), containerCheck(host)],
+      findings: report.digest,
+    }
   } catch (error) {
     if (!(error instanceof ApiError)) throw error
     const spawn = severe('spawn', error.message, 'Look at logs/spawn.log, and start again.')

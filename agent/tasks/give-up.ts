@@ -29,7 +29,17 @@ const full = new Set([
 /** Of a spawn that is away, is about to be, or has just been restarted. */
 const away = new Set(['SPAWN_UNREACHABLE', 'SPAWN_GONE', 'SPAWN_STOPPING'])
 
+const noContainers = (reason: string, spawn: string): Refusal =>
+  new Refusal(
+    'ISOLATION_UNAVAILABLE',
+    `This host starts no containers now, and nothing else is started instead. ${reason}`,
+    { spawn },
+  )
+
 function shownOf(error: unknown): PublicError {
+  if (error instanceof SpecError && error.code === 'CONTAINER_UNAVAILABLE') {
+    return noContainers(error.message, error.code)
+  }
   if (error instanceof SpecError) {
     return new ApiError('BAD_REQUEST', error.message, {}, { cause: error })
   }
@@ -38,6 +48,9 @@ function shownOf(error: unknown): PublicError {
   if (full.has(error.code)) {
     const sentence = 'This host has no room for another pod now. Try again later.'
     return new ApiError('HOST_FULL', sentence, { spawn: error.code }, { cause: error })
+  }
+  if (error.code === 'CONTAINER_UNAVAILABLE' || error.code === 'STARTER_GONE') {
+    return noContainers(error.message, error.code)
   }
   if (error.code === 'KVM_UNAVAILABLE') {
     const sentence = `This host has no usable KVM, and nothing weaker is started instead. ${error.message}`

@@ -45,7 +45,7 @@ export const hostFacts = (
       levels.map(parseIsolationLevel),
     ]),
   ),
-  launchers: ['vm'],
+  launchers: host.container === null ? ['vm'] : ['vm', 'container'],
   resolver,
   imageFloor,
 })

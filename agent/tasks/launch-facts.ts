@@ -15,13 +15,20 @@ export interface LaunchParts {
   readonly network: PodNetwork | null
 }
 
+/** What the pod is run by. Below level vm the whole image is hashed when it is attached, and not as it is read. */
+const partsOf = (plan: Plan, host: HostDescription) =>
+  plan.level === 'vm'
+    ? { kvm: plan.kvm, kernel: host.kernel.digest, vmm: host.vmm.digest }
+    : { kvm: null, image_hashed: 'when attached', ...host.container }
+
+const bootOf = (plan: Plan, template: Template | null): 'cold' | 'template' | null =>
+  plan.level !== 'vm' ? null : template === null ? 'cold' : 'template'
+
 export const launchFacts = ({ plan, host, template, rootfs, network }: LaunchParts): Canonical => ({
-  kvm: plan.kvm,
-  kernel: host.kernel.digest,
-  vmm: host.vmm.digest,
+  ...partsOf(plan, host),
   root_image: rootfs.rootfsKey,
   root_image_bytes: rootfs.size,
-  boot: template === null ? 'cold' : 'template',
+  boot: bootOf(plan, template),
   vcpus: plan.vcpus,
   memory_mib: plan.memoryMib,
   scratch_bytes: host.scratch.size,

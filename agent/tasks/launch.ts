@@ -132,7 +132,7 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   progress.stage = 'intent'
   const podLog = await ports.files.createLog(request.pod, plan.logBytes)
   progress.podLog = podLog
-  const template = await ports.templates.get(plan)
+  const template = plan.level === 'vm' ? await ports.templates.get(plan) : null
   const parts = { plan, host, rootfs, template, network }
   const spec = await specOf(ports, parts)
   const body = intentOf(ports, call, progress, { ...parts, spec, session })

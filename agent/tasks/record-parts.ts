@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import type {
   Actor,
+  ContainerFacts,
   HostFacts,
   ImageFacts,
   IsolationFacts,
@@ -127,12 +128,27 @@ export const refusalFacts = (refusal: {
   policies: refusal.policyIds ?? [],
 })
 
+function containerFacts(plan: Plan, host: HostDescription): ContainerFacts {
+  if (plan.level === 'vm' || host.container === null) throw new Error('no container')
+  const { bundle, digest, runtime } = host.container
+  return {
+    level: plan.level,
+    kvm: null,
+    requested: plan.decision.requested,
+    image_hashed: 'when attached',
+    monitor: digest,
+    bundle,
+    runtime,
+  }
+}
+
 export function isolationFacts(
   plan: Plan,
   host: HostDescription,
   template: Template | null,
 ): IsolationFacts {
-  if (plan.kvm === null) throw new Error('a launch below level vm has no record form yet')
+  if (plan.level !== 'vm') return containerFacts(plan, host)
+  if (plan.kvm === null) throw new Error('a virtual machine without KVM')
   return {
     level: plan.level,
     kvm: plan.kvm,

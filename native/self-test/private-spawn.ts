@@ -43,6 +43,7 @@ function configuration(plan: PrivatePlan): string {
     // Nothing of a tenant runs here: what is found out is told with the class of KVM.
     allow_software_kvm: true,
     levels: {},
+    container: null,
     agent_uid: 0,
     agent_gid: 0,
     worker_uid: WORKER_UID,

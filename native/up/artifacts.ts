@@ -7,6 +7,8 @@ import { readVerity, type Verity } from '../spawn-answers.ts'
 export interface Artifacts {
   readonly spawn: string
   readonly vmm: string
+  /** The monitor of containers. */
+  readonly container: string
   readonly kernel: string
   readonly init: string
   readonly initVerity: Verity
@@ -56,6 +58,7 @@ export function readArtifacts(checkout: string, code: string): Artifacts {
   return {
     spawn: place(member(manifest, 'artifacts', 'spawn'), 'spawn'),
     vmm: place(member(manifest, 'artifacts', 'vmm'), 'vmm'),
+    container: place(member(manifest, 'artifacts', 'container'), 'container'),
     kernel: place(member(kernels, 'kernel', kernel), `kernel.${kernel}`),
     init: place(init, 'init'),
     initVerity: readVerity(member(init, 'init', 'verity'), 'init.verity'),

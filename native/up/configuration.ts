@@ -28,6 +28,11 @@ import type { Layout } from './layout.ts'
 
 const VM_UID_BASE = 2_000_000
 const VM_UID_COUNT = 1000
+/** Above what systemd gives to containers of its own (up to 0x6fffffff), 65,536 ids for each. */
+const CONTAINER_UID_BASE = 0x7000_0000
+const CONTAINER_COUNT = 256
+/** Where Debian's package has it. */
+const RUNC = '/usr/sbin/runc'
 const HTTPS_PORT = 8443
 const REQUESTS_PER_MINUTE = 1200
 /** The way out of pods: link-local addresses, and a network beside those of tenants (policy/nouns/network.ts). */
@@ -105,17 +110,28 @@ export interface ConfigurationParts {
   readonly nodeProgram: string
 }
 
-/** spawn.json: `levels`, `uplink` and the ids of VMs are the operator's. */
+/** null where there is no OCI runtime: then the host has no level container. What else the operator wrote is kept. */
+function containers(before: CanonicalObject, monitor: string): CanonicalObject | null {
+  const found = before['container'] ?? {}
+  const kept = isCanonicalObject(found) ? found : {}
+  const { runtime = RUNC } = kept
+  if (typeof runtime === 'string' && !existsSync(runtime)) return null
+  return { count: CONTAINER_COUNT, uid_base: CONTAINER_UID_BASE, ...kept, monitor, runtime }
+}
+
+/** spawn.json: `levels`, `uplink`, the ids of VMs and of containers and the OCI runtime are the operator's. */
 function spawnDocument(parts: ConfigurationParts): CanonicalObject {
   const { layout, accounts, artifacts, settings, node, vkey, nodeProgram } = parts
+  const before = known(layout.spawnConfig)
   const worker = (kind: string) => [nodeProgram, `${layout.code}/native/workers/${kind}/main.ts`]
   return {
     levels: {},
     vm_uid_base: VM_UID_BASE,
     vm_uid_count: VM_UID_COUNT,
     uplink: UPLINK,
-    ...known(layout.spawnConfig),
+    ...before,
     v: 'casemate.spawn/1',
+    container: containers(before, artifacts.container),
     node,
     log_keys: [vkey],
     allow_software_kvm: settings.allowSoftwareKvm,

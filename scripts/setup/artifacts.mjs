@@ -29,6 +29,7 @@ export function writeManifest({ init, hello, scratch, addon, registry }) {
     attack: describeFile(place('attack.elf')),
     vmm: describeFile(place('casemate-vmm')),
     spawn: describeFile(place('casemate-spawn')),
+    container: describeFile(place('casemate-container')),
     addon: addon === null ? null : { path: addon },
     registry: { path: registry },
     templates: { path: path.join(cache, 'templates') },

@@ -26,6 +26,7 @@ export const PACKAGES = [
   'libseccomp2', // compiles seccomp profiles
   'openssl',
   'qemu-system-x86', // boots the kernel for hardware KVM where there is none
+  'runc', // runs containers
   'skopeo', // pushes images in demo and tests
   'strace', // counts system calls of the VMM in tests
   'umoci', // our merged file systems are compared with its

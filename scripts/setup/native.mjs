@@ -4,7 +4,7 @@ import path from 'node:path'
 import { artifacts, cargoRelease, inRoot, node24 } from './paths.mjs'
 
 /** Packages of the Cargo workspace; each makes a program of its own name. */
-const PROGRAMS = ['casemate-vmm', 'casemate-spawn', 'guest-init']
+const PROGRAMS = ['casemate-vmm', 'casemate-spawn', 'casemate-container', 'guest-init']
 
 /** Builds the static programs; returns name -> path in cargo's target folder. */
 export async function rustPrograms(log, working) {

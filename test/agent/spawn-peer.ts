@@ -31,6 +31,8 @@ export const DESCRIPTION: { readonly [name: string]: Canonical } = {
   },
   kernel: { digest: digest('5'), size: 20_000_000 },
   cmdline: 'console=ttyS0',
+  container: null,
+  container_reason: 'this peer starts none',
   init: { size: 8192, verity: { data_blocks: 2, root: '00'.repeat(32), salt: '' } },
   scratch: { blocks: digest('6'), size: 1 << 20 },
   templates: [],

@@ -24,19 +24,19 @@ async function refusing(t: TestContext, level: IsolationLevel): Promise<Launcher
 }
 
 suite('native/launcher', () => {
-  launcherContract({
-    level: 'vm',
-    willing: async (t) =>
-      at((await fdPeer(temporary(t), frameOf({ ok: true, pid: 7 }), 1)).path, 'vm'),
-    unwilling: (t) => refusing(t, 'vm'),
-    code: 'TICKET_SPENT',
-  })
-  for (const level of ['container', 'host'] as const) {
+  for (const level of ['vm', 'container'] as const) {
     launcherContract({
       level,
-      willing: null,
+      willing: async (t) =>
+        at((await fdPeer(temporary(t), frameOf({ ok: true, pid: 7 }), 1)).path, level),
       unwilling: (t) => refusing(t, level),
-      code: 'ISOLATION_NOT_AVAILABLE',
+      code: 'TICKET_SPENT',
     })
   }
+  launcherContract({
+    level: 'host',
+    willing: null,
+    unwilling: (t) => refusing(t, 'host'),
+    code: 'ISOLATION_NOT_AVAILABLE',
+  })
 })

@@ -40,9 +40,25 @@ suite('native/spec', () => {
     assert.equal(own, `sha256:${createHash('sha256').update(bytes).digest('hex')}`)
     const spec = parseCanonical(bytes)
     const names =
-      'app descriptors hostname kernel kvm launch_id level limits machine node template tenant v vmm'
+      'app container descriptors hostname kernel kvm launch_id level limits machine node template tenant v vmm'
     assert.deepEqual(Object.keys(Object(spec)), names.split(' '))
     assert.deepEqual(leaves(spec).filter((path) => path.includes('access')).length, 4)
+  })
+
+  test('has a container in the place of a machine at level container', () => {
+    const [bundle, monitor, runtime] = ['a', 'b', 'c'].map(digest)
+    const container = { bundle, digest: monitor, runtime, version: 'runc version 1.1.5' }
+    const parts = partsOf()
+    const plan = { ...parts.plan, level: 'container', kvm: null } as const
+    const on = readDescription({ ...DESCRIPTION, container, container_reason: null })
+    const spec = Object(parseCanonical(buildSpec({ ...parts, plan, host: on }).bytes))
+    for (const name of ['kernel', 'kvm', 'machine', 'template', 'vmm']) {
+      assert.equal(spec[name], null, name)
+    }
+    assert.deepEqual(spec.container, { bundle, digest: monitor, memory_mib: 128, runtime })
+    const roles = spec.descriptors.map(({ role }: { role: string }) => role)
+    assert.deepEqual(roles, ['image', 'scratch', 'log'])
+    assert.throws(() => buildSpec({ ...parts, plan }), { code: 'CONTAINER_UNAVAILABLE' })
   })
 
   test('has a network and the tap for it, or neither', () => {

@@ -29,6 +29,7 @@ function hostOf(t: TestContext): Host {
     artifacts: {
       spawn: '/spawn',
       vmm: '/vmm',
+      container: '/container',
       kernel: '/kernel',
       init: '/init',
       initVerity: { data_blocks: 1, root: '00', salt: '00' },

@@ -8,7 +8,7 @@ import type { Readable, Writable } from 'node:stream'
 import { memfdSealed } from '../../native/addon.ts'
 import { canonicalBytes } from '../../policy/canonical.ts'
 import { digestOf } from '../native/workers/rootfs/build-image.ts'
-import type { Machine } from './harness.ts'
+import { type Machine, vmTemplate } from './harness.ts'
 import { type Papers, type Prepared, withFiles } from './launch.ts'
 
 let scratches = 0
@@ -186,7 +186,7 @@ export async function withDescriptors<T>(
   use: (good: Descriptors) => Promise<T>,
 ): Promise<T> {
   const opened: number[] = []
-  const { state, state_size, memory_size } = await machine.template
+  const { state, state_size, memory_size } = await vmTemplate(machine)
   const keep = (fd: number): number => {
     opened.push(fd)
     return fd

@@ -18,7 +18,7 @@ import {
   vmm,
   withDescriptors,
 } from './by-hand.ts'
-import type { Machine } from './harness.ts'
+import { type Machine, vmTemplate } from './harness.ts'
 import {
   type Loose,
   type Papers,
@@ -247,7 +247,7 @@ const swaps: readonly (readonly [Role, string, Swap | null, RegExp])[] = [
 export function descriptorCases(machine: Machine): void {
   const fresh = async (): Promise<Scene> => {
     const prepared = await prepare(machine, { args: probe() })
-    const [given, template] = [await papers(machine, prepared), await machine.template]
+    const [given, template] = [await papers(machine, prepared), await vmTemplate(machine)]
     return { machine, prepared, given, template }
   }
   const byHand = (

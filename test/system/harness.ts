@@ -23,15 +23,21 @@ import type { HostDescription, Template } from '../../native/spawn-answers.ts'
 import { type SpawnClient, spawnClient } from '../../native/spawn-client.ts'
 import { type Artifacts, readArtifacts } from '../../native/up/artifacts.ts'
 import { canonicalJson } from '../../policy/canonical.ts'
+import type { IsolationLevel } from '../../policy/index.ts'
 import { Forge } from './forge.ts'
 import { buildDisk, busyboxTar, compile, type DiskFile, probeEntry, runWorker } from './images.ts'
 import { type Program, startSigner, startSpawn } from './processes.ts'
 
 const root = path.resolve(import.meta.dirname, '../..')
 export const NODE_ID = 'system-test'
+/** Whose pods they are, if a test does not say. */
+export const TENANT = 'acme'
 const BUSYBOX = '/bin/busybox'
 /** Beyond those of `casemate up`, and different for runs at the same time: the kernel counts by user. */
 const VM_UIDS = 100
+/** Ranges of 65,536 ids, beyond those of `casemate up` and different for runs at the same time. */
+const CONTAINERS = 15
+const containerBase = (): number => 0x7100_0000 + (process.pid % 1000) * 0x10_0000
 const uidBase = (): number => 100_000_000 + (process.pid % 1_000_000) * VM_UIDS
 
 /** Why virtual machines cannot be started here, or null. One sentence, for people. */
@@ -46,6 +52,26 @@ export function whyNot(): string | null {
     accessSync(BUSYBOX, constants.X_OK)
   } catch {
     return `${BUSYBOX} is missing: install busybox-static`
+  }
+  return null
+}
+
+/** The template of a machine at level vm. */
+export async function vmTemplate(machine: Machine): Promise<Template> {
+  const template = await machine.template
+  if (template === null) throw new Error('there are no templates below level vm')
+  return template
+}
+
+/** Why containers cannot be started here, or null. */
+export function whyNoContainers(): string | null {
+  if (process.geteuid?.() !== 0) return 'not root: spawn makes namespaces, cgroups and user ids'
+  for (const file of [BUSYBOX, '/usr/sbin/runc']) {
+    try {
+      accessSync(file, constants.X_OK)
+    } catch {
+      return `${file} is missing: run \`npm run setup\``
+    }
   }
   return null
 }
@@ -66,8 +92,10 @@ export interface Machine extends SpawnHost {
   readonly forge: Forge
   readonly seccomp: SeccompCompiler
   readonly image: DiskFile
-  /** (1, 128 MiB); it takes a cold boot, beside which other things can be done. */
-  readonly template: Promise<Template>
+  /** Of the pods that tests launch: whatever all levels have in common is tried by the same tests. */
+  readonly level: IsolationLevel
+  /** (1, 128 MiB); it takes a cold boot, beside which other things can be done. null below level vm. */
+  readonly template: Promise<Template | null>
   /** A path for a file of a test. */
   place(name: string): string
   /**
@@ -87,15 +115,22 @@ interface Configured {
   readonly artifacts: Artifacts
   readonly keys: readonly string[]
   readonly uids: number
+  readonly level: IsolationLevel
 }
 
 /** The members of spawn.json. Root is the agent here; workers are started by the tests themselves. */
-const configuration = ({ directory, artifacts, keys, uids }: Configured): object => ({
+const configuration = ({ directory, artifacts, keys, uids, level }: Configured): object => ({
   v: 'casemate.spawn/1',
   node: NODE_ID,
   log_keys: keys,
   allow_software_kvm: artifacts.kernel.endsWith('softkvm'),
-  levels: {},
+  levels: level === 'vm' ? {} : { [TENANT]: [level] },
+  container: {
+    count: CONTAINERS,
+    monitor: artifacts.container,
+    runtime: '/usr/sbin/runc',
+    uid_base: containerBase(),
+  },
   agent_uid: 0,
   agent_gid: 0,
   worker_uid: 61_001,
@@ -127,15 +162,18 @@ async function openSpawn(
   const program = await startSpawn(artifacts.spawn, config, by)
   const spawn = spawnClient(path.join(directory, 'run/spawn.sock'))
   const host = await spawn.describe()
-  if (host.kvm === null) {
+  if (host.kvm === null && parts.level === 'vm') {
     await program.end()
     throw new Error(`spawn finds no KVM to use: ${host.kvm_reason ?? ''}`)
   }
   return { spawn, program, host, directory }
 }
 
-/** Starts everything and has spawn begin to build the template. Do it once a process. */
-export async function openMachine(): Promise<Machine> {
+/**
+ * Starts everything and has spawn begin to build the template. Do it once a process.
+ * @param level of the pods that tests launch on it
+ */
+export async function openMachine(level: IsolationLevel = 'vm'): Promise<Machine> {
   const directory = mkdtempSync(path.join(tmpdir(), 'casemate-system-'))
   chmodSync(directory, 0o755)
   const programs: Program[] = []
@@ -145,7 +183,7 @@ export async function openMachine(): Promise<Machine> {
     rmSync(directory, { recursive: true })
   }
   try {
-    return await openParts(directory, programs, close)
+    return await openParts(directory, programs, close, level)
   } catch (error) {
     await close(null)
     throw error
@@ -156,6 +194,7 @@ async function openParts(
   directory: string,
   programs: Program[],
   close: (log: AuditLog | null) => Promise<void>,
+  level: IsolationLevel,
 ): Promise<Machine> {
   const place = (name: string): string => path.join(directory, name)
   mkdirSync(place('signer'))
@@ -164,7 +203,7 @@ async function openParts(
   const vkey = signer.ready.slice('ready '.length)
   const forge = new Forge('casemate/forged')
   const artifacts = readArtifacts(root, root)
-  const common = { artifacts, keys: [vkey, forge.vkey] }
+  const common = { artifacts, keys: [vkey, forge.vkey], level }
   const main = await openSpawn({ ...common, directory: place('spawn'), uids: uidBase() })
   programs.push(main.program)
   const node = { id: NODE_ID, agent: { version: '0.0.0', digest: null }, config: null }
@@ -175,12 +214,16 @@ async function openParts(
     node,
   })
   compile('guest/probe', place('probe'))
-  const template = main.spawn.template(1, 128).then((answer) => answer.template)
+  const template =
+    level === 'vm'
+      ? main.spawn.template(1, 128).then((answer) => answer.template)
+      : Promise.resolve(null)
   template.catch(() => undefined) // whoever waits for it hears of it
   const image = await buildDisk(place('image'), busyboxTar(BUSYBOX, probeEntry(place('probe'))))
   let others = 0
   return {
     ...main,
+    level,
     artifacts,
     log,
     forge,

@@ -31,7 +31,7 @@ import type { PodNetwork } from '../../policy/nouns/network.ts'
 import { parseWorkingDirectory } from '../../policy/nouns/process.ts'
 import { DEVICE_RATES } from '../../policy/rates.ts'
 import { digestOf } from '../native/workers/rootfs/build-image.ts'
-import type { Machine, SpawnHost } from './harness.ts'
+import { type Machine, type SpawnHost, TENANT } from './harness.ts'
 import type { DiskFile } from './images.ts'
 
 const clock = systemClock()
@@ -105,7 +105,7 @@ const defaults = {
   capabilities: UNTRUSTED_DEFAULT_CAPABILITIES,
   hostname: 'web-1',
   readOnlyRoot: false,
-  tenant: 'acme',
+  tenant: TENANT,
   shape: { vcpus: 1, memoryMib: 128 },
   logBytes: 1_052_672,
   scratchBytesMax: 2 ** 30,
@@ -136,6 +136,7 @@ function processOf(wish: Wish & typeof defaults): Plan['process'] {
 }
 
 function planOf(machine: Machine, given: Wish): Plan {
+  const { level } = machine
   const wish = { ...defaults, ...given } as Wish & typeof defaults
   const { vcpus, memoryMib } = wish.shape
   const image = { registry: 'r', repository: 'i', digest: parseDigest(NOTHING) }
@@ -143,8 +144,8 @@ function planOf(machine: Machine, given: Wish): Plan {
     pod: parsePodId(clock.uuid()),
     tenant: parseTenantId(wish.tenant),
     trust: 'untrusted',
-    level: 'vm',
-    kvm: (wish.on ?? machine).host.kvm,
+    level,
+    kvm: level === 'vm' ? (wish.on ?? machine).host.kvm : null,
     vcpus: parseVcpus(vcpus),
     memoryMib: parseMemoryMib(memoryMib),
     charge: { vcpus, memoryMib, pods: 1 },

@@ -8,7 +8,7 @@ import { podNetwork } from '../../policy/index.ts'
 import { afterwards } from '../audit/harness.ts'
 import { missing, startDockerRegistry } from '../peers/images-programs.ts'
 import { WAITING } from './crash-host.ts'
-import { whyNot } from './harness.ts'
+import { whyNoContainers, whyNot } from './harness.ts'
 import { pushSigned, ruleOf } from './signed-image.ts'
 import { startUp, stateDirectory } from './up-host.ts'
 
@@ -145,5 +145,102 @@ suite('system/up with a pod', { skip: why ?? missing('docker-registry') }, () =>
     )
     assert.ok(types.indexOf('launch.exited') < types.indexOf('agent.stop'))
     t.diagnostic(JSON.stringify(member(exited[0], 'exit')))
+  })
+})
+
+suite('system/up with a container', {
+  skip: whyNoContainers() ?? missing('docker-registry'),
+}, () => {
+  test('a trusted tenant runs one once root’s level file names it; it outlives agent and spawn, and all of it is on record', async (t) => {
+    const state = stateDirectory(t)
+    const registry = await startDockerRegistry(state)
+    afterwards(t, () => registry.stop())
+    const keys = generateSigningKey()
+    const directory = path.join(state, 'cli')
+    const image = await pushSigned({ host: registry.host, directory, keys }, WAITING)
+    const rule = path.join(state, 'rule.json')
+    writeFileSync(rule, JSON.stringify(ruleOf(registry.host, keys)))
+    const flags = ['--https-port', '0', '--insecure-registry', registry.host]
+    const first = startUp(t, state, ...flags)
+    await first.heard(/casemate is up/u)
+    const words = ['tenant', 'create', 'acme', '--trust', 'trusted', '--image-rule', rule]
+    assert.equal((await first.as(0, 'CASEMATE', ...words)).code, 0)
+    const asked = ['-t', 'acme', 'run', '--isolation', 'container'] as const
+    const refused = await first.as(0, 'CASEMATE', ...asked, '-d', image)
+    assert.match(refused.stderr, /level file does not name[\s\S]*ISOLATION_NOT_PERMITTED/u)
+    assert.equal(await first.end(), 0)
+
+    const config = path.join(state, 'conf/spawn.json')
+    const edited = { ...JSON.parse(readFileSync(config, 'utf8')), levels: { acme: ['container'] } }
+    writeFileSync(config, JSON.stringify(edited))
+    const host = startUp(t, state, ...flags)
+    await host.heard(/casemate is up/u)
+    const casemate = async (...args: readonly string[]): Promise<string> => {
+      const { code, stdout, stderr } = await host.as(0, 'CASEMATE', '-o', 'json', ...args)
+      assert.equal(code, 0, stderr + stdout)
+      return stdout
+    }
+    const inspect = async (pod: string): Promise<unknown> =>
+      JSON.parse(await casemate('-t', 'acme', 'inspect', pod))
+    const networked = await host.as(0, 'CASEMATE', ...asked, '--network', 'default', image)
+    assert.match(networked.stderr, /NETWORK_NOT_AVAILABLE/u)
+    const once = await host.as(
+      0,
+      'CASEMATE',
+      ...asked,
+      image,
+      '--',
+      '/bin/sh',
+      '-c',
+      'echo hello; exit 3',
+    )
+    assert.deepEqual([once.code, once.stdout], [3, 'hello\n'], once.stderr)
+
+    const launched: unknown = JSON.parse(await casemate(...asked, '-d', image))
+    const pod = String(member(launched, 'id'))
+    process.kill(host.pidOf('agent'), 'SIGKILL')
+    await host.heard(/agent ready again/u)
+    process.kill(host.pidOf('spawn'), 'SIGKILL')
+    await host.heard(/casemate-spawn ended by itself \(SIGKILL\)/u)
+    const running = await inspect(pod)
+    assert.deepEqual(
+      ['state', 'isolation'].map((name) => member(running, name)),
+      ['running', 'container'],
+    )
+    assert.equal(member(member(running, 'facts'), 'image_hashed'), 'when attached')
+    assert.match((await host.as(0, 'CASEMATE', '-t', 'acme', 'ps')).stdout, /running +container/u)
+    assert.match((await host.as(0, 'CASEMATE', 'doctor')).stdout, /containers +ok +runc version/u)
+    assert.equal((await host.as(0, 'CASEMATE', '-t', 'acme', 'logs', pod)).stdout, 'before\n')
+    await casemate('-t', 'acme', 'pause', pod)
+    await casemate('-t', 'acme', 'resume', pod)
+    const stats: unknown = JSON.parse(await casemate('-t', 'acme', 'stats', pod))
+    assert.ok(Number(member(member(stats, 'usage'), 'tasks')) > 2)
+    await casemate('-t', 'acme', 'stop', '--timeout', '0', pod)
+    assert.match(JSON.stringify(member(await inspect(pod), 'exit')), /"how":"(?:signal|vmm)"/u)
+
+    const shown: unknown = JSON.parse(await casemate('audit', 'show'))
+    const records: unknown = member(shown, 'records')
+    assert.ok(Array.isArray(records))
+    const own = records
+      .map((entry: unknown) => member(entry, 'record'))
+      .filter((record) => member(record, 'launch_id') === pod)
+    assert.deepEqual(
+      own.map((record) => member(record, 'type')),
+      [
+        'requested',
+        'intent',
+        'started',
+        'pause_requested',
+        'resume_requested',
+        'stop_requested',
+        'exited',
+      ].map((name) => `launch.${name}`),
+    )
+    const isolation = member(own[1], 'isolation')
+    assert.deepEqual(
+      ['level', 'kvm', 'image_hashed'].map((name) => member(isolation, name)),
+      ['container', null, 'when attached'],
+    )
+    assert.equal(await host.end(), 0)
   })
 })

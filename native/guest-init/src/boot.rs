@@ -136,7 +136,10 @@ fn open_port() -> Result<OwnedFd, String> {
 }
 
 /// Waits, for as long as the template lies, for the first frame.
-fn wait_for_unique(port: &OwnedFd, conversation: &mut Conversation) -> Result<Unique, String> {
+///
+/// # Errors
+/// A host that says anything else.
+pub fn wait_for_unique(port: &OwnedFd, conversation: &mut Conversation) -> Result<Unique, String> {
     let mut inbox = Inbox::default();
     loop {
         wait(port.as_fd(), PollFlags::IN, None).map_err(text)?;

@@ -10,6 +10,8 @@ use crate::failure::{Failure, OrFailure};
 
 /// Memory the app cannot have: what init needs to report that the app ran out of it.
 const RESERVE_BYTES: u64 = 4 * 1_048_576;
+/// The file of a group that counts what it ran out of.
+pub const EVENTS: &str = "memory.events";
 
 /// Makes the app's cgroup below `root`, where cgroup2 is mounted. `None` when the kernel has no
 /// memory controller to offer: then an OOM kill is reported as a signal.
@@ -47,10 +49,10 @@ pub fn enter(group: &Path) -> Result<(), Failure> {
         .or_failure(ErrorCode::Other, "enter the app's cgroup")
 }
 
-/// Whether the kernel has killed a process of the group for want of memory.
+/// Whether the kernel has killed a process of a group for want of memory, by the group's file of `events`.
 #[must_use]
-pub fn has_oom_kill(group: &Path) -> bool {
-    fs::read_to_string(group.join("memory.events")).is_ok_and(|events| oom_kills(&events) > 0)
+pub fn has_oom_kill(events: &Path) -> bool {
+    fs::read_to_string(events).is_ok_and(|events| oom_kills(&events) > 0)
 }
 
 fn oom_kills(events: &str) -> u64 {

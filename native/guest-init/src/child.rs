@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use casemate_ticket::app::App;
@@ -12,7 +12,7 @@ use casemate_ticket::network::Network;
 use casemate_wire::payload::{ErrorCode, StartError};
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchown};
 use rustix::process::{chdir, setsid, umask};
-use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 use rustix::system::sethostname;
 use rustix::thread::UnshareFlags;
 
@@ -48,9 +48,13 @@ pub struct Stdio {
 /// Becomes the app, or reports why not and ends. Called in the forked process only.
 pub fn run(plan: &Plan<'_>, stdio: Stdio, report: &OwnedFd) -> ! {
     let failure = match prepare(plan, stdio, report) {
-        Ok(identity) => finish(plan, &identity),
+        Ok(identity) => finish(plan.app, &identity, plan.places.glibc_tunables.as_deref()),
         Err(failure) => failure,
     };
+    give_up(report, &failure)
+}
+
+fn give_up(report: &OwnedFd, failure: &Failure) -> ! {
     let encoded = StartError { code: failure.code, text: &failure.text }.encode();
     // Nobody is left to tell when this fails too; init sees an app that ended at once.
     let _ = rustix::io::write(report, &encoded);
@@ -75,6 +79,12 @@ fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &OwnedFd) -> Result<Identity, 
     })?;
     let identity = identify(&app.process.user)?;
     take_stdio(stdio, &identity)?;
+    settle(app, report)?;
+    Ok(identity)
+}
+
+/// What is left to do inside the new root, whoever made it.
+fn settle(app: &App, report: &OwnedFd) -> Result<(), Failure> {
     // From here on a descriptor of init or of the old root can be reached by no path, such as a
     // working directory of /proc/self/fd/7 (CVE-2024-21626).
     process_unsafe::close_all_but(report.as_fd())
@@ -83,14 +93,30 @@ fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &OwnedFd) -> Result<Identity, 
     fs::create_dir_all(cwd).or_failure(ErrorCode::Cwd, format!("make {cwd:?}"))?;
     seal::apply(app.read_only_root)?;
     // Entered only now: entered before, /proc/sys would be the one below the read-only mount.
-    chdir(cwd).or_failure(ErrorCode::Cwd, format!("enter {cwd:?}"))?;
+    chdir(cwd).or_failure(ErrorCode::Cwd, format!("enter {cwd:?}"))
+}
+
+/// Becomes the app in a container, of which a runtime has made the namespaces, the root and its file systems, and of
+/// which 0, 1 and 2 are the pipes. The runtime has left all capabilities, of which the app keeps its own.
+pub fn run_in_container(app: &App, report: &OwnedFd) -> ! {
+    let prepared = prepare_in_container(app, report);
+    give_up(report, &prepared.map_or_else(|failure| failure, |who| finish(app, &who, None)))
+}
+
+fn prepare_in_container(app: &App, report: &OwnedFd) -> Result<Identity, Failure> {
+    process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
+    umask(Mode::empty());
+    root::make_temporary(app.read_only_root)?;
+    let identity = identify(&app.process.user)?;
+    own_stdio([stdin(), stdout(), stderr()], &identity)?;
+    settle(app, report)?;
     Ok(identity)
 }
 
-fn finish(plan: &Plan<'_>, identity: &Identity) -> Failure {
-    let process = &plan.app.process;
-    let env = exec::environment(process, &identity.home, plan.places.glibc_tunables.as_deref());
-    match privileges::apply(plan.app, identity) {
+fn finish(app: &App, identity: &Identity, tunables: Option<&str>) -> Failure {
+    let process = &app.process;
+    let env = exec::environment(process, &identity.home, tunables);
+    match privileges::apply(app, identity) {
         Ok(()) => exec::run(&process.args, &env),
         Err(failure) => failure,
     }
@@ -127,12 +153,17 @@ fn read_database(path: &str) -> Result<String, Failure> {
 /// The pipes become 0, 1 and 2, and the app's own, so that it may open /dev/stdout again.
 fn take_stdio(stdio: Stdio, identity: &Identity) -> Result<(), Failure> {
     let Stdio { stdin, stdout, stderr } = stdio;
-    let owner = (Some(Uid::from_raw(identity.uid)), Some(Gid::from_raw(identity.gid)));
-    for pipe in [&stdin, &stdout, &stderr] {
-        fchown(pipe, owner.0, owner.1).or_failure(ErrorCode::Other, "give the app its pipes")?;
-    }
+    own_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], identity)?;
     dup2_stdin(&stdin)
         .and_then(|()| dup2_stdout(&stdout))
         .and_then(|()| dup2_stderr(&stderr))
         .or_failure(ErrorCode::Other, "connect the app's streams")
+}
+
+fn own_stdio(pipes: [BorrowedFd<'_>; 3], identity: &Identity) -> Result<(), Failure> {
+    let owner = (Some(Uid::from_raw(identity.uid)), Some(Gid::from_raw(identity.gid)));
+    for pipe in pipes {
+        fchown(pipe, owner.0, owner.1).or_failure(ErrorCode::Other, "give the app its pipes")?;
+    }
+    Ok(())
 }

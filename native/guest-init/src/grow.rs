@@ -3,7 +3,7 @@
 //! The app's root has the file system mounted in a namespace that init is not in. Mounted once more, it is the same one:
 //! the kernel keeps one superblock for a disk.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -30,6 +30,16 @@ pub fn grow(places: &Places, bytes: u64) -> Resized {
         Source::Disk(name) => grow_disk(name, &places.staging, bytes),
         Source::Directory(_) => Err(Errno::OPNOTSUPP),
     };
+    answered(answer, bytes)
+}
+
+/// Grows the ext4 that the directory `root` is of, whose disk has `bytes` already.
+#[must_use]
+pub fn grow_mounted(root: BorrowedFd<'_>, bytes: u64) -> Resized {
+    answered(resize_unsafe::grow_ext4(root, bytes / BLOCK_BYTES), bytes)
+}
+
+fn answered(answer: Result<()>, bytes: u64) -> Resized {
     let errno = answer.err().map_or(0, |errno| u32::try_from(errno.raw_os_error()).unwrap_or(0));
     Resized { errno, bytes }
 }

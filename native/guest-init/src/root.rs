@@ -110,8 +110,7 @@ fn make_upper(image: &Path, upper: &Path, work: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(upper, PermissionsExt::from_mode(like.mode() & 0o7777))
 }
 
-/// The mounts of the OCI default: proc, dev, sys and the app's cgroup; and a place for temporary
-/// files where the image has none or nothing else can be written.
+/// The mounts of the OCI default: proc, dev, sys and the app's cgroup; and a place for temporary files.
 fn populate(root: BorrowedFd<'_>, read_only: bool, cgroup: bool) -> Result<(), Failure> {
     let read = MountAttrFlags::MOUNT_ATTR_RDONLY;
     attach(root, "proc", &make("proc", &[], KERNEL_FS)?)?;
@@ -123,6 +122,22 @@ fn populate(root: BorrowedFd<'_>, read_only: bool, cgroup: bool) -> Result<(), F
     let dev = make("tmpfs", &[("mode", "755"), ("size", "64m")], attributes)?;
     attach(root, "dev", &dev)?;
     devices::populate(dev.as_fd())?;
+    temporary(root, read_only)
+}
+
+/// A place for temporary files in the calling process's root.
+///
+/// # Errors
+/// [`ErrorCode::Mount`] with what failed.
+pub fn make_temporary(read_only: bool) -> Result<(), Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root =
+        openat(CWD, "/", flags, Mode::empty()).or_failure(ErrorCode::Mount, "open the root")?;
+    temporary(root.as_fd(), read_only)
+}
+
+/// Where the image has none, or nothing else can be written.
+fn temporary(root: BorrowedFd<'_>, read_only: bool) -> Result<(), Failure> {
     let missing = mkdirat(root, "tmp", Mode::from_raw_mode(0o1777));
     match missing {
         // A link, say to /var/tmp, is the image's own arrangement.

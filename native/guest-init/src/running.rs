@@ -37,6 +37,27 @@ pub enum Report {
     Failed(Failure),
 }
 
+/// A process that is about to become the app, and init's ends of its pipes, which do not block.
+#[derive(Debug)]
+pub struct Begun {
+    /// Its process id, as whoever runs the session sees it.
+    pub pid: Pid,
+    /// The process.
+    pub process: OwnedFd,
+    /// Its standard input.
+    pub stdin: OwnedFd,
+    /// Its standard output.
+    pub stdout: OwnedFd,
+    /// Its standard error.
+    pub stderr: OwnedFd,
+    /// Says why it could not become the app; closed when it has.
+    pub report: OwnedFd,
+    /// The file of its cgroup with a line `oom_kill N`, if there is one.
+    pub oom: Option<PathBuf>,
+    /// What asks it to stop.
+    pub stop_signal: i32,
+}
+
 /// An app between fork and EXIT.
 #[derive(Debug)]
 pub struct Running {
@@ -48,7 +69,7 @@ pub struct Running {
     process: OwnedFd,
     report: Option<OwnedFd>,
     reported: Vec<u8>,
-    group: Option<PathBuf>,
+    oom: Option<PathBuf>,
     stop_signal: i32,
     stop_asked: bool,
     kill_at: Option<Instant>,
@@ -85,21 +106,29 @@ impl Running {
         };
         let process = pidfd_open(pid, PidfdFlags::empty())
             .or_failure(ErrorCode::Other, "watch the app's process")?;
-        Ok(Self {
-            input: Input::new(stdin),
-            stdout: Output::new(Stream::Stdout, stdout),
-            stderr: Output::new(Stream::Stderr, stderr),
-            pid,
-            process,
-            report: Some(report),
+        let oom = group.map(|group| group.join(cgroup::EVENTS));
+        let stop_signal = i32::from(plan.app.stop_signal);
+        Ok(Self::of(Begun { pid, process, stdin, stdout, stderr, report, oom, stop_signal }))
+    }
+
+    /// An app that somebody else has made the process of. It must be a child of this process.
+    #[must_use]
+    pub fn of(begun: Begun) -> Self {
+        Self {
+            input: Input::new(begun.stdin),
+            stdout: Output::new(Stream::Stdout, begun.stdout),
+            stderr: Output::new(Stream::Stderr, begun.stderr),
+            pid: begun.pid,
+            process: begun.process,
+            report: Some(begun.report),
             reported: Vec::new(),
-            group,
-            stop_signal: i32::from(plan.app.stop_signal),
+            oom: begun.oom,
+            stop_signal: begun.stop_signal,
             stop_asked: false,
             kill_at: None,
             exit: None,
             drained_at: None,
-        })
+        }
     }
 
     /// The app's process id as init sees it.
@@ -246,7 +275,7 @@ impl Running {
     fn exit_of(&self, status: &WaitIdStatus) -> Exit {
         let number = |value: i32| u8::try_from(value & 0xff).unwrap_or(u8::MAX);
         match (status.terminating_signal(), status.exit_status()) {
-            (Some(libc::SIGKILL), _) if self.group.as_deref().is_some_and(cgroup::has_oom_kill) => {
+            (Some(libc::SIGKILL), _) if self.oom.as_deref().is_some_and(cgroup::has_oom_kill) => {
                 Exit::Oom(number(libc::SIGKILL))
             }
             (Some(signal), _) => Exit::Signal(number(signal)),
@@ -274,6 +303,10 @@ impl Running {
     }
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
+/// A pipe, reading end first, both closed by exec.
+///
+/// # Errors
+/// [`ErrorCode::Other`] when the kernel has none.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
     pipe_with(PipeFlags::CLOEXEC).or_failure(ErrorCode::Other, "make a pipe")
 }

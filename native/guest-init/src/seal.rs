@@ -9,7 +9,7 @@ use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_r
 use crate::failure::{Failure, OrFailure};
 
 /// As runc and crun have them by Docker's defaults. What the kernel does not offer is skipped.
-const MASKED: &[&str] = &[
+pub const MASKED: &[&str] = &[
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -23,7 +23,8 @@ const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-const READ_ONLY: &[&str] =
+/// And which it may read.
+pub const READ_ONLY: &[&str] =
     &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Masks and protects, and makes the whole root read-only if the app asked for that.

@@ -4,9 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use casemate_ticket::app::App;
+use casemate_ticket::network::Network;
 use casemate_wire::frame::{Frame, GuestKind, HostKind};
 use casemate_wire::order::{Conversation, Phase};
-use casemate_wire::payload::{ErrorCode, OutputCredit, Resize, Signal, StartError, Started, Stop};
+use casemate_wire::payload::{
+    ErrorCode, OutputCredit, Resize, Resized, Signal, StartError, Started, Stop,
+};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::child::Plan;
@@ -17,13 +20,46 @@ use crate::network;
 use crate::places::Places;
 use crate::running::{Report, Running};
 
+/// Where a session's app runs: in this machine, or in a container of the host's.
+pub trait Machine {
+    /// Makes the process that becomes the app.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn start(
+        &self,
+        app: &App,
+        hostname: &str,
+        network: Option<&Network>,
+    ) -> Result<Running, Failure>;
+
+    /// Has the app's file system take up all of a disk that has `bytes` now.
+    fn grow(&self, bytes: u64) -> Resized;
+}
+
+impl Machine for Places {
+    fn start(
+        &self,
+        app: &App,
+        hostname: &str,
+        network: Option<&Network>,
+    ) -> Result<Running, Failure> {
+        network.map_or(Ok(()), |network| network::configure(network::CARD, network))?;
+        Running::start(&Plan { app, hostname, network, places: self })
+    }
+
+    fn grow(&self, bytes: u64) -> Resized {
+        grow::grow(self, bytes)
+    }
+}
+
 /// Runs one conversation from `UNIQUE_DONE` on; returns when `EXIT` or `ERROR` has left.
 ///
 /// # Errors
 /// [`Broken`] when the host broke the protocol or went away. The app is killed then.
-pub fn run(pipe: &OwnedFd, places: &Places) -> Result<(), Broken> {
+pub fn run(pipe: &OwnedFd, machine: &dyn Machine) -> Result<(), Broken> {
     let mut session = Session {
-        places,
+        machine,
         conversation: Conversation::reseeding(),
         outbox: Outbox::default(),
         running: None,
@@ -54,7 +90,7 @@ pub enum Watched {
 }
 
 struct Session<'a> {
-    places: &'a Places,
+    machine: &'a dyn Machine,
     conversation: Conversation,
     outbox: Outbox,
     running: Option<Running>,
@@ -140,7 +176,7 @@ impl Session<'_> {
             }
             HostKind::Resize => {
                 let resize = Resize::parse(payload).ok_or_else(wrong)?;
-                let resized = grow::grow(self.places, resize.bytes);
+                let resized = self.machine.grow(resize.bytes);
                 // What it was for may have ended meanwhile; it is said in time, or not at all.
                 if self.conversation.phase() != Phase::Running {
                     return Ok(());
@@ -159,14 +195,7 @@ impl Session<'_> {
         let started = App::parse_config(config)
             .or_failure(ErrorCode::Config, "use the configuration")
             .and_then(|(app, hostname, network)| {
-                let network = network.as_ref();
-                network.map_or(Ok(()), |network| network::configure(network::CARD, network))?;
-                Running::start(&Plan {
-                    app: &app,
-                    hostname: &hostname,
-                    network,
-                    places: self.places,
-                })
+                self.machine.start(&app, &hostname, network.as_ref())
             });
         match started {
             Ok(running) => {

@@ -163,6 +163,7 @@ impl Pod {
     fn entry(&self) -> Option<Entry> {
         Some(Entry {
             identity: self.identity.clone()?,
+            level: self.level,
             shape: self.shape,
             vmm: self.vmm.clone(),
             pid: self.pid,
@@ -287,10 +288,11 @@ impl Daemon {
         let watch = |fd, source| self.poller.watch(fd, Interest::IN, source);
         let end = watch(end, Source::PodEnd(id))?;
         let control = watch(control, Source::PodControl(id))?;
-        self.uids.reserve(entry.uid);
+        self.ids(entry.level).reserve(entry.uid);
         let ending = said.is_ending().then(|| Instant::now().checked_add(ENDING_WAIT)).flatten();
         let mut pod = Pod {
             identity: Some(entry.identity),
+            level: entry.level,
             shape: entry.shape,
             vmm: entry.vmm,
             pid: entry.pid,

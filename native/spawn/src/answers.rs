@@ -53,6 +53,18 @@ pub fn init(config: &Config) -> Vec<(&'static str, Value)> {
     vec![("size", number(config.init_size())), ("verity", verity)]
 }
 
+/// `container` of `describe`: null where no containers are started, for the reason in `container_reason`.
+fn container(daemon: &Daemon) -> Value {
+    let Ok(starter) = &daemon.starter else { return Value::Null };
+    let facts = &starter.facts;
+    object(vec![
+        ("bundle", string(&facts.bundle)),
+        ("digest", string(&facts.monitor)),
+        ("runtime", string(&facts.runtime)),
+        ("version", string(&facts.version)),
+    ])
+}
+
 /// `host` of `describe`: what the agent judges the host's safety by, beside what everybody may read.
 fn safety(daemon: &Daemon) -> Value {
     let found = host::safety();
@@ -80,11 +92,13 @@ pub fn describe(daemon: &Daemon) -> Answer {
         ("boot_id", string(&daemon.boot_id)),
         ("kvm", context.kvm.map_or(Value::Null, |class| string(class.as_str()))),
         ("kvm_reason", reason),
+        ("container_reason", daemon.starter.as_ref().err().map_or(Value::Null, string)),
         ("allow_software_kvm", Value::Bool(daemon.config.allow_software_kvm)),
         ("host", safety(daemon)),
         ("vmm", vmm(&daemon.assets.vmm_digests)),
         ("kernel", kernel(&daemon.assets.kernel_file)),
         ("cmdline", string(&machine::cmdline(daemon.kvm_class))),
+        ("container", container(daemon)),
         ("init", object(init(&daemon.config))),
         ("scratch", object(scratch)),
         ("templates", Value::Array(daemon.templates.describe())),

@@ -3,6 +3,12 @@
 //! Version 2 where the unified hierarchy has the controllers, version 1 otherwise (which hybrid hosts
 //! are). The groups lie in `casemate/<instance>/` of each hierarchy; the instance is a hash of the run
 //! directory, so that two Casemates of one host do not sweep each other's VMs.
+//!
+//! A container's group holds its monitor and, below it, the app's group, which the OCI runtime makes in each hierarchy of
+//! the host. Version 2 wants no processes beside groups with limits, so there the monitor has a group as well.
+
+mod limits;
+mod tree;
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -13,21 +19,15 @@ use std::time::{Duration, Instant};
 
 use casemate_ticket::bytes::{Digest, encode_hex};
 
-/// Microseconds of one CPU quota period.
-const PERIOD_US: u64 = 100_000;
+pub use limits::Limits;
+use limits::{v1_cpu, v1_memory, v1_pids, v2_all, write_all};
+
+/// Name of a container's app's group.
+const INNER: &str = "app";
+/// Name of its monitor's group, in version 2.
+const OUTER: &str = "monitor";
 /// How long a restarted spawn waits for what its predecessor left to die.
 const SWEEP_WAIT: Duration = Duration::from_secs(10);
-
-/// What a group may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of memory, no swap.
-    pub memory_bytes: u64,
-    /// CPU time in percent of one CPU.
-    pub cpu_percent: u32,
-    /// Tasks: processes and threads.
-    pub pids: u32,
-}
 
 /// The hierarchies of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct Cgroups {
     layout: Layout,
     /// `casemate/<instance>`.
     below: PathBuf,
+    /// Mount points of hierarchies that only an OCI runtime makes groups in.
+    others: Vec<PathBuf>,
 }
 
 /// One group; [`Cgroup::remove`] it when its last process is gone.
@@ -59,6 +61,10 @@ pub struct Cgroup {
     memory: PathBuf,
     freezer: Option<Freezer>,
     is_v2: bool,
+    /// Of the same name, in hierarchies without limits of ours.
+    others: Vec<PathBuf>,
+    /// Where a container's monitor is, in version 2.
+    outer: Option<PathBuf>,
 }
 
 /// The file that stops every process of a group where it is, and what is written to it.
@@ -77,68 +83,6 @@ impl Freezer {
     fn v2(directory: &Path) -> Self {
         Self { file: directory.join("cgroup.freeze"), stop: "1", go_on: "0" }
     }
-}
-
-/// A file of a group and what is written to it; `optional` files are missing on some kernels.
-#[derive(Debug, PartialEq, Eq)]
-struct Setting {
-    file: &'static str,
-    value: String,
-    optional: bool,
-}
-
-fn setting(file: &'static str, value: impl Into<Value>, optional: bool) -> Setting {
-    let Value(value) = value.into();
-    Setting { file, value, optional }
-}
-
-/// What is written, as text.
-struct Value(String);
-
-impl From<u64> for Value {
-    fn from(number: u64) -> Self {
-        Self(number.to_string())
-    }
-}
-
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-fn quota_us(limits: &Limits) -> u64 {
-    u64::from(limits.cpu_percent).saturating_mul(PERIOD_US / 100)
-}
-
-/// Swap is off because guest memory in a swap file outlives its tenant.
-fn v1_memory(limits: &Limits) -> Vec<Setting> {
-    vec![
-        setting("memory.limit_in_bytes", limits.memory_bytes, false),
-        setting("memory.memsw.limit_in_bytes", limits.memory_bytes, true),
-        setting("memory.swappiness", 0_u64, true),
-    ]
-}
-
-fn v1_cpu(limits: &Limits) -> Vec<Setting> {
-    vec![
-        setting("cpu.cfs_period_us", PERIOD_US, false),
-        setting("cpu.cfs_quota_us", quota_us(limits), false),
-    ]
-}
-
-fn v1_pids(limits: &Limits) -> Vec<Setting> {
-    vec![setting("pids.max", u64::from(limits.pids), false)]
-}
-
-fn v2_all(limits: &Limits) -> Vec<Setting> {
-    vec![
-        setting("memory.max", limits.memory_bytes, false),
-        setting("memory.swap.max", 0_u64, true),
-        setting("memory.oom.group", 1_u64, false),
-        setting("cpu.max", format!("{} {PERIOD_US}", quota_us(limits)), false),
-        setting("pids.max", u64::from(limits.pids), false),
-    ]
 }
 
 /// Mount points of cgroup file systems in the text of /proc/self/mountinfo: type, options, directory.
@@ -191,7 +135,11 @@ impl Cgroups {
         })?;
         let digest = Digest::of(run_dir.as_os_str().as_encoded_bytes());
         let instance = encode_hex(digest.0.get(..8).unwrap_or_default());
-        let groups = Self { layout, below: Path::new("casemate").join(instance) };
+        let below = Path::new("casemate").join(instance);
+        let mut groups = Self { layout, below, others: Vec::new() };
+        let roots = groups.roots();
+        let all = mounts(&mountinfo).into_iter().map(|(_, _, directory)| directory.into());
+        groups.others = all.filter(|root| !roots.contains(root)).collect();
         for root in groups.roots() {
             if matches!(groups.layout, Layout::V2(_)) {
                 enable_controllers(&root)?;
@@ -252,28 +200,56 @@ impl Cgroups {
         Ok(group)
     }
 
+    /// As [`Cgroups::create`], for a container's monitor and the app's group below.
+    ///
+    /// # Errors
+    /// What the kernel says; nothing stays behind then.
+    pub fn create_nested(&self, name: &str, limits: &Limits) -> io::Result<Cgroup> {
+        let mut group = self.create(name, limits)?;
+        if group.is_v2 {
+            let outer = group.memory.join(OUTER);
+            if let Err(error) = make(&outer).and_then(|()| enable_controllers(&group.memory)) {
+                let _ = group.remove();
+                return Err(error);
+            }
+            group.outer = Some(outer);
+        }
+        Ok(group)
+    }
+
+    /// The app's group of the container `name`, as a path below each mount point.
+    pub fn inner(&self, name: &str) -> String {
+        format!("/{}/{name}/{INNER}", self.below.display())
+    }
+
     /// The group `name` of an earlier spawn, if it is there.
     pub fn find(&self, name: &str) -> Option<Cgroup> {
         let mut group = self.group(name);
         group.directories.dedup();
+        let outer = group.memory.join(OUTER);
+        group.outer = (group.is_v2 && outer.is_dir()).then_some(outer);
         group.directories.iter().all(|directory| directory.is_dir()).then_some(group)
     }
 
     /// Where a group of this name is: the directories of memory, cpu and pids, then the freezer's.
     fn group(&self, name: &str) -> Cgroup {
         let at = |root: &Path| root.join(&self.below).join(name);
+        let others = self.others.iter().map(|root| at(root)).collect();
+        let outer = None;
         match &self.layout {
             Layout::V1 { memory, cpu, pids, freezer } => {
                 let mut directories = vec![at(memory), at(cpu), at(pids)];
                 directories.extend(freezer.as_deref().map(at));
                 let freezer = freezer.as_deref().map(|root| Freezer::v1(&at(root)));
-                Cgroup { memory: at(memory), directories, freezer, is_v2: false }
+                let memory = at(memory);
+                Cgroup { memory, directories, freezer, is_v2: false, others, outer }
             }
             Layout::V2(root) => {
                 let directory = at(root);
                 let freezer = Some(Freezer::v2(&directory));
                 let directories = vec![directory.clone()];
-                Cgroup { memory: directory, directories, freezer, is_v2: true }
+                let memory = directory;
+                Cgroup { memory, directories, freezer, is_v2: true, others, outer }
             }
         }
     }
@@ -309,6 +285,14 @@ impl Cgroups {
                 }
             }
         }
+        // Nobody is in these any more, who was not stuck in one above.
+        for root in &self.others {
+            let below = root.join(&self.below);
+            for entry in fs::read_dir(&below).into_iter().flatten().flatten().filter(&is_left) {
+                let _ = tree::remove(&entry.path());
+            }
+            let _ = fs::remove_dir(below);
+        }
         Ok(swept)
     }
 
@@ -338,11 +322,9 @@ pub struct Swept {
 impl Swept {
     /// The user ids of what did not end: nobody else may get one of them.
     pub fn uids(&self) -> Vec<u32> {
-        let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
-        let groups = self.stuck.iter().map(|directory| read(directory.join("cgroup.procs")));
-        let pids: Vec<String> =
-            groups.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
-        let statuses = pids.iter().map(|pid| read(PathBuf::from(format!("/proc/{pid}/status"))));
+        let read = |path: String| fs::read_to_string(path).unwrap_or_default();
+        let pids = self.stuck.iter().flat_map(|directory| tree::members(directory));
+        let statuses = pids.map(|pid| read(format!("/proc/{pid}/status")));
         statuses.filter_map(|status| uid_of(&status)).collect()
     }
 }
@@ -360,13 +342,8 @@ fn is_group(entry: &fs::DirEntry) -> bool {
 fn kill_all(directory: &Path) -> io::Result<()> {
     let end = Instant::now().checked_add(SWEEP_WAIT);
     loop {
-        for pid in fs::read_to_string(directory.join("cgroup.procs"))?.lines() {
-            let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
-            if let Some(pid) = pid {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
-        match fs::remove_dir(directory) {
+        tree::kill_members(directory);
+        match tree::remove(directory) {
             Ok(()) => return Ok(()),
             Err(error) if end.is_some_and(|end| Instant::now() > end) => return Err(error),
             Err(_) => sleep(Duration::from_millis(5)),
@@ -379,23 +356,6 @@ fn make(directory: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         result => result,
     }
-}
-
-fn write_all(directory: &Path, settings: &[Setting]) -> io::Result<()> {
-    for Setting { file, value, optional } in settings {
-        let path = directory.join(file);
-        match fs::write(&path, value) {
-            Err(_) if *optional => {}
-            Err(error) => {
-                return Err(io::Error::new(
-                    error.kind(),
-                    format!("{} = {value}: {error}", path.display()),
-                ));
-            }
-            Ok(()) => {}
-        }
-    }
-    Ok(())
 }
 
 fn enable_controllers(directory: &Path) -> io::Result<()> {
@@ -415,13 +375,15 @@ impl Cgroup {
         Ok(Some(directory.into()))
     }
 
-    /// Puts a process into the group (version 1; in version 2 it is there from its first instruction).
+    /// Puts a process into the group (version 1, and a monitor; in version 2 a VMM is there from its first instruction).
     ///
     /// # Errors
     /// What the kernel says.
     pub fn add(&self, pid: i32) -> io::Result<()> {
-        if self.is_v2 {
-            return Ok(());
+        match &self.outer {
+            Some(outer) => return fs::write(outer.join("cgroup.procs"), pid.to_string()),
+            None if self.is_v2 => return Ok(()),
+            None => {}
         }
         self.directories
             .iter()
@@ -444,6 +406,12 @@ impl Cgroup {
         self.directories.iter().find_map(|directory| fs::read_to_string(directory.join(file)).ok())
     }
 
+    /// The same, of a container's app's group.
+    pub fn read_inner(&self, file: &str) -> Option<String> {
+        let mut all = self.directories.iter().chain(&self.others);
+        all.find_map(|directory| fs::read_to_string(directory.join(INNER).join(file)).ok())
+    }
+
     /// Whether the group is stopped, or about to be.
     pub fn is_paused(&self) -> bool {
         let Some(Freezer { file, go_on, .. }) = &self.freezer else { return false };
@@ -452,28 +420,47 @@ impl Cgroup {
 
     /// Whether the process is in the group.
     pub fn holds(&self, pid: i32) -> bool {
-        let text = fs::read_to_string(self.memory.join("cgroup.procs")).unwrap_or_default();
+        let group = self.outer.as_ref().unwrap_or(&self.memory);
+        let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
         text.lines().any(|line| line.parse() == Ok(pid))
     }
 
     /// Whether the kernel killed a process of the group for want of memory.
     pub fn was_oom_killed(&self) -> bool {
-        let file = if self.is_v2 { "memory.events" } else { "memory.oom_control" };
-        let text = fs::read_to_string(self.memory.join(file)).unwrap_or_default();
+        let text = fs::read_to_string(self.memory.join(self.oom_file())).unwrap_or_default();
         oom_kills(&text) > 0
     }
 
-    /// Removes the group. Safe to repeat.
+    /// The file of a container's app's group that has a line `oom_kill N`.
+    pub fn inner_oom_file(&self) -> PathBuf {
+        self.memory.join(INNER).join(self.oom_file())
+    }
+
+    const fn oom_file(&self) -> &'static str {
+        if self.is_v2 { "memory.events" } else { "memory.oom_control" }
+    }
+
+    /// Kills whoever is in the group and in those below it.
+    pub fn kill(&self) {
+        // Version 1 delivers no signal to who stands still. Where there is no freezer, nobody does.
+        let _ = self.pause(false);
+        tree::kill(&self.memory);
+    }
+
+    /// Removes the group, and those below it. Safe to repeat.
     ///
     /// # Errors
     /// While the kernel still holds something in it.
     pub fn remove(&self) -> io::Result<()> {
         let mut result = Ok(());
-        for directory in &self.directories {
-            match fs::remove_dir(directory) {
-                Err(error) if error.kind() != ErrorKind::NotFound => result = Err(error),
-                _ => {}
+        for directory in self.directories.iter().chain(&self.others) {
+            if let Err(error) = tree::remove(directory) {
+                result = Err(error);
             }
+        }
+        // Where no other container is left.
+        for parent in self.others.iter().filter_map(|directory| directory.parent()) {
+            let _ = fs::remove_dir(parent);
         }
         result
     }

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use super::limits::Setting;
 use super::*;
 
 const HYBRID: &str = "\

@@ -25,14 +25,17 @@ const ID_RANGE: std::ops::RangeInclusive<u32> = 1..=u32::MAX - 1_000_001;
 /// Most VMs at a time: as many as can be handed to the next spawn, three descriptors of each, with all their names in one
 /// string of its environment, which the kernel has no more than 128 KiB for.
 const VM_UID_COUNT_MAX: u32 = 1000;
+/// User ids, and group ids, of a container (native/container/src/bundle.rs).
+pub const CONTAINER_IDS: u32 = 65_536;
 /// Most bytes of a scratch disk.
 const SCRATCH_BYTES_MAX: u64 = 1 << 40;
 
 /// The file's members, all required.
-const MEMBERS: [&str; 21] = [
+const MEMBERS: [&str; 22] = [
     "agent_gid",
     "agent_uid",
     "allow_software_kvm",
+    "container",
     "init",
     "init_verity",
     "kernel",
@@ -64,6 +67,19 @@ pub struct InitVerity {
     pub salt: Vec<u8>,
 }
 
+/// What level container needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Containers {
+    /// The monitor's program.
+    pub monitor: PathBuf,
+    /// The OCI runtime.
+    pub runtime: PathBuf,
+    /// First of the ids of containers.
+    pub uid_base: u32,
+    /// How many ranges of [`CONTAINER_IDS`] there are from there: so many containers at a time.
+    pub count: u32,
+}
+
 /// The configuration, every member within its bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -75,6 +91,8 @@ pub struct Config {
     pub allow_software_kvm: bool,
     /// Tenants that may run below level vm.
     pub levels: Vec<(String, Vec<Level>)>,
+    /// Null where this host runs no containers.
+    pub container: Option<Containers>,
     /// Who may ask, beside root.
     pub agent: (u32, u32),
     /// Who workers run as.
@@ -160,6 +178,7 @@ fn read(value: &Value) -> std::result::Result<Config, ShapeError> {
         log_keys,
         allow_software_kvm: boolean(of("allow_software_kvm"), "allow_software_kvm")?,
         levels: read_levels(of("levels"))?,
+        container: read_containers(of("container"))?,
         agent: (agent("agent_uid")?, agent("agent_gid")?),
         worker: (id("worker_uid")?, id("worker_gid")?),
         vm_uid_base: id("vm_uid_base")?,
@@ -194,10 +213,39 @@ fn check_ids(config: &Config) -> std::result::Result<(), ShapeError> {
             return Err(wrong(name, "lies within the ids of VMs (vm_uid_base, vm_uid_count)"));
         }
     }
+    if let Some(containers) = &config.container {
+        let ids = containers.count.checked_mul(CONTAINER_IDS);
+        let end = ids.and_then(|ids| containers.uid_base.checked_add(ids));
+        let Some(end) = end.filter(|end| ID_RANGE.contains(end)) else {
+            return Err(wrong("container.uid_base", "and count go beyond the ids there are"));
+        };
+        let taken = containers.uid_base..end;
+        let others = [agent.0, agent.1, worker.0, worker.1];
+        if others.iter().any(|id| taken.contains(id))
+            || (taken.start < vm.end && vm.start < taken.end)
+        {
+            let problem = "and count overlap the ids of VMs, workers or the agent";
+            return Err(wrong("container.uid_base", problem));
+        }
+    }
     if worker.0 == agent.0 || worker.1 == agent.1 {
         return Err(wrong("worker_uid", "and worker_gid must not be the agent's"));
     }
     Ok(())
+}
+
+fn read_containers(value: &Value) -> std::result::Result<Option<Containers>, ShapeError> {
+    if *value == Value::Null {
+        return Ok(None);
+    }
+    let names = ["count", "monitor", "runtime", "uid_base"];
+    let [count, monitor, runtime, uid_base] = fields(value, "container", names)?;
+    Ok(Some(Containers {
+        monitor: absolute(monitor, "container.monitor")?,
+        runtime: absolute(runtime, "container.runtime")?,
+        uid_base: integer32(uid_base, "container.uid_base", ID_RANGE)?,
+        count: integer32(count, "container.count", 1..=VM_UID_COUNT_MAX)?,
+    }))
 }
 
 fn absolute(value: &Value, path: &str) -> std::result::Result<PathBuf, ShapeError> {

@@ -5,7 +5,7 @@ fn good() -> String {
     let digest = format!("sha256:{}", "a".repeat(64));
     format!(
         concat!(
-            r#"{{"agent_gid":500,"agent_uid":500,"allow_software_kvm":false,"init":"/opt/init.img","#,
+            r#"{{"agent_gid":500,"agent_uid":500,"allow_software_kvm":false,"container":null,"init":"/opt/init.img","#,
             r#""init_verity":{{"data_blocks":3,"root":"{root}","salt":""}},"kernel":"/opt/vmlinux","#,
             r#""levels":{{"acme":["container"]}},"log_keys":["{key}"],"node":"host-1","#,
             r#""run_dir":"/run/casemate","scratch":{{"blocks":"{digest}","path":"/opt/scratch.img","size":8192}},"#,
@@ -55,6 +55,30 @@ fn refuses_every_member_that_is_missing_or_unknown() {
         assert!(error.contains(name.as_str()), "{name}: {error}");
     }
     assert!(problem(r#""uplink":"#, r#""uid":0,"uplink":"#).contains("uid"));
+}
+
+fn containers(base: u32, count: u32) -> String {
+    format!(
+        r#""container":{{"count":{count},"monitor":"/opt/monitor","runtime":"/usr/sbin/runc","uid_base":{base}}}"#
+    )
+}
+
+#[test]
+fn gives_containers_ids_of_their_own_or_none() {
+    let with = |base, count| {
+        let text = good().replacen(r#""container":null"#, &containers(base, count), 1);
+        parse(text.as_bytes()).map(|config| config.container)
+    };
+    let found = with(1_879_048_192, 256).unwrap().unwrap();
+    assert_eq!((found.uid_base, found.count), (1_879_048_192, 256));
+    assert_eq!(found.runtime, Path::new("/usr/sbin/runc"));
+    // Over those of VMs from below, within them, over the agent's, over the end of what there is.
+    for (base, count) in
+        [(1_990_000, 1), (2_000_999, 1), (1, 1), (4_293_900_000, 2), (1_879_048_192, 1001)]
+    {
+        assert!(with(base, count).unwrap_err().contains("container."), "{base} {count}");
+    }
+    assert!(with(2_001_000, 1).is_ok(), "just beside those of VMs");
 }
 
 fn uplink(ipv4: &str, ipv6: &str, name: &str) -> String {

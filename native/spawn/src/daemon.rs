@@ -14,13 +14,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use casemate_ticket::document::Context;
-use casemate_ticket::spec::KvmClass;
+use casemate_ticket::spec::{KvmClass, Level};
 
 use crate::adopt::{Descriptors, inheritance};
 use crate::assets::Assets;
 use crate::cgroup::{Cgroup, Cgroups};
 use crate::clients::Client;
-use crate::config::Config;
+use crate::config::{CONTAINER_IDS, Config};
 use crate::filter::{Filter, Kind};
 use crate::handover::Stopping;
 use crate::host;
@@ -32,6 +32,7 @@ use crate::pods::Pod;
 use crate::poller::{Interest, Poller, Watched};
 use crate::refusal::{Refusal, Result};
 use crate::spent::Spent;
+use crate::starter::Starter;
 use crate::store::{NETWORK, Store};
 use crate::sys_unsafe::signals;
 use crate::template_store::TemplateStore;
@@ -76,6 +77,13 @@ pub enum Source {
     Router,
 }
 
+/// A group that the kernel would not remove yet, and the range of ids that is free with it.
+#[derive(Debug)]
+struct Garbage {
+    cgroup: Cgroup,
+    range: Option<u32>,
+}
+
 /// Everything spawn knows.
 #[derive(Debug)]
 pub struct Daemon {
@@ -92,7 +100,12 @@ pub struct Daemon {
     pub(crate) worker_filter: Filter,
     pub(crate) templates: Templates,
     pub(crate) template_store: TemplateStore,
-    pub(crate) uids: Uids,
+    /// Of VMs.
+    uids: Uids,
+    /// Of containers.
+    ranges: Uids,
+    /// What starts containers, or why nothing does.
+    pub(crate) starter: std::result::Result<Starter, String>,
     pub(crate) cgroups: Cgroups,
     pub(crate) spent: Spent,
     /// Or why pods have none.
@@ -110,7 +123,7 @@ pub struct Daemon {
     pub(crate) stopping: Option<Stopping>,
     pub(crate) signals: Watched<Source>,
     /// Groups the kernel would not remove yet.
-    garbage: Vec<Cgroup>,
+    garbage: Vec<Garbage>,
     next_sweep: Option<Instant>,
     next_id: u64,
     /// Held for ever: one spawn per run directory.
@@ -126,6 +139,7 @@ impl Daemon {
     pub fn start(
         config: Config,
         networks: std::result::Result<Networks, String>,
+        starter: std::result::Result<Starter, String>,
         descriptors: Descriptors,
         store: Option<Store>,
     ) -> Result<Self> {
@@ -149,7 +163,7 @@ impl Daemon {
         }
         let mut inherited = inheritance(&ledger, descriptors, &cgroups, network_is_kept)
             .map_err(start("the directory of pods"))?;
-        let uids = end_what_is_left(&config, &cgroups, &inherited.groups())
+        let (uids, ranges) = end_what_is_left(&config, &cgroups, &inherited.groups())
             .map_err(start("ending what an earlier spawn left"))?;
         let template_store =
             TemplateStore::open(&config.template_dir, &boot_id).map_err(start("template_dir"))?;
@@ -165,13 +179,14 @@ impl Daemon {
         let router = networks.as_ref().ok().map(|networks| {
             networks.watched().and_then(|fd| poller.watch(fd, Interest::IN, Source::Router))
         });
-        let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
         let mut daemon = Self {
             boot_id,
             kvm_class: host::kvm_class(),
             uids,
+            ranges,
+            starter,
             kmsg: Kmsg::open(inherited.has_pods()),
-            null: null.map_err(start("/dev/null"))?.into(),
+            null: dev_null().map_err(start("/dev/null"))?,
             listener: Some(listener),
             clients: BTreeMap::new(),
             pods: BTreeMap::new(),
@@ -272,13 +287,38 @@ impl Daemon {
 
     /// Removes a cgroup now, or later when the kernel still holds something in it.
     pub(crate) fn discard(&mut self, cgroup: Cgroup) {
-        if cgroup.remove().is_err() {
-            self.garbage.push(cgroup);
+        self.throw_away(Garbage { cgroup, range: None });
+    }
+
+    /// The ids that pods of a level get.
+    pub(crate) fn ids(&mut self, level: Level) -> &mut Uids {
+        if level == Level::Vm { &mut self.uids } else { &mut self.ranges }
+    }
+
+    /// Gives a pod's ids back. Those of a container, whose processes are many, only when the last of them is gone.
+    pub(crate) fn give_back(&mut self, level: Level, uid: u32, cgroup: Cgroup) {
+        if level == Level::Vm {
+            self.uids.free(uid);
+            return self.discard(cgroup);
         }
+        cgroup.kill();
+        self.throw_away(Garbage { cgroup, range: Some(uid) });
+    }
+
+    fn throw_away(&mut self, garbage: Garbage) {
+        self.garbage.push(garbage);
+        self.collect_garbage();
     }
 
     fn collect_garbage(&mut self) {
-        self.garbage.retain(|cgroup| cgroup.remove().is_err());
+        let ranges = &mut self.ranges;
+        self.garbage.retain(|Garbage { cgroup, range }| {
+            let is_gone = cgroup.remove().is_ok();
+            if let (true, Some(range)) = (is_gone, range) {
+                ranges.free(*range);
+            }
+            !is_gone
+        });
     }
 
     fn sweep_networks(&mut self) {
@@ -319,6 +359,10 @@ impl Daemon {
     }
 }
 
+fn dev_null() -> io::Result<OwnedFd> {
+    Ok(fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into())
+}
+
 /// One line on standard error, where the service manager picks it up. Nothing of a tenant's is in it.
 pub fn log(line: &str) {
     use std::io::Write;
@@ -353,7 +397,11 @@ fn prepare_directories(config: &Config) -> io::Result<OwnedFd> {
 }
 
 /// Ends what an earlier spawn left in groups that are not taken over. Returns the user ids that are free after that.
-fn end_what_is_left(config: &Config, cgroups: &Cgroups, taken_over: &[&str]) -> io::Result<Uids> {
+fn end_what_is_left(
+    config: &Config,
+    cgroups: &Cgroups,
+    taken_over: &[&str],
+) -> io::Result<(Uids, Uids)> {
     let swept = cgroups.sweep(taken_over)?;
     if swept.ended > 0 {
         log(&format!("ended what an earlier spawn left in {} cgroups", swept.ended));
@@ -361,11 +409,14 @@ fn end_what_is_left(config: &Config, cgroups: &Cgroups, taken_over: &[&str]) -> 
     for group in &swept.stuck {
         log(&format!("a process that an earlier spawn left does not end: {}", group.display()));
     }
-    let mut uids = Uids::new(config.vm_uid_base, config.vm_uid_count);
+    let mut uids = Uids::new(config.vm_uid_base, config.vm_uid_count, 1);
+    let (base, count) = config.container.as_ref().map_or((1, 0), |of| (of.uid_base, of.count));
+    let mut ranges = Uids::new(base, count, CONTAINER_IDS);
     for uid in swept.uids() {
         uids.reserve(uid);
+        ranges.reserve(uid);
     }
-    Ok(uids)
+    Ok((uids, ranges))
 }
 
 /// A file that this process alone has locked until it ends.

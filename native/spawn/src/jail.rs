@@ -33,8 +33,10 @@ pub struct Jail<'a> {
     pub own_user_namespace: bool,
     /// User and group id on the host, and inside as well.
     pub id: (u32, u32),
-    /// Its cgroup.
-    pub cgroup: &'a Cgroup,
+    /// Its cgroup; a monitor is moved into its own by spawn.
+    pub cgroup: Option<&'a Cgroup>,
+    /// Whether it is a monitor: root as it was, and a child of spawn's although spawn's starter makes it.
+    pub is_monitor: bool,
     /// Resource limits, hard and soft.
     pub limits: &'a [(Resource, u64)],
     /// The file system it sees.
@@ -66,11 +68,44 @@ pub struct Jailed {
 /// # Errors
 /// `JAIL_FAILED`, with the step's name, or what `before` refuses; no process is left then.
 pub fn start(jail: &Jail<'_>, before: impl FnOnce(&Jailed) -> Result<()>) -> Result<Jailed> {
-    let failed = |step: &str, error: io::Error| {
-        Refusal::new("JAIL_FAILED", format!("the jail could not be made, step \"{step}\": {error}"))
-    };
+    let jailed = begin(jail)?;
+    let ids = jail.own_user_namespace.then_some(jail.id);
+    let_in(jailed, ids, jail.cgroup, before)
+}
+
+/// Lets a process that [`begin`] has made go on, in its cgroup and once `before` was called with it.
+///
+/// # Errors
+/// As of [`start`]; no process is left then.
+pub fn let_in(
+    jailed: Jailed,
+    ids: Option<(u32, u32)>,
+    cgroup: Option<&Cgroup>,
+    before: impl FnOnce(&Jailed) -> Result<()>,
+) -> Result<Jailed> {
+    let told = |(step, error): Failed| failed(step, &error);
+    let released = admit(ids, cgroup, &jailed)
+        .map_err(told)
+        .and_then(|()| before(&jailed))
+        .and_then(|()| release(&jailed).map_err(told));
+    if let Err(refusal) = released {
+        kill_and_reap(&jailed.pidfd);
+        return Err(refusal);
+    }
+    Ok(jailed)
+}
+
+fn failed(step: &str, error: &io::Error) -> Refusal {
+    Refusal::new("JAIL_FAILED", format!("the jail could not be made, step \"{step}\": {error}"))
+}
+
+/// Makes the process, which waits to be let in.
+///
+/// # Errors
+/// `JAIL_FAILED`.
+pub fn begin(jail: &Jail<'_>) -> Result<Jailed> {
     let raise = |fd: BorrowedFd<'_>| raise_descriptor(fd, LOWEST);
-    let prepare = |error| failed("prepare", error);
+    let prepare = |error| failed("prepare", &error);
     let mut raised = Vec::new();
     for descriptor in jail.descriptors {
         raised.push(descriptor.map(raise).transpose().map_err(prepare)?);
@@ -93,6 +128,7 @@ pub fn start(jail: &Jail<'_>, before: impl FnOnce(&Jailed) -> Result<()>) -> Res
         limits: &limits,
         root: jail.root,
         descriptors: &numbers,
+        is_monitor: jail.is_monitor,
         landlock: landlock.as_ref().map(AsFd::as_fd),
         filter: jail.filter,
         program: match (&jail.program, &file) {
@@ -102,24 +138,13 @@ pub fn start(jail: &Jail<'_>, before: impl FnOnce(&Jailed) -> Result<()>) -> Res
             (program, _) => *program,
         },
     };
-    let target = jail.cgroup.clone_target().map_err(|error| failed("cgroup", error))?;
-    let target = target.as_ref().map(AsFd::as_fd);
-    let (pid, pidfd) = match clone3(flags(jail.own_user_namespace), target) {
+    let target = jail.cgroup.map(Cgroup::clone_target).transpose();
+    let target = target.map_err(|error| failed("cgroup", &error))?.flatten();
+    match clone3(flags(jail), target.as_ref().map(AsFd::as_fd)) {
         Ok(Cloned::Child) => run(&child),
-        Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
-        Err(error) => return Err(failed("clone", error)),
-    };
-    let jailed = Jailed { pid, pidfd, channel: ours };
-    let told = |(step, error)| failed(step, error);
-    let released = admit(jail, &jailed)
-        .map_err(told)
-        .and_then(|()| before(&jailed))
-        .and_then(|()| release(&jailed).map_err(told));
-    if let Err(refusal) = released {
-        kill_and_reap(&jailed.pidfd);
-        return Err(refusal);
+        Ok(Cloned::Parent { pid, pidfd }) => Ok(Jailed { pid, pidfd, channel: ours }),
+        Err(error) => Err(failed("clone", &error)),
     }
-    Ok(jailed)
 }
 
 /// A limit can be lowered by everybody but raised by few, not by a child in a user namespace.
@@ -128,19 +153,23 @@ fn within_hard_limit((resource, value): &(Resource, u64)) -> (Resource, u64) {
     (*resource, hard.min(*value))
 }
 
-fn flags(own_user_namespace: bool) -> u64 {
-    let user = if own_user_namespace { libc::CLONE_NEWUSER } else { 0 };
-    let all = NAMESPACES.iter().fold(user, |all, flag| all | flag);
+fn flags(jail: &Jail<'_>) -> u64 {
+    let user = if jail.own_user_namespace { libc::CLONE_NEWUSER } else { 0 };
+    let parent = if jail.is_monitor { libc::CLONE_PARENT } else { 0 };
+    let all = NAMESPACES.iter().fold(user | parent, |all, flag| all | flag);
     u64::try_from(all).unwrap_or(0)
 }
 
 type Failed = (&'static str, io::Error);
 
 /// What only spawn can do for the child: ids, cgroup.
-fn admit(jail: &Jail<'_>, jailed: &Jailed) -> std::result::Result<(), Failed> {
+fn admit(
+    ids: Option<(u32, u32)>,
+    cgroup: Option<&Cgroup>,
+    jailed: &Jailed,
+) -> std::result::Result<(), Failed> {
     let pid = jailed.pid;
-    if jail.own_user_namespace {
-        let (uid, gid) = jail.id;
+    if let Some((uid, gid)) = ids {
         let map = |file: &str, text: String| {
             fs::write(format!("/proc/{pid}/{file}"), text)
                 .map_err(|error| ("user namespace", error))
@@ -149,7 +178,7 @@ fn admit(jail: &Jail<'_>, jailed: &Jailed) -> std::result::Result<(), Failed> {
         map("gid_map", format!("{gid} {gid} 1"))?;
         map("uid_map", format!("{uid} {uid} 1"))?;
     }
-    jail.cgroup.add(pid).map_err(|error| ("cgroup", error))
+    cgroup.map_or(Ok(()), |cgroup| cgroup.add(pid)).map_err(|error| ("cgroup", error))
 }
 
 /// Lets the child go on.

@@ -26,6 +26,8 @@ pub enum Root<'a> {
         /// Existing directories that become empty.
         hidden: &'a [&'a CStr],
     },
+    /// The host's files, with a proc of its own: of a monitor, which makes a container's root itself.
+    Monitor,
 }
 
 /// The program to become.
@@ -66,6 +68,8 @@ pub struct Child<'a> {
     pub root: Root<'a>,
     /// What becomes descriptor 0, 1, 2, ...; every number here is far above them.
     pub descriptors: &'a [Option<RawFd>],
+    /// Whether it keeps what root may: a monitor, which starts an OCI runtime.
+    pub is_monitor: bool,
     /// A Landlock rule set to enter.
     pub landlock: Option<BorrowedFd<'a>>,
     /// A filter of system calls to enter, beside the one that is inherited.
@@ -175,7 +179,10 @@ fn session(_: &mut Run<'_>) -> Result<()> {
 }
 
 /// Here and not in the clone, so that its root is the pod's cgroup also where spawn moves the child there (v1).
-fn cgroup_namespace(_: &mut Run<'_>) -> Result<()> {
+fn cgroup_namespace(run: &mut Run<'_>) -> Result<()> {
+    if run.child.is_monitor {
+        return Ok(());
+    }
     // SAFETY: a cgroup namespace changes no memory and no descriptor.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }
 }
@@ -212,6 +219,7 @@ fn file_system(run: &mut Run<'_>) -> Result<()> {
     match &run.child.root {
         Root::Empty => empty_root(),
         Root::Host { hidden } => host_root(hidden),
+        Root::Monitor => own_proc(),
     }
 }
 
@@ -229,8 +237,12 @@ fn empty_root() -> Result<()> {
     rustix::process::chdir(c"/")
 }
 
+fn own_proc() -> Result<()> {
+    rustix::mount::mount(c"proc", c"/proc", c"proc", INERT, None)
+}
+
 fn host_root(hidden: &[&CStr]) -> Result<()> {
-    rustix::mount::mount(c"proc", c"/proc", c"proc", INERT, None)?;
+    own_proc()?;
     for directory in hidden {
         rustix::mount::mount(c"none", *directory, c"tmpfs", INERT, c"size=4096,mode=0000")?;
     }
@@ -258,6 +270,9 @@ fn resource_limits(run: &mut Run<'_>) -> Result<()> {
 }
 
 fn identity(run: &mut Run<'_>) -> Result<()> {
+    if run.child.is_monitor {
+        return Ok(());
+    }
     let (uid, gid) = run.child.id;
     let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
     if !run.child.own_user_namespace {
@@ -311,7 +326,10 @@ fn descriptors(run: &mut Run<'_>) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) })
 }
 
-fn capabilities(_: &mut Run<'_>) -> Result<()> {
+fn capabilities(run: &mut Run<'_>) -> Result<()> {
+    if run.child.is_monitor {
+        return Ok(());
+    }
     for capability in 0..libc::c_ulong::from(64_u32) {
         // SAFETY: changes the calling thread's bounding set.
         match check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability) }.into()) {
@@ -335,7 +353,10 @@ fn capabilities(_: &mut Run<'_>) -> Result<()> {
     rustix::thread::set_capabilities(None, sets)
 }
 
-fn no_new_privs(_: &mut Run<'_>) -> Result<()> {
+fn no_new_privs(run: &mut Run<'_>) -> Result<()> {
+    if run.child.is_monitor {
+        return Ok(());
+    }
     rustix::thread::set_no_new_privs(true)
 }
 

@@ -6,9 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use casemate_ticket::bytes::Digest;
 use casemate_ticket::document::{LaunchDocument, Mode};
-use casemate_ticket::spec::{Level, Limits, Spec, Vmm};
+use casemate_ticket::spec::{Level, Limits, Means, Spec, Vm, Vmm};
 use casemate_ticket::ticket::{TicketError, check};
 use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
 use rustix::net::SocketType;
@@ -36,15 +35,21 @@ use crate::steps;
 const BOOT_GRACE: Duration = Duration::from_secs(10);
 /// Descriptors of one VMM: its own, one per virtio queue and irqfd, epoll.
 const VMM_DESCRIPTORS: u64 = 256;
+/// Tasks of a monitor and of the OCI runtime that it starts, beside the app's.
+const MONITOR_PIDS: u32 = 64;
 
 /// What the agent sends along, in this order.
-struct Files {
-    image: OwnedFd,
-    log: OwnedFd,
+pub struct Files {
+    /// The tenant's image.
+    pub image: OwnedFd,
+    /// The pod's log.
+    pub log: OwnedFd,
 }
 
-/// A VM to be started.
+/// A VM or a container to be started.
 pub struct Plan {
+    /// Which of them, as an isolation level.
+    pub level: Level,
     /// Who it is; a template is nobody.
     pub identity: Option<Identity>,
     /// Shape.
@@ -77,10 +82,7 @@ impl Daemon {
         let now = host::boottime_ns();
         let admitted = check(&launch.ticket, launch.record.as_bytes(), spec_bytes, &context, now)
             .map_err(|error| refuse_ticket(&error, kvm.as_ref().err()))?;
-        let spec = admitted.spec;
-        let (_, kvm) = kvm.map_err(|reason| Refusal::new("KVM_UNAVAILABLE", reason))?;
-        self.check_spec(&spec)?;
-        let files = check_files(&spec, fds)?;
+        let files = check_files(&admitted.spec, fds)?;
         let document = LaunchDocument {
             context,
             mode: Mode::Launch,
@@ -88,74 +90,76 @@ impl Daemon {
             spec: launch.spec.clone(),
             ticket: launch.ticket.clone(),
         };
-        let (mut descriptors, scratch) = self.pod_descriptors(&spec, kvm, files)?;
+        let spec = &admitted.spec;
+        let vm = match &spec.means {
+            Means::Vm(vm) => vm,
+            Means::Container(container) => {
+                let plan = self.plan_container(&admitted, *container, &document, files)?;
+                return self.start_pod(plan, Some(client)).map(|_| ());
+            }
+        };
+        let (_, kvm) = kvm.map_err(|reason| Refusal::new("KVM_UNAVAILABLE", reason))?;
+        self.check_vm(spec, vm)?;
+        self.check_new(spec)?;
+        let (mut descriptors, scratch) = self.vm_descriptors(spec, vm, kvm, files)?;
         self.spent.spend(&admitted.leaf_hash, admitted.deadline_ns)?;
-        let (tap, way) = self.connect(&spec)?.unzip();
+        let (tap, way) = self.connect(spec)?.unzip();
         descriptors.push(tap);
-        let pod = spec.launch_id.clone();
         let plan = Plan {
-            identity: Some(Identity {
-                pod: spec.launch_id.clone(),
-                tenant: spec.tenant.clone(),
-                spec: Digest::of(spec_bytes),
-            }),
-            shape: (spec.machine.vcpus, spec.machine.memory_mib),
-            vmm: spec.vmm,
+            level: Level::Vm,
+            identity: Some(Identity::of(spec, spec_bytes)),
+            shape: (vm.machine.vcpus, vm.machine.memory_mib),
+            vmm: vm.vmm.clone(),
             limits: spec.limits,
             file_bytes_max: spec.scratch.size_max.max(spec.log_size),
-            name: spec.launch_id,
+            name: spec.launch_id.clone(),
             way,
             document: document.write(),
             descriptors,
             scratch: Some(scratch),
         };
-        self.start_vm(plan, Some(client)).map(|_| ()).inspect_err(|_| self.leave_network(&pod))
+        let pod = spec.launch_id.clone();
+        self.start_pod(plan, Some(client)).map(|_| ()).inspect_err(|_| self.leave_network(&pod))
+    }
+
+    pub(crate) fn check_new(&self, spec: &Spec) -> Result<()> {
+        if self.knows_pod(&spec.launch_id) {
+            let message = "a pod of this launch id runs or has ended already";
+            return Err(Refusal::new("POD_EXISTS", message));
+        }
+        Ok(())
     }
 
     /// What the spec says of this host must be so: a spec is written by the agent.
-    fn check_spec(&self, spec: &Spec) -> Result<()> {
-        if spec.level != Level::Vm {
-            let message = format!("this version starts level vm only, not {}", spec.level.as_str());
-            return Err(Refusal::new("LEVEL_NOT_AVAILABLE", message));
-        }
-        let init = &spec.init;
+    fn check_vm(&self, spec: &Spec, vm: &Vm) -> Result<()> {
+        let init = &vm.init;
         let verity = &self.config.init_verity;
         let same_init = init.size == self.config.init_size()
             && init.data_blocks == verity.data_blocks
             && init.root == verity.root
             && init.salt == verity.salt;
-        let template = (spec.machine.vcpus, spec.machine.memory_mib);
+        let template = (vm.machine.vcpus, vm.machine.memory_mib);
         let known = |wanted| self.templates.find(template, wanted).is_some();
         let checks = [
-            ("vmm", spec.vmm == self.assets.vmm_digests),
-            ("kernel", spec.kernel == self.assets.kernel_file),
-            ("machine.cmdline", spec.machine.cmdline == machine::cmdline(self.kvm_class)),
+            ("vmm", vm.vmm == self.assets.vmm_digests),
+            ("kernel", vm.kernel == self.assets.kernel_file),
+            ("machine.cmdline", vm.machine.cmdline == machine::cmdline(self.kvm_class)),
             ("init", same_init),
             ("scratch", spec.scratch.begins_as(&self.assets.scratch_file)),
-            ("template", spec.template.as_ref().is_none_or(known)),
+            ("template", vm.template.as_ref().is_none_or(known)),
         ];
-        if let Some((name, _)) = checks.iter().find(|(_, same)| !same) {
-            let message =
-                format!("the spec's {name} is not this host's; ask describe and decide again");
-            return Err(Refusal::new("SPEC_NOT_OF_THIS_HOST", message));
-        }
-        if self.knows_pod(&spec.launch_id) {
-            return Err(Refusal::new(
-                "POD_EXISTS",
-                "a pod of this launch id runs or has ended already",
-            ));
-        }
-        Ok(())
+        same_host(&checks)
     }
 
-    fn pod_descriptors(
+    fn vm_descriptors(
         &mut self,
         spec: &Spec,
+        vm: &Vm,
         kvm: OwnedFd,
         files: Files,
     ) -> Result<(Vec<Option<OwnedFd>>, ScratchDisk)> {
-        let shape = (spec.machine.vcpus, spec.machine.memory_mib);
-        let (kernel, state, memory) = match &spec.template {
+        let shape = (vm.machine.vcpus, vm.machine.memory_mib);
+        let (kernel, state, memory) = match &vm.template {
             Some(wanted) => {
                 let (state, memory) =
                     self.templates.open(shape, wanted, &spec.tenant).map_err(no_resources)?;
@@ -165,10 +169,7 @@ impl Daemon {
         };
         let init = self.assets.init().map_err(no_resources)?;
         let Files { image, log } = files;
-        let scratch = self.assets.fresh_scratch(&self.config.state_dir).map_err(no_resources)?;
-        let file = scratch.try_clone().map_err(no_resources)?;
-        let size = DiskSize { bytes: spec.scratch.size, bytes_max: spec.scratch.size_max };
-        let kept = ScratchDisk { file, size };
+        let (scratch, kept) = self.scratch_disk(spec)?;
         let descriptors = vec![
             Some(kvm),
             kernel,
@@ -182,19 +183,33 @@ impl Daemon {
         Ok((descriptors, kept))
     }
 
-    /// Makes uid, cgroup, sockets and jail and starts the VMM. Returns the pod's number.
-    pub(crate) fn start_vm(&mut self, plan: Plan, client: Option<u64>) -> Result<u64> {
-        let Some(uid) = self.uids.take() else {
-            return Err(Refusal::new("HOST_FULL", "every user id of vm_uid_count has its VM"));
+    /// A fresh scratch disk, for the pod and for spawn.
+    pub(crate) fn scratch_disk(&self, spec: &Spec) -> Result<(OwnedFd, ScratchDisk)> {
+        let scratch = self.assets.fresh_scratch(&self.config.state_dir).map_err(no_resources)?;
+        let file = scratch.try_clone().map_err(no_resources)?;
+        let size = DiskSize { bytes: spec.scratch.size, bytes_max: spec.scratch.size_max };
+        Ok((scratch, ScratchDisk { file, size }))
+    }
+
+    /// Makes uid, cgroup, sockets and jail and starts the VMM or the monitor. Returns the pod's number.
+    pub(crate) fn start_pod(&mut self, plan: Plan, client: Option<u64>) -> Result<u64> {
+        let Some(uid) = self.ids(plan.level).take() else {
+            let message = "every id of vm_uid_count, or of container.count, has its pod";
+            return Err(Refusal::new("HOST_FULL", message));
         };
         let limits = cgroup::Limits {
             memory_bytes: mib(plan.shape.1.saturating_add(plan.limits.vmm_overhead_mib)),
             cpu_percent: plan.limits.cpu_quota_percent,
             pids: plan.limits.pids,
         };
-        let result = self
-            .cgroups
-            .create(&plan.name, &limits)
+        let made = match plan.level {
+            Level::Vm => self.cgroups.create(&plan.name, &limits),
+            Level::Container | Level::Host => self.cgroups.create_nested(
+                &plan.name,
+                &cgroup::Limits { pids: limits.pids.saturating_add(MONITOR_PIDS), ..limits },
+            ),
+        };
+        let result = made
             .map_err(|error| {
                 Refusal::new("CGROUP", format!("the pod's cgroup could not be made: {error}"))
             })
@@ -209,7 +224,7 @@ impl Daemon {
         let (cgroup, entered) = match result {
             Ok(made) => made,
             Err(refusal) => {
-                self.uids.free(uid);
+                self.ids(plan.level).free(uid);
                 return Err(refusal);
             }
         };
@@ -223,29 +238,13 @@ impl Daemon {
         let (control, vmm_control) = pair(SocketType::SEQPACKET).map_err(no_resources)?;
         let (stream, vmm_stream) = pair(SocketType::STREAM).map_err(no_resources)?;
         let has_stream = plan.identity.is_some();
-        let null = Some(self.null.as_fd());
-        let mut descriptors: Vec<Option<BorrowedFd<'_>>> = vec![null, null, null];
-        descriptors.extend([Some(document.as_fd()), Some(vmm_control.as_fd())]);
-        descriptors.push(has_stream.then_some(vmm_stream.as_fd()));
-        descriptors.extend(plan.descriptors.iter().map(|fd| fd.as_ref().map(AsFd::as_fd)));
-        let argv = [c"casemate-vmm".to_owned()];
-        let jail = Jail {
-            own_user_namespace: true,
-            id: (uid, uid),
-            cgroup,
-            limits: &resource_limits(plan),
-            root: Root::Empty,
-            descriptors: &descriptors,
-            landlock: self.assets.landlock.as_ref().map(AsFd::as_fd),
-            filter: None,
-            program: Program::Descriptor { file: self.assets.vmm.as_fd(), argv: &pointers(&argv) },
-        };
         let boot = Duration::from_millis(plan.limits.boot_ms.into()).saturating_add(BOOT_GRACE);
         let boot_until = Instant::now().checked_add(boot);
         let write_down = |jailed: &jail::Jailed| match (&plan.identity, &plan.scratch) {
             (Some(identity), Some(scratch)) => {
                 let entry = Entry {
                     identity: identity.clone(),
+                    level: plan.level,
                     shape: plan.shape,
                     vmm: plan.vmm.clone(),
                     pid: jailed.pid,
@@ -264,9 +263,48 @@ impl Daemon {
             }
             _ => Ok(()),
         };
-        let jailed = jail::start(&jail, write_down)?;
+        let jailed = match plan.level {
+            Level::Vm => {
+                let stream = has_stream.then_some(vmm_stream.as_fd());
+                let first = [Some(document.as_fd()), Some(vmm_control.as_fd()), stream];
+                self.start_vmm(plan, uid, cgroup, &first, write_down)?
+            }
+            Level::Container | Level::Host => {
+                let first = [document, vmm_control, vmm_stream];
+                let jailed = self.begin_container(plan, uid, cgroup, first)?;
+                jail::let_in(jailed, None, Some(cgroup), write_down)?
+            }
+        };
         steps::at("released");
         Ok(Entered { jailed, control, stream: has_stream.then_some(stream), boot_until })
+    }
+
+    fn start_vmm(
+        &self,
+        plan: &Plan,
+        uid: u32,
+        cgroup: &cgroup::Cgroup,
+        first: &[Option<BorrowedFd<'_>>],
+        before: impl FnOnce(&jail::Jailed) -> Result<()>,
+    ) -> Result<jail::Jailed> {
+        let null = Some(self.null.as_fd());
+        let mut descriptors: Vec<Option<BorrowedFd<'_>>> = vec![null, null, null];
+        descriptors.extend(first);
+        descriptors.extend(plan.descriptors.iter().map(|fd| fd.as_ref().map(AsFd::as_fd)));
+        let argv = [c"casemate-vmm".to_owned()];
+        let jail = Jail {
+            own_user_namespace: true,
+            id: (uid, uid),
+            cgroup: Some(cgroup),
+            is_monitor: false,
+            limits: &resource_limits(plan),
+            root: Root::Empty,
+            descriptors: &descriptors,
+            landlock: self.assets.landlock.as_ref().map(AsFd::as_fd),
+            filter: None,
+            program: Program::Descriptor { file: self.assets.vmm.as_fd(), argv: &pointers(&argv) },
+        };
+        jail::start(&jail, before)
     }
 
     fn keep(
@@ -297,8 +335,7 @@ impl Daemon {
             Ok(watched) => watched,
             Err(refusal) => {
                 self.forget_launch(plan.identity.as_ref());
-                self.discard(cgroup);
-                self.uids.free(uid);
+                self.give_back(plan.level, uid, cgroup);
                 return Err(refusal);
             }
         };
@@ -306,6 +343,7 @@ impl Daemon {
             ledger: plan.identity.as_ref().map(|_| Rc::clone(&self.ledger)),
             launched: false,
             identity: plan.identity,
+            level: plan.level,
             shape: plan.shape,
             vmm: plan.vmm,
             pid,
@@ -341,6 +379,13 @@ struct Entered {
     control: OwnedFd,
     stream: Option<OwnedFd>,
     boot_until: Option<Instant>,
+}
+
+/// What the spec says of this host, and whether it is so.
+pub fn same_host(checks: &[(&str, bool)]) -> Result<()> {
+    let Some((name, _)) = checks.iter().find(|(_, same)| !same) else { return Ok(()) };
+    let message = format!("the spec's {name} is not this host's; ask describe and decide again");
+    Err(Refusal::new("SPEC_NOT_OF_THIS_HOST", message))
 }
 
 fn mib(count: u32) -> u64 {

@@ -17,7 +17,7 @@ use casemate_ticket::shape::{
     ShapeError, boolean, constant, digest, fields, hex, integer, integer32, is_tenant_character,
     list, uuid, word, wrong,
 };
-use casemate_ticket::spec::Vmm;
+use casemate_ticket::spec::{Level, Vmm};
 use casemate_wire::control::VMM_MESSAGE_MAX;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -39,6 +39,8 @@ const UNFINISHED: &str = ".new";
 pub struct Entry {
     /// Who it is.
     pub identity: Identity,
+    /// Isolation level.
+    pub level: Level,
     /// Virtual CPUs and MiB.
     pub shape: Shape,
     /// Filters the VMM must install.
@@ -173,6 +175,7 @@ impl Ledger {
             ("heard", Value::Array(heard)),
             ("killed", entry.killed.map_or(Value::Null, |why| string(why.word()))),
             ("launched", Value::Bool(entry.launched)),
+            ("level", string(entry.level.as_str())),
             ("memory_mib", number(memory_mib)),
             ("network", entry.way.as_ref().map_or(Value::Null, Way::to_value)),
             ("pid", Value::Integer(entry.pid.into())),
@@ -218,13 +221,14 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-const MEMBERS: [&str; 19] = [
+const MEMBERS: [&str; 20] = [
     "boot_id",
     "boot_until_us",
     "exit",
     "heard",
     "killed",
     "launched",
+    "level",
     "memory_mib",
     "network",
     "pid",
@@ -253,6 +257,7 @@ fn read_entry(value: &Value) -> Result<(String, Entry), ShapeError> {
             tenant: word(of("tenant"), "tenant", 63, is_tenant_character)?.to_owned(),
             spec: digest(of("spec"), "spec")?,
         },
+        level: read_level(of("level"))?,
         shape: (id("vcpus")?, id("memory_mib")?),
         vmm: Vmm::read(of("vmm"))?,
         pid,
@@ -273,6 +278,11 @@ fn read_entry(value: &Value) -> Result<(String, Entry), ShapeError> {
         exit: optional(of("exit"), PodExit::read)?,
     };
     Ok((uuid(of("boot_id"), "boot_id", None)?.to_owned(), entry))
+}
+
+fn read_level(value: &Value) -> Result<Level, ShapeError> {
+    let level = value.as_str().and_then(Level::parse);
+    level.ok_or_else(|| wrong("level", "must be a level"))
 }
 
 fn optional<T>(

@@ -20,6 +20,7 @@ fn entry() -> Entry {
     let digest = Digest([7; 32]);
     Entry {
         identity: Identity { pod: POD.into(), tenant: "acme".into(), spec: digest },
+        level: Level::Vm,
         shape: (1, 128),
         vmm: Vmm { digest, filter_control: digest, filter_io: digest, filter_vcpu: digest },
         pid: 42,

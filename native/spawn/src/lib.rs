@@ -19,6 +19,7 @@ mod cgroup;
 mod clients;
 mod config;
 pub mod connection;
+mod container;
 mod counters;
 mod daemon;
 mod ending;
@@ -43,6 +44,7 @@ mod resize;
 mod router;
 mod sparse;
 mod spent;
+mod starter;
 mod steps;
 mod store;
 mod syscalls;
@@ -60,11 +62,21 @@ use daemon::{Daemon, log};
 use network::Networks;
 use refusal::{Refusal, Result};
 
+/// What a process of this program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Spawn,
+    /// Keeps a spawn running.
+    Keeper,
+    /// Starts containers for a spawn.
+    Starter,
+}
+
 /// Runs spawn until a signal ends it, under the filter that `enter` puts it under: [`filter::enter`]. The tests try the
 /// other walls of the jail without it. With `--keep` before its arguments it is not spawn but who keeps one running.
 pub fn serve(enter: impl FnOnce() -> Result<()>) -> ExitCode {
     match run(enter) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(refusal) => {
             log(&refusal.to_string());
             ExitCode::FAILURE
@@ -78,20 +90,22 @@ pub fn serve_watched(enter: impl FnOnce() -> Result<()>, step: fn(&'static str))
     serve(enter)
 }
 
-fn run(enter: impl FnOnce() -> Result<()>) -> Result<()> {
+fn run(enter: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
     let given: Vec<_> = std::env::args_os().skip(1).collect();
     if matches!(given.as_slice(), [only] if only == "--router") {
-        return router::serve::serve();
+        return router::serve::serve().map(|()| ExitCode::SUCCESS);
     }
-    let (keep, path) = arguments(&given)?;
+    let (role, path) = arguments(&given)?;
     if !rustix::process::geteuid().is_root() {
         return Err(Refusal::new(
             "NOT_ROOT",
             "spawn makes namespaces, cgroups and user ids: start it as root",
         ));
     }
-    if keep {
-        return keeper::run(&path);
+    match role {
+        Role::Keeper => return keeper::run(&path).map(|()| ExitCode::SUCCESS),
+        Role::Starter => return Ok(starter::run(&path)),
+        Role::Spawn => {}
     }
     // Before anything is opened that could have their numbers.
     let mut descriptors = store::inherited().unwrap_or_else(|error| {
@@ -108,23 +122,33 @@ fn run(enter: impl FnOnce() -> Result<()>) -> Result<()> {
     if let Err(sentence) = &networks {
         log(&format!("{sentence}; pods get no network"));
     }
-    enter()?;
     let config = config::load(&path)?;
-    let mut daemon = Daemon::start(config, networks, descriptors, store)?;
+    // It needs what spawn's filter denies to all that spawn starts.
+    let starter = match &config.container {
+        Some(_) => starter::Starter::start(&path),
+        None => Err("spawn.json has no containers".into()),
+    };
+    if let (Some(_), Err(sentence)) = (&config.container, &starter) {
+        log(&format!("no containers are started: {sentence}"));
+    }
+    enter()?;
+    let mut daemon = Daemon::start(config, networks, starter, descriptors, store)?;
     daemon.announce()?;
     log("ready");
-    daemon.run().map_err(|error| Refusal::new("EVENT_LOOP", error.to_string()))
+    daemon.run().map_err(|error| Refusal::new("EVENT_LOOP", error.to_string()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Whether to keep a spawn running, and the configuration.
-fn arguments(arguments: &[std::ffi::OsString]) -> Result<(bool, PathBuf)> {
+/// What to be, and the configuration.
+fn arguments(arguments: &[std::ffi::OsString]) -> Result<(Role, PathBuf)> {
     let usage = || Refusal::new("USAGE", "usage: casemate-spawn [--keep] --config FILE");
-    let (keep, rest) = match arguments.split_first() {
-        Some((first, rest)) if first == "--keep" => (true, rest),
-        _ => (false, arguments),
+    let (role, rest) = match arguments.split_first() {
+        Some((first, rest)) if first == "--keep" => (Role::Keeper, rest),
+        Some((first, rest)) if first == "--starter" => (Role::Starter, rest),
+        _ => (Role::Spawn, arguments),
     };
     match rest {
-        [flag, path] if flag == "--config" => Ok((keep, path.into())),
+        [flag, path] if flag == "--config" => Ok((role, path.into())),
         _ => Err(usage()),
     }
 }

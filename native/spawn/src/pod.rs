@@ -8,7 +8,7 @@ use std::time::Instant;
 use casemate_ticket::bytes::Digest;
 use casemate_ticket::json::Value;
 use casemate_ticket::shape::{ShapeError, boolean, fields, text, wrong};
-use casemate_ticket::spec::Vmm;
+use casemate_ticket::spec::{Level, Spec, Vmm};
 use casemate_wire::control::{FromVmm, Reason};
 use casemate_wire::metrics::Metrics;
 use casemate_wire::payload::{Exit, Resized};
@@ -351,6 +351,16 @@ impl PodExit {
         }
     }
 
+    /// In the words of a level: below vm it is a monitor that is in the VMM's place. Codes are the same at all levels.
+    #[must_use]
+    pub fn of(self, level: Level) -> Self {
+        if level == Level::Vm {
+            return self;
+        }
+        let words = |text: String| text.replace("VMM", "monitor").replace("VMs", "pods");
+        Self { text: self.text.map(words), ..self }
+    }
+
     /// Of a pod that this spawn could not take over from the one before, and killed.
     pub fn not_taken_over(why: &str) -> Self {
         let text = format!("spawn was restarted and could not take this pod over: {why}");
@@ -412,6 +422,14 @@ pub struct Identity {
     pub tenant: String,
     /// Digest of the spec.
     pub spec: Digest,
+}
+
+impl Identity {
+    /// Of a spec with these bytes.
+    pub fn of(spec: &Spec, bytes: &[u8]) -> Self {
+        let (pod, tenant) = (spec.launch_id.clone(), spec.tenant.clone());
+        Self { pod, tenant, spec: Digest::of(bytes) }
+    }
 }
 
 /// A pod that has ended and waits to be forgotten.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use casemate_ticket::json::Value;
-use casemate_ticket::spec::Vmm;
+use casemate_ticket::spec::{Level, Vmm};
 use casemate_wire::control::{FromSpawn, FromVmm, VMM_MESSAGE_MAX};
 use rustix::net::SocketType;
 
@@ -38,6 +38,8 @@ pub const ENDING_WAIT: Duration = Duration::from_secs(5);
 pub struct Pod {
     /// Who it is; `None` for a template being built.
     pub identity: Option<Identity>,
+    /// Isolation level.
+    pub level: Level,
     /// Virtual CPUs and MiB.
     pub shape: (u32, u32),
     /// Filters the VMM must install.
@@ -249,12 +251,11 @@ impl Daemon {
         let oom = pod.cgroup.was_oom_killed();
         let syscall = pod.stopped_call;
         let facts = Facts { said: &pod.said, killed: pod.killed, status, oom, syscall };
-        let exit = conclude(&facts);
+        let exit = conclude(&facts).of(pod.level);
         pod.write_end(&exit);
         steps::at("concluded");
         ending::reap(pod.end.as_fd());
-        self.uids.free(pod.uid);
-        self.discard(pod.cgroup);
+        self.give_back(pod.level, pod.uid, pod.cgroup);
         self.disconnect(pod.identity.as_ref());
         let Some(identity) = pod.identity else {
             return self.finish_build(pod.shape, pod.jail_failure, &exit);

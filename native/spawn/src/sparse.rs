@@ -61,11 +61,19 @@ pub fn copy(name: &str, file: BorrowedFd<'_>, size: u64) -> io::Result<(OwnedFd,
 /// # Errors
 /// A file system without unnamed files, no space, or what reading says.
 pub fn unnamed_copy(directory: &Path, file: BorrowedFd<'_>, size: u64) -> io::Result<OwnedFd> {
-    // EXCL: not even linkat can give it a name.
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
-    let copy = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?;
+    let copy = unnamed(directory)?;
     copy_data(file, size, copy.as_fd())?;
     Ok(copy)
+}
+
+/// An empty file in `directory`, as [`unnamed_copy`] makes it.
+///
+/// # Errors
+/// A file system without unnamed files.
+pub fn unnamed(directory: &Path) -> io::Result<OwnedFd> {
+    // EXCL: not even linkat can give it a name.
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?)
 }
 
 /// Copies the data extents, leaves holes, and says how many bytes of data there were.

@@ -62,6 +62,10 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> 
         exit_signal: number(libc::SIGCHLD),
         ..CloneArgs::default()
     };
+    if flags & number(libc::CLONE_PARENT) != 0 {
+        // The kernel takes that of the caller's own parent.
+        args.exit_signal = 0;
+    }
     if let Some(directory) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = number(directory.as_raw_fd());

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use casemate_ticket::document::{LaunchDocument, Mode};
 use casemate_ticket::json::{self, Value};
 use casemate_ticket::rates::Rates;
-use casemate_ticket::spec::{KvmClass, Limits, Template as Wanted};
+use casemate_ticket::spec::{KvmClass, Level, Limits, Template as Wanted};
 
 use crate::answers::{self, number, object, string};
 use crate::clients::Answer;
@@ -146,6 +146,7 @@ impl Daemon {
         let kernel = self.assets.kernel().map_err(no_resources)?;
         let init = self.assets.init().map_err(no_resources)?;
         let plan = Plan {
+            level: Level::Vm,
             way: None,
             identity: None,
             shape,
@@ -157,7 +158,7 @@ impl Daemon {
             descriptors: vec![Some(kvm), Some(kernel), Some(init), None, None, None, None, None],
             scratch: None,
         };
-        self.start_vm(plan, None)?;
+        self.start_pod(plan, None)?;
         let build = Build { clients: vec![client], source, refused: None };
         self.templates.builds.insert(shape, build);
         Ok(None)

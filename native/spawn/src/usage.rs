@@ -31,14 +31,14 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Of the process `pid`, the only one of its group.
+    /// Of the process `pid`, which is alone in its group, or has a container in a group below.
     pub fn of(group: &Cgroup, pid: i32, scratch: Option<&ScratchDisk>) -> Self {
         let whole = |names: &[&str]| {
             names.iter().find_map(|name| group.read(name)?.trim().parse::<u64>().ok())
         };
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         Self {
-            cpu_us: processor_us(&stat),
+            cpu_us: processor_us(&stat).map(|us| us.saturating_add(inner_us(group).unwrap_or(0))),
             cpu_throttled_us: throttled_us(&group.read("cpu.stat").unwrap_or_default()),
             memory_bytes: whole(&["memory.current", "memory.usage_in_bytes"]),
             memory_peak_bytes: whole(&["memory.peak", "memory.max_usage_in_bytes"]),
@@ -69,6 +69,14 @@ fn processor_us(stat: &str) -> Option<u64> {
     let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
     let (user, system) = (times.next()?.ok()?, times.next()?.ok()?);
     user.checked_add(system)?.checked_mul(TICK_US)
+}
+
+/// Of a container's app: microseconds in version 2, nanoseconds in version 1.
+fn inner_us(group: &Cgroup) -> Option<u64> {
+    let v2 = group.read_inner("cpu.stat").unwrap_or_default();
+    let line = v2.lines().find_map(|line| line.strip_prefix("usage_usec "));
+    let v1 = || group.read_inner("cpuacct.usage")?.trim().parse::<u64>().ok()?.checked_div(1000);
+    line.and_then(|line| line.parse().ok()).or_else(v1)
 }
 
 /// Microseconds in version 2, nanoseconds in version 1.

@@ -125,7 +125,8 @@ impl Daemon {
         let jail = Jail {
             own_user_namespace: false,
             id: self.config.worker,
-            cgroup,
+            cgroup: Some(cgroup),
+            is_monitor: false,
             limits: &limits,
             root: Root::Host { hidden: &hidden },
             descriptors: &descriptors,

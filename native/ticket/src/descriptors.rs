@@ -24,7 +24,8 @@ pub struct VerifiedDisk {
 /// All descriptors of a launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Descriptors {
-    pub init: VerifiedDisk,
+    /// At level vm, and only there.
+    pub init: Option<VerifiedDisk>,
     pub image: VerifiedDisk,
     pub scratch: Scratch,
     /// Bytes of the pod's log.
@@ -34,19 +35,26 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    pub(crate) fn read(value: &Value) -> Result<Self, ShapeError> {
-        let order = || wrong("descriptors", "must be init, image, scratch, log, and net if any");
+    pub(crate) fn read(value: &Value, is_vm: bool) -> Result<Self, ShapeError> {
+        let order = || {
+            let init = if is_vm { "init, " } else { "" };
+            wrong("descriptors", format!("must be {init}image, scratch, log, and net if any"))
+        };
         let Value::Array(items) = value else {
             return Err(wrong("descriptors", "must be an array"));
         };
-        let [init, image, scratch, log, net @ ..] = items.as_slice() else { return Err(order()) };
+        let (init, items) = match (is_vm, items.as_slice()) {
+            (true, [init, items @ ..]) => (Some(init), items),
+            (_, items) => (None, items),
+        };
+        let [image, scratch, log, net @ ..] = items else { return Err(order()) };
         let net = match net {
             [] => false,
             [net] => read_net(net).map(|()| true)?,
             [..] => return Err(order()),
         };
         Ok(Self {
-            init: read_disk(init, "init")?,
+            init: init.map(|init| read_disk(init, "init")).transpose()?,
             image: read_disk(image, "image")?,
             scratch: Scratch::read(scratch)?,
             log_size: read_log(log)?,

@@ -9,6 +9,7 @@
 pub mod app;
 pub mod blocks;
 pub mod bytes;
+pub mod container;
 mod descriptors;
 pub mod document;
 pub mod json;
@@ -20,4 +21,5 @@ pub mod scratch;
 pub mod shape;
 pub mod spec;
 pub mod ticket;
+pub mod vm;
 pub mod ways;

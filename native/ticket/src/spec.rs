@@ -4,22 +4,22 @@
 
 use crate::app::App;
 use crate::bytes::Digest;
+use crate::container::Container;
 use crate::descriptors::{Descriptors, read_disk};
 use crate::json::{self, JsonError, Value};
 use crate::network::Network;
 use crate::rates::Rates;
-use crate::shape::{
-    self, ShapeError, constant, digest, fields, fields_and_one, integer, integer32, wrong,
-};
+use crate::shape::{self, ShapeError, constant, fields, fields_and_one, integer32, wrong};
 use thiserror::Error;
 
 pub use crate::descriptors::{BLOCK_SIZE, VerifiedDisk, verified_size};
 pub use crate::scratch::Scratch;
 pub use crate::shape::{MEMORY_MIB, VCPUS};
+pub use crate::vm::{File, KvmClass, Machine, Template, Vm, Vmm};
+pub(crate) use crate::vm::{read_kernel, read_kvm, read_machine};
 
 /// Most bytes of a spec.
 pub const SPEC_BYTES_MAX: usize = 524_288;
-const MIB: u64 = 1 << 20;
 
 /// Why bytes are no spec.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -66,78 +66,6 @@ impl Level {
     }
 }
 
-/// What kind of KVM a host has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KvmClass {
-    /// VMX or SVM with nested paging.
-    Hardware,
-    /// Emulated: no security boundary of the CPU's.
-    Software,
-}
-
-impl KvmClass {
-    /// Reads `hardware` or `software`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "hardware" => Some(Self::Hardware),
-            "software" => Some(Self::Software),
-            _ => None,
-        }
-    }
-
-    /// The name in documents.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Hardware => "hardware",
-            Self::Software => "software",
-        }
-    }
-}
-
-/// Shape of the virtual machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Machine {
-    /// Of [`VCPUS`].
-    pub vcpus: u32,
-    /// Guest memory in MiB: even, of [`MEMORY_MIB`].
-    pub memory_mib: u32,
-    /// Kernel command line, printable ASCII.
-    pub cmdline: String,
-}
-
-/// The VMM and the seccomp programs it must install.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vmm {
-    /// SHA-256 of the binary.
-    pub digest: Digest,
-    /// Filter of the control thread.
-    pub filter_control: Digest,
-    /// Filter of the I/O thread.
-    pub filter_io: Digest,
-    /// Filter of the vCPU threads.
-    pub filter_vcpu: Digest,
-}
-
-/// A file that is read and hashed whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct File {
-    /// SHA-256 of its bytes.
-    pub digest: Digest,
-    /// Its bytes.
-    pub size: u64,
-}
-
-/// Snapshot to restore from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Template {
-    /// Block digest of the memory file; its size is the machine's memory.
-    pub memory: File,
-    /// SHA-256 and size of the state file.
-    pub state: File,
-}
-
 /// Times, sizes and cgroup limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -157,6 +85,15 @@ pub struct Limits {
     pub vmm_overhead_mib: u32,
 }
 
+/// What a pod is run by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// A VMM: level vm.
+    Vm(Box<Vm>),
+    /// A monitor and an OCI runtime: the levels below.
+    Container(Container),
+}
+
 /// Everything of one launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -166,22 +103,12 @@ pub struct Spec {
     pub tenant: String,
     /// Isolation level.
     pub level: Level,
-    /// KVM class it is meant for.
-    pub kvm: KvmClass,
     /// Host id it is meant for.
     pub node: String,
     /// Host name inside.
     pub hostname: String,
-    /// Shape of the machine.
-    pub machine: Machine,
-    /// The VMM.
-    pub vmm: Vmm,
-    /// The guest kernel.
-    pub kernel: File,
-    /// Snapshot to restore, or none for a cold boot.
-    pub template: Option<Template>,
-    /// Disk with guest-init.
-    pub init: VerifiedDisk,
+    /// What it is run by: as the level says.
+    pub means: Means,
     /// The tenant's image.
     pub image: VerifiedDisk,
     /// Writable disk.
@@ -227,6 +154,7 @@ impl Spec {
         let (
             [
                 app,
+                container,
                 descriptors,
                 hostname,
                 kernel,
@@ -247,6 +175,7 @@ impl Spec {
             "spec",
             [
                 "app",
+                "container",
                 "descriptors",
                 "hostname",
                 "kernel",
@@ -264,9 +193,10 @@ impl Spec {
             "network",
         )?;
         constant(version, "v", "casemate.spec/1")?;
-        let machine = read_machine(machine)?;
-        let template = read_template(template, &machine)?;
-        let Descriptors { init, image, scratch, log_size, net } = Descriptors::read(descriptors)?;
+        let level = read_level(level, "level")?;
+        let Descriptors { init, image, scratch, log_size, net } =
+            Descriptors::read(descriptors, level == Level::Vm)?;
+        let means = Means::read(init, [kvm, machine, vmm, kernel, template], container)?;
         let mut guest_config =
             vec![("app".into(), app.clone()), ("hostname".into(), hostname.clone())];
         guest_config.extend(network.map(|network| ("network".into(), network.clone())));
@@ -277,23 +207,42 @@ impl Spec {
         Ok(Self {
             launch_id: shape::uuid(launch_id, "launch_id", Some(b'7'))?.into(),
             tenant: shape::word(tenant, "tenant", 63, shape::is_tenant_character)?.into(),
-            level: read_level(level, "level")?,
-            kvm: read_kvm(kvm, "kvm")?,
+            level,
             node: shape::word(node, "node", 64, shape::is_node_character)?.into(),
             hostname: shape::word(hostname, "hostname", 63, shape::is_hostname_character)?.into(),
-            vmm: Vmm::read(vmm)?,
-            kernel: read_kernel(kernel)?,
-            template,
-            init,
+            means,
             image,
             scratch,
             log_size,
             app: read_app(app)?,
             network,
             limits: read_limits(limits)?,
-            machine,
             guest_config: json::write(&Value::object(guest_config)),
         })
+    }
+}
+
+impl Means {
+    fn read(
+        init: Option<VerifiedDisk>,
+        only_vm: [&Value; 5],
+        container: &Value,
+    ) -> Result<Self, ShapeError> {
+        Ok(match init {
+            Some(init) => Self::Vm(Box::new(Vm::read(init, only_vm, container)?)),
+            None => Self::Container(Container::read_alone(container, only_vm)?),
+        })
+    }
+}
+
+impl Spec {
+    /// Class of KVM it is meant for; none below level vm.
+    #[must_use]
+    pub const fn kvm(&self) -> Option<KvmClass> {
+        match &self.means {
+            Means::Vm(vm) => Some(vm.kvm),
+            Means::Container(_) => None,
+        }
     }
 }
 
@@ -340,72 +289,6 @@ pub(crate) fn read_level(value: &Value, path: &str) -> Result<Level, ShapeError>
         .as_str()
         .and_then(Level::parse)
         .ok_or_else(|| wrong(path, "must be host, container or vm"))
-}
-
-pub(crate) fn read_kvm(value: &Value, path: &str) -> Result<KvmClass, ShapeError> {
-    value
-        .as_str()
-        .and_then(KvmClass::parse)
-        .ok_or_else(|| wrong(path, "must be hardware or software"))
-}
-
-fn read_machine(value: &Value) -> Result<Machine, ShapeError> {
-    let [cmdline, memory_mib, vcpus] =
-        fields(value, "machine", ["cmdline", "memory_mib", "vcpus"])?;
-    let memory_mib = integer32(memory_mib, "machine.memory_mib", MEMORY_MIB)?;
-    if !memory_mib.is_multiple_of(2) {
-        return Err(wrong("machine.memory_mib", "must be even"));
-    }
-    Ok(Machine {
-        vcpus: integer32(vcpus, "machine.vcpus", VCPUS)?,
-        memory_mib,
-        // The kernel's COMMAND_LINE_SIZE is 2048 with its final NUL.
-        cmdline: shape::word(cmdline, "machine.cmdline", 2047, shape::is_printable)?.into(),
-    })
-}
-
-impl Vmm {
-    /// Reads the member `vmm`, of a spec or of what spawn writes down of a pod.
-    ///
-    /// # Errors
-    /// What is not as docs/formats.md says.
-    pub fn read(value: &Value) -> Result<Self, ShapeError> {
-        let [binary, filters] = fields(value, "vmm", ["digest", "filters"])?;
-        let [control, io, vcpu] = fields(filters, "vmm.filters", ["control", "io", "vcpu"])?;
-        Ok(Self {
-            digest: digest(binary, "vmm.digest")?,
-            filter_control: digest(control, "vmm.filters.control")?,
-            filter_io: digest(io, "vmm.filters.io")?,
-            filter_vcpu: digest(vcpu, "vmm.filters.vcpu")?,
-        })
-    }
-}
-
-fn read_kernel(value: &Value) -> Result<File, ShapeError> {
-    let [sum, size] = fields(value, "kernel", ["digest", "size"])?;
-    Ok(File {
-        digest: digest(sum, "kernel.digest")?,
-        size: integer(size, "kernel.size", 1..=256 * MIB)?,
-    })
-}
-
-fn read_template(value: &Value, machine: &Machine) -> Result<Option<Template>, ShapeError> {
-    if *value == Value::Null {
-        return Ok(None);
-    }
-    let [memory, memory_size, state, state_size] =
-        fields(value, "template", ["memory", "memory_size", "state", "state_size"])?;
-    let memory_bytes = u64::from(machine.memory_mib).saturating_mul(MIB);
-    Ok(Some(Template {
-        memory: File {
-            digest: digest(memory, "template.memory")?,
-            size: integer(memory_size, "template.memory_size", memory_bytes..=memory_bytes)?,
-        },
-        state: File {
-            digest: digest(state, "template.state")?,
-            size: integer(state_size, "template.state_size", 1..=16 * MIB)?,
-        },
-    }))
 }
 
 fn read_limits(value: &Value) -> Result<Limits, ShapeError> {

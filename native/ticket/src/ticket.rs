@@ -95,6 +95,12 @@ pub enum TicketError {
 }
 
 impl TicketError {
+    /// The code of this name, if there is one.
+    #[must_use]
+    pub fn code_named(name: &str) -> Option<&'static str> {
+        CODES.into_iter().find(|code| *code == name)
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -118,6 +124,26 @@ impl TicketError {
         }
     }
 }
+
+/// Every code there is, for who hears one from another process.
+const CODES: [&str; 16] = [
+    "TICKET_MISSING",
+    "TICKET_MALFORMED",
+    "TICKET_KEY_UNKNOWN",
+    "TICKET_SIGNATURE",
+    "TICKET_NOT_INCLUDED",
+    "TICKET_RECORD",
+    "TICKET_HOST",
+    "TICKET_BOOT",
+    "TICKET_EXPIRED",
+    "TICKET_TOO_FAR",
+    "TICKET_SPEC_DIGEST",
+    "SPEC_MALFORMED",
+    "SPEC_MISMATCH",
+    "LEVEL_NOT_LISTED",
+    "KVM_CLASS",
+    "SOFTWARE_KVM_NOT_ALLOWED",
+];
 
 /// Checks a ticket against its record, the spec and this host.
 ///
@@ -171,7 +197,8 @@ struct Intent {
     node: String,
     boot_id: String,
     level: Level,
-    kvm: KvmClass,
+    /// None below level vm.
+    kvm: Option<KvmClass>,
     spec_digest: Digest,
     spec_size: u64,
     deadline_ns: u64,
@@ -187,17 +214,23 @@ impl Intent {
             return Err(TicketError::Record("type"));
         }
         let level = string(&value, &["isolation", "level"], "isolation.level")?;
-        let kvm = string(&value, &["isolation", "kvm"], "isolation.kvm")?;
+        let kvm = match member(&value, &["isolation", "kvm"]) {
+            Some(Value::Null) => Some(None),
+            kvm => kvm.and_then(Value::as_str).and_then(KvmClass::parse).map(Some),
+        };
         let digest = string(&value, &["spec", "digest"], "spec.digest")?;
         let deadline = string(&value, &["deadline", "boottime_ns"], "deadline.boottime_ns")?;
+        let level = Level::parse(level).ok_or(TicketError::Record("isolation.level"))?;
+        // A virtual machine has a class of KVM, and nothing else has.
+        let kvm = kvm.filter(|kvm| kvm.is_some() == (level == Level::Vm));
         let size = member(&value, &["spec", "size"]).and_then(Value::as_u64);
         Ok(Self {
             launch_id: string(&value, &["launch_id"], "launch_id")?.into(),
             tenant: string(&value, &["tenant"], "tenant")?.into(),
             node: string(&value, &["node", "id"], "node.id")?.into(),
             boot_id: string(&value, &["clock", "boot_id"], "clock.boot_id")?.into(),
-            level: Level::parse(level).ok_or(TicketError::Record("isolation.level"))?,
-            kvm: KvmClass::parse(kvm).ok_or(TicketError::Record("isolation.kvm"))?,
+            level,
+            kvm: kvm.ok_or(TicketError::Record("isolation.kvm"))?,
             spec_digest: Digest::parse(digest).ok_or(TicketError::Record("spec.digest"))?,
             spec_size: size.ok_or(TicketError::Record("spec.size"))?,
             deadline_ns: crate::note::parse_decimal(deadline)
@@ -245,7 +278,7 @@ fn check_spec(intent: &Intent, bytes: &[u8]) -> Result<Spec, TicketError> {
         ("launch_id", spec.launch_id == intent.launch_id),
         ("tenant", spec.tenant == intent.tenant),
         ("level", spec.level == intent.level),
-        ("kvm", spec.kvm == intent.kvm),
+        ("kvm", spec.kvm() == intent.kvm),
         ("node", spec.node == intent.node),
     ]
     .into_iter()
@@ -263,10 +296,11 @@ fn check_level(spec: &Spec, context: &Context) -> Result<(), TicketError> {
             level: spec.level.as_str(),
         });
     }
-    if context.kvm != Some(spec.kvm) {
-        return Err(TicketError::KvmClass(spec.kvm.as_str()));
+    let Some(kvm) = spec.kvm() else { return Ok(()) };
+    if context.kvm != Some(kvm) {
+        return Err(TicketError::KvmClass(kvm.as_str()));
     }
-    if spec.kvm == KvmClass::Software && !context.allow_software_kvm {
+    if kvm == KvmClass::Software && !context.allow_software_kvm {
         return Err(TicketError::SoftwareKvm);
     }
     Ok(())

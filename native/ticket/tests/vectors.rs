@@ -66,6 +66,7 @@ fn every_vector_is_admitted_or_refused_for_its_reason() {
             }
             (Err(error), Some(code)) => {
                 assert_eq!(error.code(), code, "{name}: {error}");
+                assert_eq!(TicketError::code_named(code), Some(error.code()));
                 codes.insert(code.to_owned());
             }
             (result, expected) => panic!("{name}: expected {expected:?}, got {result:?}"),

@@ -32,7 +32,11 @@ pub fn serve(report: &Report, mailbox: &Mailbox, board: &Board) -> ! {
     }
 }
 
-fn receive(report: &Report) -> Result<(Option<FromSpawn>, Option<OwnedFd>), Errno> {
+/// The next packet of spawn's, waited for, and the descriptor that rides along; `None` for one that is no message.
+///
+/// # Errors
+/// `PIPE` when everybody has hung up; what receiving answers.
+pub fn receive(report: &Report) -> Result<(Option<FromSpawn>, Option<OwnedFd>), Errno> {
     let mut bytes = [0; SPAWN_MESSAGE_MAX.saturating_add(1)];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);

@@ -9,7 +9,9 @@ use std::os::unix::fs::FileExt;
 
 use casemate_devices::{Network, Rate, Scratch, Verified, Verity};
 use casemate_ticket::document::{DOCUMENT_BYTES_MAX, LaunchDocument, Mode};
-use casemate_ticket::spec::{Limits, Machine, Spec, Template, TemplateSpec, VerifiedDisk, Vmm};
+use casemate_ticket::spec::{
+    Limits, Machine, Means, Spec, Template, TemplateSpec, VerifiedDisk, Vm, Vmm,
+};
 use casemate_ticket::ticket::check;
 use casemate_wire::control::Reason;
 use rustix::fs::fstat;
@@ -95,7 +97,11 @@ pub fn gather() -> Result<Parts, Failure> {
     }
 }
 
-fn read_document() -> Result<LaunchDocument, Failure> {
+/// The launch document, sealed.
+///
+/// # Errors
+/// `LAUNCH_DOCUMENT` when it is none.
+pub fn read_document() -> Result<LaunchDocument, Failure> {
     let refuse = |text: std::fmt::Arguments<'_>| failure(Reason::LaunchDocument, text);
     let document = File::from(present(DOCUMENT, "launch document")?);
     sealed(&document, "launch document")?;
@@ -123,7 +129,11 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
     )
     .map_err(|error| failure(Reason::Ticket, format_args!("{}: {error}", error.code())))?;
     let stream = present(STREAM, "pod stream")?;
-    let Spec { machine, limits, vmm, kernel, template, init, image, scratch, .. } = admitted.spec;
+    let Spec { means, limits, image, scratch, .. } = admitted.spec;
+    let Means::Vm(vm) = means else {
+        return Err(failure(Reason::Machine, format_args!("the spec is of no virtual machine")));
+    };
+    let Vm { machine, vmm, kernel, template, init, .. } = *vm;
     let start = match template {
         Some(template) => restore_from(&template)?,
         None => cold_from(kernel.size, kernel.digest)?,

@@ -8,24 +8,24 @@
 //! `casemate-vmm --digests` prints the digests of its seccomp filters, which a spec must name; `--filters` prints their
 //! rules.
 
-mod agent_stream;
+pub mod agent_stream;
 mod board;
 #[expect(
     unsafe_code,
     reason = "reads a clock that only the C library finds without opening a file"
 )]
 mod clock_unsafe;
-mod control;
+pub mod control;
 pub mod cpuid;
-mod descriptors;
+pub mod descriptors;
 #[expect(unsafe_code, reason = "ends the process without running anything of it")]
 mod exit_unsafe;
 pub mod failure;
 #[expect(unsafe_code, reason = "takes inherited descriptors by number")]
 mod fds_unsafe;
-mod guest;
+pub mod guest;
 mod io;
-mod launch;
+pub mod launch;
 mod machine;
 mod mailbox;
 mod memory;
@@ -42,7 +42,7 @@ mod memory_unsafe;
 mod mptable;
 mod msr;
 pub mod pvh;
-mod report;
+pub mod report;
 pub mod run;
 pub mod seccomp;
 pub mod state;

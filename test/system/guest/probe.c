@@ -17,6 +17,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -233,6 +234,18 @@ static void borrow(int mib) {
     outcome("return", "memory", munmap((void *)block, size));
 }
 
+/* Makes these system calls, numbers with commas between them, with arguments that are nothing. */
+static void calls(const char *numbers) {
+    for (const char *at = numbers; *at != 0; at += strspn(at, ",")) {
+        char *end;
+        long number = strtol(at, &end, 10);
+        errno = 0;
+        syscall(number, 0, 0, 0, 0, 0, 0);
+        printf("call %ld %d\n", number, errno);
+        at = end;
+    }
+}
+
 /* A fault, not raise(): the first process of a namespace can ignore a signal, but not this. */
 static int *volatile nowhere;
 
@@ -267,6 +280,7 @@ static void with(const char *word, const char *what) {
     if (strcmp(word, "check") == 0) keep(word, atoll(what), 1);
     if (strcmp(word, "claim") == 0) claim(atoll(what));
     if (strcmp(word, "borrow") == 0) borrow(atoi(what));
+    if (strcmp(word, "calls") == 0) calls(what);
     if (strcmp(word, "exit") == 0) {
         fflush(NULL);
         _exit(atoi(what));

@@ -101,9 +101,26 @@ export const baseSpec: CanonicalObject = {
     state: digest('state'),
     state_size: 16_384,
   },
+  container: null,
   descriptors,
   app,
   limits,
+}
+
+const machineParts = { kvm: null, machine: null, vmm: null, kernel: null, template: null }
+
+/** The same pod at level container. */
+export const containerSpec: CanonicalObject = {
+  ...baseSpec,
+  ...machineParts,
+  level: 'container',
+  container: {
+    bundle: digest('bundle'),
+    digest: digest('monitor'),
+    memory_mib: 128,
+    runtime: digest('runtime'),
+  },
+  descriptors: descriptors.slice(1),
 }
 
 /** A whole record, so that Rust reads what audit/record.ts writes; the spec is put in by each case. */

@@ -23,6 +23,7 @@ import {
   baseContext,
   baseRecord,
   baseSpec,
+  containerSpec,
   descriptors,
   digest,
   key,
@@ -32,6 +33,7 @@ import {
   program,
   rates,
 } from './base.ts'
+import { containerCases } from './containers.ts'
 
 const directory = path.join(import.meta.dirname, 'ticket')
 const stranger = signerFromSeed('casemate.example/log', Buffer.alloc(32, 2))
@@ -339,7 +341,7 @@ const specs: readonly Case[] = [
   {
     name: 'mismatch-level',
     code: 'SPEC_MISMATCH',
-    record: { isolation: { level: 'container', kvm: 'software' } },
+    record: { isolation: { level: 'container', kvm: null } },
   },
   {
     name: 'mismatch-kvm',
@@ -350,17 +352,11 @@ const specs: readonly Case[] = [
   {
     name: 'level-not-listed',
     code: 'LEVEL_NOT_LISTED',
-    spec: changedSpec({ level: 'container' }),
-    record: { isolation: { level: 'container', kvm: 'software' } },
+    spec: containerSpec,
+    record: { isolation: { level: 'container', kvm: null } },
     context: changedContext({ levels: { acme: ['host'], other: ['container'] } }),
   },
-  {
-    name: 'valid-level-listed',
-    code: null,
-    spec: changedSpec({ level: 'container' }),
-    record: { isolation: { level: 'container', kvm: 'software' } },
-    context: changedContext({ levels: { acme: ['container'] } }),
-  },
+  ...containerCases,
   { name: 'kvm-class', code: 'KVM_CLASS', context: changedContext({ kvm: 'hardware' }) },
   { name: 'kvm-none', code: 'KVM_CLASS', context: changedContext({ kvm: null }) },
   {

@@ -157,6 +157,31 @@ impl Verified {
         self.verity.data_blocks.saturating_mul(per_block)
     }
 
+    /// Copies all data to `copy`, each block after it was verified; blocks of zeros become holes.
+    ///
+    /// # Errors
+    /// A block that is not the one the root stands for, or a file that cannot be read or written.
+    pub fn copy_to(&mut self, copy: &File) -> Result<(), VerityError> {
+        const COPY_BLOCKS: usize = 64;
+        let mut buffer = vec![0; VERITY_BLOCK_BYTES.saturating_mul(COPY_BLOCKS)];
+        let size = self.verity.data_blocks.saturating_mul(BLOCK);
+        copy.set_len(size).map_err(VerityError::Io)?;
+        let mut at = 0;
+        while at < size {
+            let wanted = narrow(size.saturating_sub(at)).min(buffer.len());
+            let bytes = self.read(at, wanted, &mut buffer)?;
+            for (place, block) in
+                (at..).step_by(VERITY_BLOCK_BYTES).zip(bytes.chunks(VERITY_BLOCK_BYTES))
+            {
+                if block.iter().any(|byte| *byte != 0) {
+                    copy.write_all_at(block, place).map_err(VerityError::Io)?;
+                }
+            }
+            at = at.saturating_add(widen(bytes.len()));
+        }
+        Ok(())
+    }
+
     /// Reads and verifies from byte `at` on, through `buffer`: gives at least one byte and at most
     /// `wanted`. The caller has checked that the range lies inside the data.
     pub(super) fn read<'a>(

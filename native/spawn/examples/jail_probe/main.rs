@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use casemate_ticket::bytes::Digest;
 use casemate_ticket::document::{LaunchDocument, Mode};
-use casemate_ticket::spec::{Spec, TemplateSpec, Vmm};
+use casemate_ticket::spec::{Means, Spec, TemplateSpec, Vmm};
 use casemate_wire::control::{FromSpawn, FromVmm, Reason};
 use casemate_wire::metrics::Metrics;
 use casemate_wire::payload::{Exit, Resized};
@@ -63,10 +63,11 @@ fn run() -> Option<ExitCode> {
         return build_template(&control, &spec);
     }
     let spec = Spec::parse(document.spec.as_bytes()).ok()?;
+    let Means::Vm(vm) = &spec.means else { return None };
     let words: Vec<&str> = spec.app.process.args.iter().map(String::as_str).collect();
     let (word, argument) = (*words.first()?, words.get(1).copied());
     misbehave_before_start(word, &control);
-    start(&control, &spec.vmm);
+    start(&control, &vm.vmm);
     match word {
         "exit" => return Some(ready_and_exit(&control, Exit::Code(argument?.parse().ok()?))),
         "report" => report::write(&take(13)?, &open)?,
@@ -74,7 +75,7 @@ fn run() -> Option<ExitCode> {
         "oom" => probe_unsafe::use_memory(),
         "segv" => probe_unsafe::die_by_signal(libc::SIGSEGV),
         "garbage" => say_bytes(&control, &[250, 1, 2, 3]),
-        "twice" => start(&control, &spec.vmm),
+        "twice" => start(&control, &vm.vmm),
         "counts" => say(&control, &FromVmm::Metrics(Metrics::NONE)),
         "resizes" => say(&control, &FromVmm::Resized(Resized { errno: 0, bytes: 4096 })),
         "early" => say(&control, &FromVmm::Template { state_size: 1, memory_size: 1 }),

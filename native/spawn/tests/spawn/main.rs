@@ -30,6 +30,7 @@ mod life;
 mod network;
 mod requests;
 mod resize;
+mod starter;
 mod systemd;
 mod takeover;
 mod templates;

@@ -179,6 +179,8 @@ fn describes_the_host() {
             "allow_software_kvm",
             "boot_id",
             "cmdline",
+            "container",
+            "container_reason",
             "host",
             "init",
             "kernel",

@@ -4,7 +4,9 @@
 use casemate_ticket::json::{self, Value};
 
 use crate::client::Answer;
-use crate::documents::{self, boottime_ns, key, launch_request, object, set, text, ticket};
+use crate::documents::{
+    self, as_container, boottime_ns, key, launch_request, object, set, text, ticket,
+};
 use crate::host::{Host, host, host_with};
 
 /// Launches with a bent record; the ticket is an honest log's for that record.
@@ -42,7 +44,8 @@ fn refuses_records_of_another_place_time_or_kind() {
         ("spec.size", Value::Integer(1), "TICKET_SPEC_DIGEST"),
         ("tenant", text("other"), "SPEC_MISMATCH"),
         ("launch_id", text("01936f5e-0000-7000-8000-ffffffffffff"), "SPEC_MISMATCH"),
-        ("isolation.level", text("container"), "SPEC_MISMATCH"),
+        ("isolation.level", text("container"), "TICKET_RECORD"),
+        ("isolation.kvm", Value::Null, "TICKET_RECORD"),
     ] {
         let answer = with_record(&host, |record| set(record, path, value));
         assert_eq!(answer.code(), code, "{path}: {}", answer.text());
@@ -136,7 +139,7 @@ fn refuses_specs_that_are_not_of_this_host() {
 }
 
 #[test]
-fn refuses_levels_below_vm_unless_root_lists_the_tenant_and_then_says_they_are_not_here_yet() {
+fn refuses_levels_below_vm_unless_root_lists_the_tenant_and_the_host_has_them() {
     let Some(host) = host_with("", |config| {
         set(config, "levels", object([("trusty", Value::Array(vec![text("container")]))]));
     }) else {
@@ -146,11 +149,11 @@ fn refuses_levels_below_vm_unless_root_lists_the_tenant_and_then_says_they_are_n
         ("acme", "container", "LEVEL_NOT_LISTED"),
         ("acme", "host", "LEVEL_NOT_LISTED"),
         ("trusty", "host", "LEVEL_NOT_LISTED"),
-        ("trusty", "container", "LEVEL_NOT_AVAILABLE"),
+        ("trusty", "container", "CONTAINER_UNAVAILABLE"),
     ] {
         let (_, mut spec) = host.spec(&["serve"]);
         set(&mut spec, "tenant", text(tenant));
-        set(&mut spec, "level", text(level));
+        as_container(&mut spec, level);
         assert_eq!(host.launch(&spec).code(), code, "{tenant} {level}");
     }
     nothing_runs(&host);

@@ -1,0 +1,138 @@
+//! The OCI bundle's configuration (OCI runtime specification 1.0.2, `config.md`, `config-linux.md`).
+//!
+//! The runtime makes namespaces, mounts, devices and the inner cgroup. It starts our own program, which the bundle's
+//! process section describes, by a descriptor that no path of the image can name; what the app may is settled there, after
+//! every descriptor is closed and while nothing else runs in the container. So the runtime gets no path, name, user or
+//! profile of an image or of a tenant to interpret: CVE-2024-21626 (a working directory that is a leaked descriptor),
+//! CVE-2019-5736 (a program that is the runtime's own), CVE-2025-31133 and -52881 (masks and labels that another process
+//! of the container redirects) and CVE-2025-52565 (the console) each need one of those.
+
+use casemate_ticket::app::CAPABILITIES;
+use casemate_ticket::bytes::Digest;
+use casemate_ticket::json::{self, Value};
+
+/// First argument of our program inside.
+pub const INSIDE: &str = "--app";
+/// Where our program is, inside, until it has begun.
+pub const PROGRAM: i32 = 3;
+/// The pipe for why the app could not be started.
+pub const REPORT: i32 = 4;
+/// What the app is: canonical JSON, sealed.
+pub const CONFIG: i32 = 5;
+/// How many descriptors the runtime passes on, from 3.
+pub const PASSED: i32 = 3;
+/// User ids, and group ids, of a pod.
+pub const IDS: u32 = 65_536;
+
+/// What differs from pod to pod.
+#[derive(Clone, Copy, Debug)]
+pub struct Pod<'a> {
+    /// First of its ids on the host.
+    pub ids: u32,
+    /// The inner cgroup, as a path below the mount points of the hierarchies.
+    pub group: &'a str,
+    /// Host name inside.
+    pub hostname: &'a str,
+    /// Bytes of memory of the app.
+    pub memory_bytes: u64,
+    /// Tasks of the app.
+    pub pids: u32,
+}
+
+/// Digest of everything that is the same for all pods.
+#[must_use]
+pub fn digest() -> Digest {
+    let nobody = Pod { ids: 0, group: "", hostname: "", memory_bytes: 0, pids: 0 };
+    Digest::of(write(&nobody, "").as_bytes())
+}
+
+/// `config.json` for a pod whose root file system is mounted at `root`.
+#[must_use]
+pub fn write(pod: &Pod<'_>, root: &str) -> String {
+    json::write(&object(vec![
+        ("ociVersion", text("1.0.2")),
+        ("process", process()),
+        // Made read-only by our program, after it has made the app's working directory.
+        ("root", object(vec![("path", text(root)), ("readonly", Value::Bool(false))])),
+        ("hostname", text(pod.hostname)),
+        ("mounts", mounts()),
+        ("linux", linux(pod)),
+    ]))
+}
+
+fn process() -> Value {
+    // All of them within the pod's own user namespace, for the last steps inside; the app keeps those of its spec.
+    let all = || Value::Array(CAPABILITIES.iter().map(|name| text(name)).collect());
+    let capabilities = ["bounding", "effective", "permitted"].map(|set| (set, all())).to_vec();
+    let program = format!("/proc/self/fd/{PROGRAM}");
+    object(vec![
+        ("args", Value::Array(vec![text(&program), text(INSIDE)])),
+        ("capabilities", object(capabilities)),
+        ("cwd", text("/")),
+        ("env", Value::Array(vec![])),
+        ("noNewPrivileges", Value::Bool(true)),
+        ("terminal", Value::Bool(false)),
+        ("user", object(vec![("gid", Value::Integer(0)), ("uid", Value::Integer(0))])),
+    ])
+}
+
+/// As guest-init mounts them (native/guest-init/src/root.rs, devices.rs).
+fn mounts() -> Value {
+    const INERT: [&str; 3] = ["nosuid", "nodev", "noexec"];
+    let mount = |kind: &str, target: &str, options: &[&str]| {
+        let options = options.iter().map(|option| text(option)).collect();
+        object(vec![
+            ("destination", text(target)),
+            ("options", Value::Array(options)),
+            ("source", text(kind)),
+            ("type", text(kind)),
+        ])
+    };
+    let inert = |more: &[&'static str]| [INERT.as_slice(), more].concat();
+    Value::Array(vec![
+        mount("proc", "/proc", &INERT),
+        mount("tmpfs", "/dev", &["nosuid", "mode=755", "size=64m"]),
+        mount("devpts", "/dev/pts", &["nosuid", "noexec", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("tmpfs", "/dev/shm", &inert(&["mode=1777", "size=64m"])),
+        mount("mqueue", "/dev/mqueue", &INERT),
+        mount("sysfs", "/sys", &inert(&["ro"])),
+        mount("cgroup", "/sys/fs/cgroup", &inert(&["ro"])),
+    ])
+}
+
+fn linux(pod: &Pod<'_>) -> Value {
+    let names = ["pid", "network", "ipc", "uts", "mount", "user", "cgroup"];
+    let namespaces = names.iter().map(|name| object(vec![("type", text(name))])).collect();
+    let range = || {
+        Value::Array(vec![object(vec![
+            ("containerID", Value::Integer(0)),
+            ("hostID", Value::Integer(pod.ids.into())),
+            ("size", Value::Integer(IDS.into())),
+        ])])
+    };
+    let nothing = object(vec![("access", text("rwm")), ("allow", Value::Bool(false))]);
+    let memory = i64::try_from(pod.memory_bytes).unwrap_or(i64::MAX);
+    object(vec![
+        ("cgroupsPath", text(pod.group)),
+        ("gidMappings", range()),
+        ("namespaces", Value::Array(namespaces)),
+        (
+            "resources",
+            object(vec![
+                // Beside what the runtime always allows: null, zero, full, random, urandom, tty, terminals.
+                ("devices", Value::Array(vec![nothing])),
+                ("memory", object(vec![("limit", Value::Integer(memory))])),
+                ("pids", object(vec![("limit", Value::Integer(pod.pids.into()))])),
+            ]),
+        ),
+        ("uidMappings", range()),
+    ])
+}
+
+fn text(text: &str) -> Value {
+    Value::String(text.to_owned())
+}
+
+fn object(members: Vec<(&str, Value)>) -> Value {
+    Value::object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}

@@ -1,0 +1,128 @@
+//! From the launch document to checked parts: the last wall. Spawn and its starter have checked all of this already.
+
+use std::fs::File;
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+
+use casemate_devices::{Verified, Verity};
+use casemate_ticket::container::Container;
+use casemate_ticket::document::{DOCUMENT_BYTES_MAX, Mode};
+use casemate_ticket::spec::{Level, Means, Spec};
+use casemate_ticket::ticket::check;
+use casemate_vmm::descriptors::{Access, STREAM, check_blocks, file};
+use casemate_vmm::failure::{Failure, failure};
+use casemate_vmm::launch::read_document;
+use casemate_wire::control::Reason;
+use rustix::time::{ClockId, clock_gettime};
+
+pub use casemate_vmm::descriptors::present;
+
+/// The tenant's image, as the agent has it.
+pub const IMAGE: RawFd = 6;
+/// An empty file that nobody but spawn can reach, for a copy of it.
+pub const COPY: RawFd = 7;
+/// The pod's scratch disk.
+pub const SCRATCH: RawFd = 8;
+/// The pod's log.
+pub const LOG: RawFd = 9;
+/// The OCI runtime.
+pub const RUNTIME: RawFd = 10;
+/// This very program, sealed.
+pub const PROGRAM: RawFd = 11;
+
+/// Everything that a pod is made of, each checked against the spec.
+#[derive(Debug)]
+pub struct Parts {
+    /// The spec.
+    pub spec: Spec,
+    /// Of the spec.
+    pub container: Container,
+    /// The agent's stream.
+    pub stream: OwnedFd,
+    /// The image.
+    pub image: Verified,
+    /// Where it is copied to.
+    pub copy: File,
+    /// The scratch disk.
+    pub scratch: File,
+    /// The log.
+    pub log: File,
+    /// The OCI runtime.
+    pub runtime: OwnedFd,
+    /// This program.
+    pub program: OwnedFd,
+}
+
+/// Reads document and descriptors and checks everything.
+///
+/// # Errors
+/// `LAUNCH_DOCUMENT`, `TICKET`, `MACHINE` or `DESCRIPTOR`, with a sentence.
+pub fn gather() -> Result<Parts, Failure> {
+    let document = read_document()?;
+    if document.mode != Mode::Launch {
+        return Err(failure(Reason::LaunchDocument, format_args!("there are no templates here")));
+    }
+    let admitted = check(
+        &document.ticket,
+        document.record.as_bytes(),
+        document.spec.as_bytes(),
+        &document.context,
+        boottime_ns(),
+    )
+    .map_err(|error| failure(Reason::Ticket, format_args!("{}: {error}", error.code())))?;
+    let spec = admitted.spec;
+    let (Level::Container, Means::Container(container), None) =
+        (spec.level, &spec.means, &spec.network)
+    else {
+        let text = "the spec is not of a pod at level container without a network";
+        return Err(failure(Reason::Machine, format_args!("{text}")));
+    };
+    let container = *container;
+    let stream = present(STREAM, "pod stream")?;
+    let image = file(IMAGE, "image", spec.image.size, Access::Read)?;
+    let verity = Verity {
+        data_blocks: spec.image.data_blocks,
+        root: spec.image.root,
+        salt: spec.image.salt.clone(),
+    };
+    let image = Verified::new(image, spec.image.size, verity)
+        .map_err(|error| failure(Reason::Descriptor, format_args!("image: {error}")))?;
+    let scratch = file(SCRATCH, "scratch", spec.scratch.size, Access::ReadWrite)?;
+    check_blocks(&scratch, "scratch", spec.scratch.size, spec.scratch.blocks)?;
+    Ok(Parts {
+        copy: file(COPY, "copy", 0, Access::ReadWrite)?,
+        log: file(LOG, "log", spec.log_size, Access::ReadWrite)?,
+        runtime: present(RUNTIME, "runtime")?,
+        program: present(PROGRAM, "program")?,
+        spec,
+        container,
+        stream,
+        image,
+        scratch,
+    })
+}
+
+/// All of a small file.
+///
+/// # Errors
+/// `LAUNCH_DOCUMENT` when it is not small, or cannot be read.
+pub fn bytes_of(file: &File, what: &str) -> Result<Vec<u8>, Failure> {
+    let refuse = |text: std::fmt::Arguments<'_>| {
+        failure(Reason::LaunchDocument, format_args!("{what} {text}"))
+    };
+    let unreadable = |error| refuse(format_args!("cannot be read: {error}"));
+    let size = usize::try_from(file.metadata().map_err(unreadable)?.len()).unwrap_or(usize::MAX);
+    if size > DOCUMENT_BYTES_MAX {
+        return Err(refuse(format_args!("has {size} bytes, more than {DOCUMENT_BYTES_MAX}")));
+    }
+    let mut bytes = vec![0; size];
+    file.read_exact_at(&mut bytes, 0).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+/// `CLOCK_BOOTTIME`, nanoseconds.
+fn boottime_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(u64::MAX);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}

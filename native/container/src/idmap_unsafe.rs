@@ -1,0 +1,62 @@
+//! Mounts whose files belong to the pod's ids (`mount_setattr(2)`, `MOUNT_ATTR_IDMAP`, Linux 5.12).
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::pipe::pipe;
+use rustix::process::{Pid, WaitOptions, waitpid};
+
+/// A user namespace in which the ids from 0 are those from `first` on the host.
+///
+/// # Errors
+/// A kernel without user namespaces.
+pub fn namespace(first: u32, count: u32) -> io::Result<OwnedFd> {
+    let (made, says_made) = pipe()?;
+    let (release, releases) = pipe()?;
+    // SAFETY: there is one thread, so the child is a whole copy and may do everything.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        drop((made, releases));
+        // SAFETY: this process has one thread, and shares nothing that the call would part.
+        let code = unsafe { libc::unshare(libc::CLONE_NEWUSER) };
+        if code == 0 {
+            let _ = File::from(says_made).write_all(b"1");
+            let _ = File::from(release).read(&mut [0]);
+        }
+        // SAFETY: `_exit` has no preconditions.
+        unsafe { libc::_exit(0) }
+    }
+    let child = Pid::from_raw(pid.max(0)).ok_or_else(io::Error::last_os_error)?;
+    drop((says_made, release));
+    let found = File::from(made).read_exact(&mut [0]).and_then(|()| {
+        for file in ["uid_map", "gid_map"] {
+            fs::write(format!("/proc/{pid}/{file}"), format!("0 {first} {count}"))?;
+        }
+        File::open(format!("/proc/{pid}/ns/user"))
+    });
+    drop(releases);
+    waitpid(Some(child), WaitOptions::empty())?;
+    found.map(OwnedFd::from)
+}
+
+/// Has the ids of a file system, which is mounted nowhere yet, be those of `namespace`.
+///
+/// # Errors
+/// A file system that cannot.
+pub fn map(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?,
+    };
+    let size = size_of::<libc::mount_attr>();
+    let (fd, path) = (mount.as_raw_fd(), c"".as_ptr());
+    let flags = libc::AT_EMPTY_PATH;
+    // SAFETY: path and attributes are valid for the call.
+    let code = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, fd, path, flags, &raw const attributes, size)
+    };
+    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

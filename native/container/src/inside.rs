@@ -1,0 +1,28 @@
+//! Process 1 of the container, from the runtime's exec to the app's.
+
+use casemate_ticket::app::App;
+use casemate_vmm::failure::{Failure, failure};
+use casemate_wire::control::Reason;
+use rustix::io::{FdFlags, fcntl_setfd};
+
+use crate::bundle::{CONFIG, REPORT};
+use crate::gather::{bytes_of, present};
+use crate::limits_unsafe;
+
+/// Becomes the app. Whoever starts this by hand has no descriptors for it and is told so.
+pub fn main() -> ! {
+    let Err(failure) = prepare();
+    eprintln!("casemate-container: {failure}");
+    std::process::exit(1)
+}
+
+fn prepare() -> Result<std::convert::Infallible, Failure> {
+    let broken = |text: std::fmt::Arguments<'_>| failure(Reason::LaunchDocument, text);
+    let report = present(REPORT, "report")?;
+    let config = bytes_of(&present(CONFIG, "configuration")?.into(), "configuration")?;
+    fcntl_setfd(&report, FdFlags::CLOEXEC).map_err(|error| broken(format_args!("{error}")))?;
+    let (mut app, _, _) =
+        App::parse_config(&config).map_err(|error| broken(format_args!("{error}")))?;
+    limits_unsafe::within(&mut app.process.rlimits);
+    guest_init::child::run_in_container(&app, &report)
+}

@@ -1,0 +1,31 @@
+//! casemate-container: one pod of level container, in the place that a VMM has at level vm.
+//!
+//! It gets the same kind of descriptors as a VMM, checks the ticket once more, and says to spawn, to the agent and to the
+//! pod's log what a VMM says, with the same code. Below it is an OCI runtime, which makes the container from a bundle that
+//! is written here; the last steps inside, from the user to the seccomp program, are those of the init of virtual machines.
+//!
+//! ```text
+//!   monitor  control socket, pod stream, log        <- casemate_vmm's half of the conversation
+//!      | socket pair
+//!   session  one app: streams, signals, stop, EXIT  <- guest_init's half, in a thread
+//!      | runtime: `run`
+//!   inside   user, limits, capabilities, seccomp    <- guest_init's child, process 1 of the container
+//! ```
+//!
+//! It is root on the host and reads nothing of the image and nothing the app writes but to count it: what it parses are
+//! the launch document and the frames of the agent.
+
+pub mod bundle;
+pub mod gather;
+#[expect(unsafe_code, reason = "descriptors at fixed numbers in a child")]
+mod hand_unsafe;
+#[expect(unsafe_code, reason = "a user namespace to map ids by, and mounts that are mapped")]
+mod idmap_unsafe;
+pub mod inside;
+#[expect(unsafe_code, reason = "resource limits by number")]
+mod limits_unsafe;
+#[expect(unsafe_code, reason = "requests about loop devices that no library offers")]
+mod loop_unsafe;
+pub mod monitor;
+mod root;
+mod runtime;

@@ -1,0 +1,23 @@
+//! The program `casemate-container`; everything is in the library.
+
+use std::process::ExitCode;
+
+use casemate_container::{bundle, inside, monitor};
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [bundle::INSIDE] => inside::main(),
+        ["--digests"] => {
+            println!(r#"{{"bundle":"{}"}}"#, bundle::digest());
+            ExitCode::SUCCESS
+        }
+        ["--run", ids, group, oom] => monitor::main(ids, group, oom),
+        _ => {
+            eprintln!(
+                "casemate-container is started by casemate-spawn; by hand it takes --digests"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The OCI runtime, asked to run one container.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, fchown};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use casemate_ticket::app::App;
+use casemate_ticket::network::Network;
+use casemate_wire::payload::{ErrorCode, Resized};
+use guest_init::failure::{Failure, OrFailure};
+use guest_init::grow::grow_mounted;
+use guest_init::running::{Begun, Running, pipe};
+use guest_init::session::Machine;
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, memfd_create};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::bundle::{self, CONFIG, PASSED, PROGRAM, REPORT};
+use crate::hand_unsafe::Handing;
+use crate::loop_unsafe;
+use crate::root::{ROOT, Scratch};
+
+/// Where the runtime keeps what it knows of its containers.
+const STATE: &str = "/tmp/runtime";
+const BUNDLE: &str = "/tmp/bundle";
+const PID_FILE: &str = "/tmp/pid";
+const LOG: &str = "/tmp/log";
+/// Bytes of what the runtime says that a sentence has room for.
+const WORDS_MAX: usize = 160;
+
+/// A container that is not there yet.
+#[derive(Debug)]
+pub struct Runtime {
+    /// The runtime's own program.
+    pub oci: OwnedFd,
+    /// Ours, sealed.
+    pub program: OwnedFd,
+    /// What is run in it: the payload of a CONFIG frame.
+    pub config: String,
+    /// `config.json`.
+    pub bundle: String,
+    /// First of its ids.
+    pub ids: u32,
+    /// The file of the inner cgroup with a line `oom_kill N`.
+    pub oom: PathBuf,
+    /// The launch id.
+    pub pod: String,
+    /// Its scratch disk.
+    pub scratch: Scratch,
+}
+
+impl Machine for Runtime {
+    fn start(
+        &self,
+        app: &App,
+        _hostname: &str,
+        _network: Option<&Network>,
+    ) -> Result<Running, Failure> {
+        let (child_stdin, stdin) = pipe()?;
+        let (stdout, child_stdout) = pipe()?;
+        let (stderr, child_stderr) = pipe()?;
+        let (report, child_report) = pipe()?;
+        for ours in [&stdin, &stdout, &stderr, &report] {
+            fcntl_setfl(ours, OFlags::NONBLOCK).or_failure(ErrorCode::Other, "prepare pipes")?;
+        }
+        for theirs in [&child_stdin, &child_stdout, &child_stderr] {
+            // The container's root, so that it can give them to the app's user.
+            fchown(theirs, Some(self.ids), Some(self.ids))
+                .or_failure(ErrorCode::Other, "give the container its pipes")?;
+        }
+        let config = sealed(self.config.as_bytes())
+            .or_failure(ErrorCode::Other, "write the app's configuration")?;
+        self.write_bundle().or_failure(ErrorCode::Other, "write the bundle")?;
+        let mut command = self.command();
+        command.args(["run", "--detach", "--bundle", BUNDLE, "--pid-file", PID_FILE]);
+        command.args(["--preserve-fds", &PASSED.to_string(), &self.pod]);
+        command.stdin(Stdio::from(child_stdin)).stdout(Stdio::from(child_stdout));
+        command.stderr(Stdio::from(child_stderr));
+        let handing = Handing::new([
+            (self.program.as_fd(), PROGRAM),
+            (child_report.as_fd(), REPORT),
+            (config.as_fd(), CONFIG),
+        ])
+        .or_failure(ErrorCode::Other, "hand descriptors on")?;
+        let ended = handing.status(&mut command);
+        // What the command holds of the pipes is the runtime's alone from here on.
+        drop((command, handing, child_report));
+        let status = ended.or_failure(ErrorCode::Other, "start the OCI runtime")?;
+        if !status.success() {
+            let text = format!("the OCI runtime did not make the container: {}", said());
+            return Err(Failure::new(ErrorCode::Other, text));
+        }
+        let pid = pid().or_failure(ErrorCode::Other, "read the container's process id")?;
+        let process = pidfd_open(pid, PidfdFlags::empty())
+            .or_failure(ErrorCode::Other, "watch the container's process")?;
+        let (oom, stop_signal) = (Some(self.oom.clone()), i32::from(app.stop_signal));
+        Ok(Running::of(Begun { pid, process, stdin, stdout, stderr, report, oom, stop_signal }))
+    }
+
+    fn grow(&self, bytes: u64) -> Resized {
+        match loop_unsafe::take_size(&self.scratch.device) {
+            Ok(()) => grow_mounted(self.scratch.directory.as_fd(), bytes),
+            Err(error) => {
+                let errno = error.raw_os_error().and_then(|errno| u32::try_from(errno).ok());
+                Resized { errno: errno.unwrap_or(u32::MAX), bytes }
+            }
+        }
+    }
+}
+
+impl Runtime {
+    /// Ends whatever is left of the container. What cannot be cleared away here spawn clears away.
+    pub fn clear_away(&self) {
+        let mut command = self.command();
+        command.args(["delete", "--force", &self.pod]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let _ = command.status();
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.oci.as_raw_fd()));
+        command.arg0("runc").env_clear().current_dir("/");
+        command.args(["--root", STATE, "--log", LOG, "--log-format", "json"]);
+        command
+    }
+
+    fn write_bundle(&self) -> io::Result<()> {
+        DirBuilder::new().mode(0o700).create(BUNDLE)?;
+        fs::write(format!("{BUNDLE}/config.json"), &self.bundle)
+    }
+}
+
+/// The configuration of the bundle of a pod.
+pub fn bundle_of(pod: &bundle::Pod<'_>) -> String {
+    bundle::write(pod, ROOT)
+}
+
+fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = memfd_create("app", flags)?;
+    io::Write::write_all(&mut File::from(file.try_clone()?), bytes)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    fcntl_add_seals(&file, seals)?;
+    Ok(file)
+}
+
+fn pid() -> io::Result<Pid> {
+    let text = fs::read_to_string(PID_FILE)?;
+    let number: i32 = text.trim().parse().map_err(io::Error::other)?;
+    Pid::from_raw(number.max(0)).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// The runtime's last words.
+fn said() -> String {
+    let log = fs::read_to_string(LOG).unwrap_or_default();
+    let line = log.lines().rfind(|line| line.contains("\"error\"")).unwrap_or("it said nothing");
+    let words = line.split("\"msg\":\"").nth(1).unwrap_or(line);
+    words.chars().take(WORDS_MAX).collect()
+}

@@ -1,0 +1,92 @@
+//! Launching a container: what takes the place of KVM, kernel and VMM in a launch.
+
+use std::os::fd::OwnedFd;
+
+use casemate_ticket::bytes::Digest;
+use casemate_ticket::container::Container;
+use casemate_ticket::document::LaunchDocument;
+use casemate_ticket::spec::{Level, Vmm};
+use casemate_ticket::ticket::Admitted;
+
+use crate::cgroup::Cgroup;
+use crate::daemon::Daemon;
+use crate::jail::Jailed;
+use crate::launch::{Files, Plan, no_resources, same_host};
+use crate::pod::Identity;
+use crate::refusal::{Refusal, Result};
+use crate::sparse;
+use crate::starter::{Order, Starter};
+
+impl Daemon {
+    /// Everything that can refuse; the ticket is spent when this returns.
+    pub(crate) fn plan_container(
+        &self,
+        admitted: &Admitted,
+        container: Container,
+        document: &LaunchDocument,
+        Files { image, log }: Files,
+    ) -> Result<Plan> {
+        let spec = &admitted.spec;
+        if spec.level != Level::Container {
+            let message = format!("this version starts no pods at level {}", spec.level.as_str());
+            return Err(Refusal::new("LEVEL_NOT_AVAILABLE", message));
+        }
+        if spec.network.is_some() {
+            let message = "this version has no networks at level container";
+            return Err(Refusal::new("NETWORK_FAILED", message));
+        }
+        let facts = &self.containers()?.facts;
+        same_host(&[
+            ("container.bundle", container.bundle == facts.bundle),
+            ("container.digest", container.digest == facts.monitor),
+            ("container.runtime", container.runtime == facts.runtime),
+            ("scratch", spec.scratch.begins_as(&self.assets.scratch_file)),
+        ])?;
+        self.check_new(spec)?;
+        let copy = sparse::unnamed(&self.config.state_dir).map_err(no_resources)?;
+        let (scratch, kept) = self.scratch_disk(spec)?;
+        self.spent.spend(&admitted.leaf_hash, admitted.deadline_ns)?;
+        // What the monitor says of itself in STARTED.
+        let vmm = Vmm {
+            digest: container.digest,
+            filter_control: container.bundle,
+            filter_io: spec.app.seccomp.as_ref().map_or(Digest([0; 32]), |program| program.digest),
+            filter_vcpu: Digest(spec.image.root),
+        };
+        Ok(Plan {
+            level: spec.level,
+            identity: Some(Identity::of(spec, document.spec.as_bytes())),
+            shape: (1, container.memory_mib),
+            vmm,
+            limits: spec.limits,
+            file_bytes_max: 0,
+            name: spec.launch_id.clone(),
+            way: None,
+            document: document.write(),
+            descriptors: vec![Some(image), Some(copy), Some(scratch), Some(log)],
+            scratch: Some(kept),
+        })
+    }
+
+    fn containers(&self) -> Result<&Starter> {
+        let refuse = |sentence: &String| Refusal::new("CONTAINER_UNAVAILABLE", sentence.clone());
+        self.starter.as_ref().map_err(refuse)
+    }
+
+    /// Has the monitor made. `first` are launch document, control socket and pod stream.
+    pub(crate) fn begin_container(
+        &self,
+        plan: &Plan,
+        ids: u32,
+        cgroup: &Cgroup,
+        first: [OwnedFd; 3],
+    ) -> Result<Jailed> {
+        let group = self.cgroups.inner(&plan.name);
+        let oom = cgroup.inner_oom_file();
+        let mut descriptors = Vec::from(first);
+        for fd in plan.descriptors.iter().flatten() {
+            descriptors.push(fd.try_clone().map_err(no_resources)?);
+        }
+        self.containers()?.begin(&Order { ids, group: &group, oom: &oom }, &descriptors)
+    }
+}

@@ -1,0 +1,36 @@
+/**
+ * Level container with a real OCI runtime, and without KVM: what all levels have in common, by the same tests as for
+ * virtual machines, and what only containers can get wrong.
+ */
+import { after, suite, test } from 'node:test'
+import { appCases } from './app.cases.ts'
+import { containerCases } from './container.cases.ts'
+import { floodCases } from './flood.cases.ts'
+import { type Machine, openMachine, whyNoContainers } from './harness.ts'
+import { lifeCases } from './life.cases.ts'
+import { resizeCases } from './resize.cases.ts'
+import { restartCases } from './restart.cases.ts'
+
+type Group = readonly [name: string, add: (machine: Machine) => void]
+
+const groups: readonly Group[] = [
+  ['app', appCases],
+  ['life', lifeCases],
+  ['restart', restartCases],
+  ['flood', floodCases],
+  ['resize', resizeCases],
+  ['container', containerCases],
+]
+
+const reason = whyNoContainers()
+if (reason === null) {
+  const machine = await openMachine('container')
+  after(() => machine.close())
+  suite('containers', { concurrency: 2 }, () => {
+    for (const [, add] of groups) add(machine)
+  })
+} else {
+  for (const [name] of groups) {
+    suite(`containers/${name}`, () => test('needs an OCI runtime', (t) => t.skip(reason)))
+  }
+}

@@ -17,6 +17,7 @@ import type { Hostname, PodId } from './nouns/pod.ts'
 import type { Environment, User, WorkingDirectory } from './nouns/process.ts'
 import type { Signal, StopTimeoutMs } from './nouns/signal.ts'
 import type { TenantId, Trust } from './nouns/tenant.ts'
+import type { ResourceLimit } from './plan.ts'
 
 /** One count of a quota: what is reserved now, and the most that may be. */
 export interface QuotaLine {
@@ -77,6 +78,10 @@ export interface LaunchRequest {
   readonly nameservers: readonly string[] | null
   readonly search: readonly string[] | null
   readonly hosts: Names['hosts']
+  /** Over the defaults, each type once. */
+  readonly ulimits: readonly ResourceLimit[]
+  /** Beside those that the user has in the image. */
+  readonly additionalGids: readonly number[]
   /** null: the image's, or TERM. */
   readonly stopSignal: Signal | null
   /** From asking to killing when it is told to stop, ms; null: the default. */

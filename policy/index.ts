@@ -163,6 +163,7 @@ export {
   type StopTimeoutMs,
 } from './nouns/signal.ts'
 export { parseTenantId, parseTrust, type TenantId, TRUSTS, type Trust } from './nouns/tenant.ts'
+export { GROUPS_MAX, OPEN_FILES_MAX, parseGroups, parseUlimits } from './nouns/ulimit.ts'
 export type {
   CapabilitySets,
   Decision,

@@ -24,10 +24,11 @@ export interface CapabilitySets {
   readonly permitted: readonly Capability[]
 }
 
+/** As getrlimit(2) names it; decimal text where a number would not be exact. */
 export interface ResourceLimit {
-  readonly type: 'RLIMIT_NOFILE'
-  readonly soft: number
-  readonly hard: number
+  readonly type: string
+  readonly soft: number | string
+  readonly hard: number | string
 }
 
 /** The OCI process section, in the words of the spec. */

@@ -16,7 +16,7 @@ import {
 } from './nouns/process.ts'
 import { parseSignal, SIGTERM, type Signal } from './nouns/signal.ts'
 import type { Trust } from './nouns/tenant.ts'
-import type { CapabilitySets, PlannedProcess } from './plan.ts'
+import type { CapabilitySets, PlannedProcess, ResourceLimit } from './plan.ts'
 import { Refusal } from './refusal.ts'
 
 /** For images that set no PATH: what Docker and containerd use. */
@@ -43,9 +43,9 @@ export function planProcess(
       env: parseEnvironment(environmentOf(config, request)),
       cwd: request.cwd ?? parseWorkingDirectory(config.workingDir === '' ? '/' : config.workingDir),
       user,
-      additionalGids: [],
+      additionalGids: request.additionalGids,
       capabilities: capabilitySets(user, capabilities),
-      rlimits: [{ type: 'RLIMIT_NOFILE', soft: 1024, hard: 524_288 }],
+      rlimits: limitsOf(request),
       noNewPrivileges: true,
       stopSignal: request.stopSignal ?? imageSignal(config),
     }
@@ -57,6 +57,15 @@ export function planProcess(
       { what: error.noun },
     )
   }
+}
+
+const DEFAULT_LIMITS: readonly ResourceLimit[] = [
+  { type: 'RLIMIT_NOFILE', soft: 1024, hard: 524_288 },
+]
+
+function limitsOf({ ulimits }: LaunchRequest): readonly ResourceLimit[] {
+  const merged = new Map([...DEFAULT_LIMITS, ...ulimits].map((limit) => [limit.type, limit]))
+  return [...merged.values()].toSorted((a, b) => (a.type < b.type ? -1 : 1))
 }
 
 function imageSignal({ stopSignal }: ImageConfig): Signal {

@@ -1,4 +1,4 @@
-/** `casemate ps`, `logs`, `stop`, `kill`, `rename`, `rm`, `inspect`. */
+/** `casemate ps`, `logs`, `stop`, `kill`, `rename`, `wait`, `rm`, `inspect`. */
 import type { Command } from 'commander'
 import { integer, UsageError } from './arguments.ts'
 import type { Client } from './client.ts'
@@ -11,6 +11,7 @@ import {
   show,
   withClient,
 } from './context.ts'
+import { ended, exitCodeOfPod, exitOf } from './ended.ts'
 import { printLogs } from './logs.ts'
 import { field, items, printDetails, printTable, say } from './output.ts'
 
@@ -101,6 +102,22 @@ function addPs(program: Command): void {
     })
 }
 
+function addWait(program: Command): void {
+  program
+    .command('wait')
+    .description('wait until pods have ended for good, and print the exit code of each')
+    .argument('<pods...>')
+    .action(async (pods: readonly string[], _options, command: Command) => {
+      const options = globalsOf(command)
+      await withClient(options, async (client) => {
+        const all = await Promise.all(pods.map((pod) => ended(client, options, pod)))
+        show(options, all, () => {
+          process.stdout.write(all.map((pod) => `${exitCodeOfPod(exitOf(pod))}\n`).join(''))
+        })
+      })
+    })
+}
+
 function addNames(program: Command): void {
   program
     .command('rename')
@@ -186,8 +203,8 @@ function addStopAndRemove(program: Command): void {
         const told = await client.json({ method: 'POST', path, body })
         const ms = timeout ?? Number(field(told, 'facts', 'stop_timeout_ms'))
         const wait = `${podPath(options, pod)}/wait?timeout_s=${Math.ceil(ms / 1000) + 30}`
-        show(options, await client.json({ method: 'GET', path: wait }), (ended) => {
-          say(`${pod} ${endOf(ended)}`)
+        show(options, await client.json({ method: 'GET', path: wait }), (found) => {
+          say(`${pod} ${endOf(found)}`)
         })
       })
     })
@@ -226,6 +243,7 @@ function addStopAndRemove(program: Command): void {
 export function addPods(program: Command): void {
   addPs(program)
   addNames(program)
+  addWait(program)
   addLogs(program)
   addStopAndRemove(program)
   program

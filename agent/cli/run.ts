@@ -7,8 +7,10 @@ import { randomUUID } from 'node:crypto'
 import { type Command, Option } from 'commander'
 import { egressOf, integer } from './arguments.ts'
 import { loginFor } from './authfile.ts'
-import { type Client, ProblemError } from './client.ts'
+import type { Client } from './client.ts'
 import { type GlobalOptions, podPath, podsPath, several, show, withClient } from './context.ts'
+import { ended, exitCodeOfPod, exitOf } from './ended.ts'
+import { environmentOf } from './env-file.ts'
 import { EXIT } from './exit-codes.ts'
 import { printLogs } from './logs.ts'
 import { field, plain, say } from './output.ts'
@@ -20,6 +22,9 @@ interface RunOptions extends GlobalOptions {
   readonly hostname?: string
   readonly entrypoint?: string
   readonly env?: readonly string[]
+  readonly envFile?: readonly string[]
+  readonly ulimit?: readonly string[]
+  readonly groupAdd?: readonly string[]
   readonly workdir?: string
   readonly user?: string
   readonly capAdd?: readonly string[]
@@ -41,10 +46,15 @@ interface RunOptions extends GlobalOptions {
   readonly idempotencyKey?: string
 }
 
-const WAIT_S = 3600
 const EGRESS_HELP =
   'reach only this of what the tenant may: internet, none, 192.0.2.0/24=tcp:443; repeatable'
 const LEVELS = ['vm', 'container', 'host']
+
+function envOf({ env, envFile }: RunOptions): readonly string[] | undefined {
+  return env === undefined && envFile === undefined
+    ? undefined
+    : environmentOf(envFile ?? [], env ?? [])
+}
 
 /** `KEY=value` entries as an object; a label may have no value. */
 function notesOf(entries: readonly string[] | undefined): object | undefined {
@@ -65,7 +75,9 @@ const bodyOf = (image: string, args: readonly string[], options: RunOptions): ob
   hostname: options.hostname,
   entrypoint: options.entrypoint === undefined ? undefined : [options.entrypoint],
   args: args.length === 0 ? undefined : args,
-  env: options.env,
+  env: envOf(options),
+  ulimits: options.ulimit,
+  groups: options.groupAdd?.map((gid) => integer(gid)),
   cwd: options.workdir,
   user: options.user,
   capabilities_add: options.capAdd,
@@ -85,34 +97,6 @@ const bodyOf = (image: string, args: readonly string[], options: RunOptions): ob
   registry_credentials:
     options.authfile === undefined ? undefined : (loginFor(options.authfile, image) ?? undefined),
 })
-
-/** The exit code of the foreground for how a pod ended. */
-export function exitCodeOfPod(exit: unknown): number {
-  const value = Number(field(exit, 'value'))
-  const how = field(exit, 'how')
-  const text = field(exit, 'text')
-  if (how === 'code') return value
-  if (how === 'signal') return 128 + value
-  if (how === 'oom') return 137
-  // The VMM's sentence about APP_START begins with guest-init's own code.
-  if (text.startsWith('APP_NOT_FOUND')) return 127
-  return text.startsWith('APP_NOT_EXECUTABLE') ? 126 : EXIT.notRun
-}
-
-/** The pod when it has ended; asks again for as long as it takes. */
-async function ended(client: Client, options: GlobalOptions, pod: string): Promise<unknown> {
-  for (;;) {
-    try {
-      // oxlint-disable-next-line no-await-in-loop -- waiting is the point
-      return await client.json({
-        method: 'GET',
-        path: `${podPath(options, pod)}/wait?timeout_s=${WAIT_S}`,
-      })
-    } catch (error) {
-      if (!(error instanceof ProblemError && error.code === 'WAIT_TIMEOUT')) throw error
-    }
-  }
-}
 
 /** Ctrl-C asks the pod to end; a second one leaves it to itself. */
 function passSignals(client: Client, options: GlobalOptions, pod: string): void {
@@ -137,8 +121,7 @@ async function foreground(client: Client, options: GlobalOptions, pod: string): 
     timestamps: false,
   })
   const found = await ended(client, options, pod)
-  const exit: unknown =
-    typeof found === 'object' && found !== null ? Reflect.get(found, 'exit') : null
+  const exit = exitOf(found)
   const how = field(exit, 'how')
   if (how !== 'code') {
     const [cause, text] = [field(exit, 'cause'), field(exit, 'text')]
@@ -174,6 +157,9 @@ export function addRun(program: Command): void {
     .option('--hostname <name>', 'host name inside')
     .option('--entrypoint <program>', 'program in place of the image’s')
     .option('-e, --env <KEY=value>', 'environment, repeatable', several)
+    .option('--env-file <file>', 'the same, a line each; --env goes before it; repeatable', several)
+    .option('--ulimit <NAME=SOFT[:HARD]>', 'as nofile=1024:4096; repeatable', several)
+    .option('--group-add <gid>', 'further group, by number; repeatable', several)
     .option('-w, --workdir <path>', 'working directory')
     .option('-u, --user <user>', 'uid, uid:gid, name or name:group')
     .option('--cap-add <capability>', 'by its full name, as CAP_NET_RAW; repeatable', several)

@@ -22,6 +22,7 @@ import {
   parseCapability,
   parseEgress,
   parseEnvironment,
+  parseGroups,
   parseHostname,
   parseHosts,
   parseIsolationLevel,
@@ -34,6 +35,7 @@ import {
   parseSearch,
   parseSignal,
   parseStopTimeoutMs,
+  parseUlimits,
   parseUser,
   parseVcpus,
   parseWorkingDirectory,
@@ -100,6 +102,15 @@ const body = Type.Object(
     ),
     labels: Type.Optional(Type.Record(Type.String(), Type.String())),
     annotations: Type.Optional(Type.Record(Type.String(), Type.String())),
+    ulimits: Type.Optional(
+      Type.Array(Type.String({ maxLength: 64 }), {
+        maxItems: 16,
+        description: 'NAME=SOFT or NAME=SOFT:HARD, as nofile=1024:4096',
+      }),
+    ),
+    groups: Type.Optional(
+      Type.Array(Type.Integer(), { maxItems: 64, description: 'Further groups, by number' }),
+    ),
     stop_signal: Type.Optional(
       Type.String({
         maxLength: 16,
@@ -152,6 +163,8 @@ export interface LaunchBody {
   name?: string
   labels?: Record<string, string>
   annotations?: Record<string, string>
+  ulimits?: string[]
+  groups?: number[]
   stop_signal?: string
   stop_timeout_ms?: number
   restart?: string
@@ -240,6 +253,8 @@ export function parseLaunch(wire: LaunchBody, pod: PodId, principal: Principal):
     capabilitiesDrop: (wire.capabilities_drop ?? []).map(parseCapability),
     readOnlyRoot: wire.read_only_root ?? false,
     ...parseWays(wire),
+    ulimits: parseUlimits(wire.ulimits ?? []),
+    additionalGids: parseGroups(wire.groups ?? []),
     stopSignal: optional(wire.stop_signal, parseSignal),
     stopTimeoutMs: optional(wire.stop_timeout_ms, parseStopTimeoutMs),
   }

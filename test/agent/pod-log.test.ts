@@ -32,11 +32,11 @@ interface Printed {
   readonly ended: Promise<number | null>
 }
 
-/** The command line, following as a tenant's operator would. */
-function follow(t: TestContext, host: PodHost, ...words: readonly string[]): Printed {
+/** The command line, as an operator of the tenant would use it. */
+function casemate(t: TestContext, host: PodHost, ...words: readonly string[]): Printed {
   const main = resolve(import.meta.dirname, '../../agent/cli/main.ts')
   const socket = join(host.agent.directory, 'run', AGENT_SOCKET)
-  const args = [main, '--socket', socket, '-t', 'acme', 'logs', ...words]
+  const args = [main, '--socket', socket, '-t', 'acme', ...words]
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
   afterwards(t, () => child.kill('SIGKILL'))
   const printed = {
@@ -131,7 +131,7 @@ suite('agent/pod-log', () => {
     const host = await podHost(t)
     const pod = await run(host)
     await host.launches(1)
-    const printed = follow(t, host, '-f', '--tail', '1', pod)
+    const printed = casemate(t, host, 'logs', '-f', '--tail', '1', pod)
     await host.write(pod, 'before the tail\nline 0\n')
     const lines = ['line 0\n']
     await host.until('the first line', () => (printed.stdout === 'line 0\n' ? true : null))
@@ -158,7 +158,7 @@ suite('agent/pod-log', () => {
     const at = ns('2026-05-01T12:00:00Z')
     await host.write(pod, 'one\ntw', 1, at)
     await host.write(pod, 'o\nthree\n', 1, at + NS)
-    const printed = follow(t, host, '--timestamps', pod)
+    const printed = casemate(t, host, 'logs', '--timestamps', pod)
     assert.equal(await printed.ended, 0)
     assert.equal(
       printed.stdout,
@@ -168,5 +168,22 @@ suite('agent/pod-log', () => {
         '2026-05-01T12:00:01.000000000Z three\n',
       ].join(''),
     )
+  })
+
+  test('wait prints how several pods ended, one that is started again only at its last end', async (t) => {
+    const host = await podHost(t)
+    const [first, again] = [await run(host), await run(host, { restart: 'on-failure:1' })]
+    await host.launches(2)
+    const printed = casemate(t, host, 'wait', first, again)
+    host.end(first, exitCode(3))
+    host.end(again, exitCode(4))
+    await host.until('restarting', async () =>
+      member(await host.inspect(again), 'state') === 'restarting' ? true : null,
+    )
+    host.pass(60_000)
+    assert.equal(printed.stdout, '')
+    host.end((await host.launches(3)).pod, exitCode(5))
+    assert.equal(await printed.ended, 0)
+    assert.equal(printed.stdout, '3\n5\n')
   })
 })

@@ -102,6 +102,8 @@ export const request = (changes: Partial<LaunchRequest> = {}): LaunchRequest => 
   nameservers: null,
   search: null,
   hosts: [],
+  ulimits: [],
+  additionalGids: [],
   stopSignal: null,
   stopTimeoutMs: null,
   ...changes,

@@ -1,0 +1,128 @@
+/**
+ * Every option of a launch at every level: it works, shown by what spawn is given to start, or it is refused with a
+ * code. docs/options.md has what came of it; UPDATE_GOLDEN=1 writes it anew, and the difference is read before it is
+ * committed. A new option gets a row here.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { suite, test } from 'node:test'
+import { member } from './harness.ts'
+import { type PodHost, podHost } from './pod-host.ts'
+import { DESCRIPTION } from './spawn-peer.ts'
+
+const FILE = path.join(import.meta.dirname, '../../docs/options.md')
+const LEVELS = ['vm', 'container', 'host'] as const
+
+interface Option {
+  /** As the command line has it. */
+  readonly option: string
+  readonly body: object
+  /** What the spec has for it then; null: nothing, the agent alone keeps it. */
+  readonly at: readonly string[] | null
+  readonly shows?: unknown
+}
+
+const process = (...names: readonly string[]): readonly string[] => ['app', 'process', ...names]
+
+const OPTIONS: readonly Option[] = [
+  { option: '--vcpus', body: { vcpus: 2 }, at: ['machine', 'vcpus'], shows: 2 },
+  { option: '--memory', body: { memory_mib: 256 }, at: ['machine', 'memory_mib'], shows: 256 },
+  { option: '--hostname', body: { hostname: 'h' }, at: ['hostname'], shows: 'h' },
+  {
+    option: '--entrypoint',
+    body: { entrypoint: ['/x'], args: ['y'] },
+    at: process('args'),
+    shows: ['/x', 'y'],
+  },
+  {
+    option: '--env, --env-file',
+    body: { env: ['PATH=/x'] },
+    at: process('env'),
+    shows: ['PATH=/x'],
+  },
+  { option: '--workdir', body: { cwd: '/w' }, at: process('cwd'), shows: '/w' },
+  { option: '--user', body: { user: '7:8' }, at: process('user'), shows: '7:8' },
+  { option: '--group-add', body: { groups: [9] }, at: process('additional_gids'), shows: [9] },
+  {
+    option: '--ulimit',
+    body: { ulimits: ['nofile=5'] },
+    at: process('rlimits'),
+    shows: [{ type: 'RLIMIT_NOFILE', soft: 5, hard: 5 }],
+  },
+  {
+    option: '--cap-add',
+    body: { capabilities_add: ['CAP_AUDIT_WRITE'] },
+    at: process('capabilities', 'bounding', '0'),
+    shows: 'CAP_AUDIT_WRITE',
+  },
+  {
+    option: '--cap-drop',
+    body: { capabilities_drop: ['CAP_AUDIT_WRITE'] },
+    at: process('capabilities', 'bounding', '0'),
+    shows: 'CAP_CHOWN',
+  },
+  {
+    option: '--read-only',
+    body: { read_only_root: true },
+    at: ['app', 'read_only_root'],
+    shows: true,
+  },
+  { option: '--network', body: { network: 'default' }, at: ['network', 'mtu'], shows: 1500 },
+  { option: '--stop-signal', body: { stop_signal: 'USR1' }, at: ['app', 'stop_signal'], shows: 10 },
+  { option: '--stop-timeout', body: { stop_timeout_ms: 5 }, at: ['limits', 'stop_ms'], shows: 5 },
+  { option: '--restart', body: { restart: 'always' }, at: null },
+  { option: '--name', body: { name: 'n' }, at: null },
+  { option: '--label', body: { labels: { a: 'b' } }, at: null },
+  { option: '--annotation', body: { annotations: { a: 'b' } }, at: null },
+]
+
+/** `yes`, or the code of the refusal. */
+async function tried(
+  host: PodHost,
+  { body, at, shows }: Option,
+  isolation: string,
+): Promise<string> {
+  const before = host.started.length
+  const reply = await host.launch('acme', undefined, { ...body, isolation })
+  if (reply.status !== 201) return `\`${String(member(reply.json, 'code'))}\``
+  const { spec } = host.started[before] ?? assert.fail('nothing was started')
+  if (at !== null) assert.deepEqual(member(spec, ...at), shows, at.join('.'))
+  const pod = String(member(reply.json, 'id'))
+  assert.equal((await host.post(`${pod}/stop`)).status, 202)
+  await host.until('its end', async () =>
+    member(await host.inspect(pod), 'state') === 'exited' ? true : null,
+  )
+  return 'yes'
+}
+
+async function table(host: PodHost): Promise<string> {
+  const lines = [`| option of \`run\` | ${LEVELS.join(' | ')} |`, '|---|---|---|---|']
+  for (const option of OPTIONS) {
+    const cells: string[] = []
+    // oxlint-disable-next-line no-await-in-loop -- one launch after the other
+    for (const level of LEVELS) cells.push(await tried(host, option, level))
+    lines.push(`| \`${option.option}\` | ${cells.join(' | ')} |`)
+  }
+  return `${lines.join('\n')}\n`
+}
+
+suite('agent/options', () => {
+  test('docs/options.md says of each option at each level what comes of it', async (t) => {
+    const host = await podHost(t)
+    // Of a tenant that policy and root let run at every level.
+    const levels = { acme: ['container', 'host'] }
+    host.agent.spawn.answer('describe', () => ({ ...DESCRIPTION, levels }))
+    const quotas = { vcpus: 100, memory_mib: 100_000, pods: 100, launches_per_minute: 1000 }
+    const body = { trust: 'trusted', quotas }
+    const tenant = { method: 'PATCH', path: '/v1/tenants/acme', body } as const
+    const changed = await host.agent.operator(tenant)
+    assert.equal(changed.status, 200, changed.text)
+    const found = await table(host)
+    const document = readFileSync(FILE, 'utf8')
+    const [before = '', after = ''] = document.split(/(?<=<!-- table -->\n)[^]*?(?=<!-- end -->)/u)
+    const written = `${before}${found}${after}`
+    if (globalThis.process.env['UPDATE_GOLDEN'] === '1') writeFileSync(FILE, written)
+    else assert.equal(document, written)
+  })
+})

@@ -1,19 +1,11 @@
 /** `casemate ps`, `logs`, `stop`, `kill`, `rename`, `wait`, `rm`, `inspect`. */
 import type { Command } from 'commander'
 import { integer, UsageError } from './arguments.ts'
-import type { Client } from './client.ts'
-import {
-  type GlobalOptions,
-  globalsOf,
-  podPath,
-  podsPath,
-  several,
-  show,
-  withClient,
-} from './context.ts'
+import { globalsOf, podPath, several, show, withClient } from './context.ts'
 import { ended, exitCodeOfPod, exitOf } from './ended.ts'
 import { printLogs } from './logs.ts'
-import { field, items, printDetails, printTable, say } from './output.ts'
+import { field, printDetails, printTable, say } from './output.ts'
+import { addPrune, listAll, listQuery, type PsOptions } from './pod-list.ts'
 
 const HEAD = ['POD', 'NAME', 'STATE', 'LEVEL', 'KVM', 'IMAGE', 'CREATED', 'RECORD', 'ENDED']
 
@@ -35,52 +27,6 @@ const row = (pod: unknown): readonly string[] => [
   field(pod, 'record'),
   endOf(pod),
 ]
-
-interface PsOptions {
-  readonly all?: boolean
-  readonly quiet?: boolean
-  readonly filter?: readonly string[]
-}
-
-/** `level` is what the command line calls `isolation` elsewhere, too. */
-const FILTERS: Readonly<Record<string, string>> = {
-  state: 'state',
-  name: 'name',
-  image: 'image',
-  level: 'isolation',
-  label: 'label',
-}
-
-/** @throws UsageError */
-function listQuery({ all, filter = [] }: PsOptions): URLSearchParams {
-  const query = new URLSearchParams({ limit: '1000' })
-  for (const one of filter) {
-    const [name = '', ...value] = one.split('=')
-    const member = FILTERS[name]
-    if (member === undefined || value.length === 0) {
-      const known = Object.keys(FILTERS).join(', ')
-      throw new UsageError(`--filter is one of ${known}, with =value: ${one}`)
-    }
-    query.append(member, value.join('='))
-  }
-  // Who asks for a state means it, ended or not.
-  if (all !== true && !query.has('state')) query.set('ended', 'false')
-  return query
-}
-
-/** All pages of a list. */
-async function listAll(client: Client, options: GlobalOptions, query: URLSearchParams) {
-  const pods: unknown[] = []
-  for (;;) {
-    const path = `${podsPath(options)}?${query.toString()}`
-    // oxlint-disable-next-line no-await-in-loop -- each page names the next
-    const page = await client.json({ method: 'GET', path })
-    pods.push(...items(page, 'pods'))
-    const next = field(page, 'next')
-    if (next === '') return { pods, next: null }
-    query.set('cursor', next)
-  }
-}
 
 function addPs(program: Command): void {
   program
@@ -244,6 +190,7 @@ export function addPods(program: Command): void {
   addPs(program)
   addNames(program)
   addWait(program)
+  addPrune(program)
   addLogs(program)
   addStopAndRemove(program)
   program

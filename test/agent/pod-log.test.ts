@@ -186,4 +186,27 @@ suite('agent/pod-log', () => {
     assert.equal(await printed.ended, 0)
     assert.equal(printed.stdout, '3\n5\n')
   })
+
+  test('prune removes what ended long enough ago, and nothing that may still start', async (t) => {
+    const host = await podHost(t)
+    const ended = await run(host, { labels: { keep: 'no' } })
+    const kept = await run(host)
+    const waits = await run(host, { restart: 'always', labels: { keep: 'no' } })
+    const runs = await run(host, { labels: { keep: 'no' } })
+    await host.launches(4)
+    for (const pod of [ended, kept, waits]) host.end(pod, exitCode(0))
+    await host.until('their ends', async () => {
+      const states = await Promise.all([ended, kept].map((pod) => host.inspect(pod)))
+      return states.every((pod) => member(pod, 'state') === 'exited') ? true : null
+    })
+    const prune = (...words: readonly string[]) => casemate(t, host, 'prune', ...words)
+    const early = prune('--older-than', '1h')
+    assert.deepEqual([await early.ended, early.stdout], [0, ''])
+    const labelled = prune('--older-than', '0s', '-f', 'label=keep=no')
+    assert.deepEqual([await labelled.ended, labelled.stdout], [0, `${ended}\n`])
+    assert.equal(await prune('--older-than', 'ever').ended, 2)
+    const { json } = await host.agent.operator({ path: '/v1/tenants/acme/pods' })
+    const left = (member(json, 'pods') as unknown[]).map((pod) => member(pod, 'id'))
+    assert.deepEqual(left, [runs, waits, kept])
+  })
 })

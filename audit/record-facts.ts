@@ -105,6 +105,12 @@ export type NetworkFacts = {
     readonly options: readonly string[]
     readonly search: readonly string[]
   }
+  readonly ports: readonly {
+    readonly address: string
+    readonly host: number
+    readonly pod: number
+    readonly protocol: string
+  }[]
 }
 
 /** Of a launch that a pod's rule asked for: docs/decisions/0027-a-restart-is-a-launch.md. */

@@ -141,6 +141,7 @@ export type RecordBodies = {
     readonly quota: Digest
     /** What its pods may reach beside each other. */
     readonly egress: readonly string[]
+    readonly ports: readonly string[]
   }
   'tenant.changed': {
     readonly tenant: string
@@ -152,6 +153,7 @@ export type RecordBodies = {
     readonly image_rules: Digest
     readonly quota: Digest
     readonly egress: readonly string[]
+    readonly ports: readonly string[]
   }
   'token.issued': {
     readonly tenant: string

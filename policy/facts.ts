@@ -14,6 +14,7 @@ import type { MemoryMib, Vcpus } from './nouns/machine.ts'
 import type { Names } from './nouns/names.ts'
 import type { NetworkName } from './nouns/network.ts'
 import type { Hostname, PodId } from './nouns/pod.ts'
+import type { PortRange, PublishedPort } from './nouns/ports.ts'
 import type { Environment, User, WorkingDirectory } from './nouns/process.ts'
 import type { Signal, StopTimeoutMs } from './nouns/signal.ts'
 import type { TenantId, Trust } from './nouns/tenant.ts'
@@ -48,6 +49,8 @@ export interface TenantFacts {
   readonly quotas: Quotas
   /** The most that its pods may reach beside each other; null: nothing. */
   readonly egress: Egress | null
+  /** Ports of the host that its pods may have. */
+  readonly ports: readonly PortRange[]
 }
 
 /**
@@ -86,6 +89,7 @@ export interface LaunchRequest {
   readonly stopSignal: Signal | null
   /** From asking to killing when it is told to stop, ms; null: the default. */
   readonly stopTimeoutMs: StopTimeoutMs | null
+  readonly publish: readonly PublishedPort[]
 }
 
 /** Members of an image-spec config, as the image says them: not yet trusted to be sensible. */

@@ -132,6 +132,17 @@ export {
   parsePodId,
 } from './nouns/pod.ts'
 export {
+  allOf,
+  PORT_WORD_MAX,
+  PORTS_MAX,
+  type PortRange,
+  type PublishedPort,
+  parsePortRanges,
+  parsePublished,
+  permitsPort,
+  portRangeWords,
+} from './nouns/ports.ts'
+export {
   ARGUMENTS_BYTES_MAX,
   ARGUMENTS_MAX,
   type Arguments,

@@ -11,6 +11,7 @@ import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import type { MemoryMib, Vcpus } from './nouns/machine.ts'
 import type { Names } from './nouns/names.ts'
 import type { Hostname, PodId } from './nouns/pod.ts'
+import type { PublishedPort } from './nouns/ports.ts'
 import type { Arguments, Environment, User, WorkingDirectory } from './nouns/process.ts'
 import type { Signal } from './nouns/signal.ts'
 import type { TenantId, Trust } from './nouns/tenant.ts'
@@ -121,6 +122,8 @@ export interface Plan {
   /** What it may reach beside its tenant's pods; null: nothing. */
   readonly egress: Egress | null
   readonly names: Names
+  /** Of the host, that lead to it. */
+  readonly ports: readonly PublishedPort[]
   readonly limits: PlannedLimits
   /** What its scratch disk may grow to, bytes. */
   readonly scratchBytesMax: number

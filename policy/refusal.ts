@@ -34,6 +34,10 @@ export const REFUSAL_CODES = [
   'NETWORK_NOT_AVAILABLE',
   /** The launch asks to reach what its tenant may not. Facts: egress. */
   'EGRESS_NOT_PERMITTED',
+  /** The tenant may not publish the port that the launch asks for. Facts: address, port. */
+  'PORT_NOT_PERMITTED',
+  /** The port is in use on this host. Facts: address, port. */
+  'PORT_TAKEN',
   /** No address is left, of the tenant's network or for one. */
   'NETWORK_FULL',
   /** Launches of the tenant failed too often of late. Facts: retry_after_s. */

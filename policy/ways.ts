@@ -5,22 +5,26 @@ import { beyondEgress, type Egress, type EgressRule, egressWords } from './nouns
 import type { IsolationLevel } from './nouns/isolation.ts'
 import { type Names, NO_NAMES } from './nouns/names.ts'
 import { type NetworkName, NO_NETWORK, TENANT_NETWORK } from './nouns/network.ts'
+import { permitsPort, portRangeWords } from './nouns/ports.ts'
 import type { Plan } from './plan.ts'
 import { Refusal } from './refusal.ts'
 
 const DNS_PORT = 53
 
-/** @throws Refusal NETWORK_NOT_AVAILABLE, EGRESS_NOT_PERMITTED */
+/** @throws Refusal NETWORK_NOT_AVAILABLE, EGRESS_NOT_PERMITTED, PORT_NOT_PERMITTED */
 export function planWays(
   question: LaunchQuestion,
   level: IsolationLevel,
-): Pick<Plan, 'networked' | 'egress' | 'names'> {
+): Pick<Plan, 'networked' | 'egress' | 'names' | 'ports'> {
   const { request } = question
-  if (!isNetworked(request.network, level))
-    return { networked: false, egress: null, names: NO_NAMES }
+  if (!isNetworked(request.network, level)) {
+    return { networked: false, egress: null, names: NO_NAMES, ports: [] }
+  }
+  refusePorts(question)
   const egress = egressOf(question)
   const names = namesOf(question, egress)
-  return { networked: true, egress: egress && withNameservers(egress, question), names }
+  const ports = request.publish
+  return { networked: true, egress: egress && withNameservers(egress, question), names, ports }
 }
 
 /** @throws Refusal */
@@ -52,6 +56,19 @@ function egressOf({ tenant, request }: LaunchQuestion): Egress | null {
     'EGRESS_NOT_PERMITTED',
     `Pods of tenant ${tenant.id} may not reach ${beyond}; what they may reach is ${permitted}. Ask for less, or the provider for more (tenant change --egress).`,
     { egress: beyond, permitted: words },
+  )
+}
+
+/** @throws Refusal */
+function refusePorts({ tenant, request }: LaunchQuestion): void {
+  const beyond = request.publish.find((port) => !permitsPort(tenant.ports, port))
+  if (beyond === undefined) return
+  const words = portRangeWords(tenant.ports)
+  const permitted = words.length === 0 ? 'none' : words.join(' ')
+  throw new Refusal(
+    'PORT_NOT_PERMITTED',
+    `Tenant ${tenant.id} may not publish port ${beyond.host} at ${beyond.address}; its ports are ${permitted}. Take one of these, or ask the provider for more (tenant change --ports).`,
+    { address: beyond.address, port: beyond.host, permitted: words },
   )
 }
 

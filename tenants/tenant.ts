@@ -3,6 +3,7 @@ import {
   BadNoun,
   type Egress,
   type ImageRule,
+  type PortRange,
   type Quotas,
   type TenantId,
   type Trust,
@@ -23,6 +24,8 @@ export interface Tenant {
   readonly launchesPerMinute: number
   /** The most that its pods may reach beside each other; null: nothing. */
   readonly egress: Egress | null
+  /** Ports of the host that its pods may have. */
+  readonly ports: readonly PortRange[]
 }
 
 /** The most a tenant may hold at once, and how often it may launch. */
@@ -51,6 +54,8 @@ export interface NewTenant {
   readonly imageRule: ImageRule | null
   readonly quotas: QuotaLimits
   readonly egress: Egress | null
+  /** Ports of the host that its pods may have. */
+  readonly ports: readonly PortRange[]
 }
 
 /** @throws BadNoun */

@@ -160,8 +160,8 @@ export class Tenants {
 
   /** What a decision has to know of the tenant. */
   async facts(scope: TenantScope): Promise<TenantFacts> {
-    const { id, trust, state, imageRule, quotas, egress } = await this.getTenant(scope)
-    return { id, trust, suspended: state === 'suspended', imageRule, quotas, egress }
+    const { id, trust, state, imageRule, quotas, egress, ports } = await this.getTenant(scope)
+    return { id, trust, suspended: state === 'suspended', imageRule, quotas, egress, ports }
   }
 
   /** Signs a token and writes its jti down; the row is there before the token is shown. */
@@ -219,7 +219,7 @@ export class Tenants {
 
   /**
    * Reserves what a launch wants to hold; answers its place on the tenant's network, or null without one.
-   * @throws Refusal QUOTA_EXCEEDED, TENANT_SUSPENDED, NETWORK_FULL; TenantsError POD_STATE_CONFLICT
+   * @throws Refusal QUOTA_EXCEEDED, TENANT_SUSPENDED, NETWORK_FULL, PORT_TAKEN; TenantsError POD_STATE_CONFLICT
    */
   async reserve(scope: TenantScope, pod: PodId, wanted: Wanted): Promise<PodPlace | null> {
     return await reserve(this.#store, scope, pod, wanted)

@@ -27,8 +27,8 @@ export function integer(text: string): number {
 }
 
 /** `none` by itself is nothing at all. */
-export function egressOf(words: readonly string[] | undefined): readonly string[] | undefined {
+export function wordsOf(words: readonly string[] | undefined): readonly string[] | undefined {
   if (words === undefined || !words.includes('none')) return words
   if (words.length === 1) return []
-  throw new UsageError('--egress none stands alone')
+  throw new UsageError('none stands alone, without other networks or ports')
 }

@@ -5,7 +5,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { type Command, Option } from 'commander'
-import { egressOf, integer } from './arguments.ts'
+import { integer, wordsOf } from './arguments.ts'
 import { loginFor } from './authfile.ts'
 import type { Client } from './client.ts'
 import { type GlobalOptions, podPath, podsPath, several, show, withClient } from './context.ts'
@@ -41,6 +41,7 @@ interface RunOptions extends GlobalOptions {
   readonly annotation?: readonly string[]
   readonly stopSignal?: string
   readonly stopTimeout?: number
+  readonly publish?: readonly string[]
   readonly authfile?: string
   readonly detach?: boolean
   readonly idempotencyKey?: string
@@ -85,7 +86,7 @@ const bodyOf = (image: string, args: readonly string[], options: RunOptions): ob
   read_only_root: options.readOnly,
   network: options.network,
   restart: options.restart,
-  egress: egressOf(options.egress),
+  egress: wordsOf(options.egress),
   nameservers: options.dns,
   search: options.dnsSearch,
   hosts: options.addHost,
@@ -94,6 +95,7 @@ const bodyOf = (image: string, args: readonly string[], options: RunOptions): ob
   annotations: notesOf(options.annotation),
   stop_signal: options.stopSignal,
   stop_timeout_ms: options.stopTimeout,
+  publish: options.publish,
   registry_credentials:
     options.authfile === undefined ? undefined : (loginFor(options.authfile, image) ?? undefined),
 })
@@ -174,6 +176,11 @@ export function addRun(program: Command): void {
     .option(
       '--restart <rule>',
       'no, on-failure, on-failure:N, always or unless-stopped; no if left out',
+    )
+    .option(
+      '-p, --publish <[address:]host:pod>',
+      'port of the host that leads to it; repeatable',
+      several,
     )
     .option('--egress <network>', EGRESS_HELP, several)
     .option('--dns <address>', 'nameserver in place of the host’s; repeatable', several)

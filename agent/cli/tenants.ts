@@ -1,6 +1,6 @@
 /** `casemate tenant create|change|list|show` and `casemate token issue`: for operators. */
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { egressOf, integer, readNamed, UsageError } from './arguments.ts'
+import { integer, readNamed, UsageError, wordsOf } from './arguments.ts'
 import { globalsOf, several, show, tenantOf, withClient } from './context.ts'
 import { field, items, printDetails, printTable } from './output.ts'
 
@@ -18,6 +18,7 @@ interface SettingOptions {
   readonly imageRule?: string
   readonly quota?: Quota
   readonly egress?: readonly string[]
+  readonly ports?: readonly string[]
   readonly state?: string
 }
 
@@ -43,9 +44,17 @@ function ruleOf(file: string): unknown {
 }
 
 function bodyOf(options: SettingOptions): object {
-  const { trust, display, state, imageRule, quota: quotas, egress } = options
+  const { trust, display, state, imageRule, quota: quotas, egress, ports } = options
   const rule = imageRule === undefined ? undefined : ruleOf(imageRule)
-  return { trust, display, state, quotas, egress: egressOf(egress), image_rule: rule }
+  return {
+    trust,
+    display,
+    state,
+    quotas,
+    egress: wordsOf(egress),
+    ports: wordsOf(ports),
+    image_rule: rule,
+  }
 }
 
 const TRUSTS = ['untrusted', 'verified', 'trusted']
@@ -70,6 +79,11 @@ const withSettings = (command: Command): Command =>
     .addOption(new Option('--trust <trust>', 'how far it is trusted').choices(TRUSTS))
     .option('--display <name>', 'a name for people')
     .option('--image-rule <file>', 'JSON: which images, signed by whom')
+    .option(
+      '--ports <range>',
+      'ports of the host that pods may have: none, 8000-8099, 0.0.0.0:443; repeatable',
+      several,
+    )
     .option(
       '--egress <network>',
       'what pods may reach beside each other: none, internet, 192.0.2.0/24=tcp:443; repeatable, all of them',

@@ -16,6 +16,7 @@ import {
   type LaunchRequest,
   NAMESERVERS_MAX,
   NO_NETWORK,
+  PORTS_MAX,
   type PodId,
   type Principal,
   parseAnnotations,
@@ -31,6 +32,7 @@ import {
   parseNameservers,
   parseNetworkName,
   parsePodName,
+  parsePublished,
   parseRestartRule,
   parseSearch,
   parseSignal,
@@ -139,6 +141,12 @@ const body = Type.Object(
       resolver(NAMESERVERS_MAX, 'Addresses in place of the host’s nameservers'),
     ),
     search: Type.Optional(resolver(SEARCH_MAX, 'Domains in place of the host’s')),
+    publish: Type.Optional(
+      resolver(
+        PORTS_MAX,
+        'Ports of the host that lead to it: [address:]host:pod, 127.0.0.1 without one',
+      ),
+    ),
     hosts: Type.Optional(resolver(HOSTS_MAX, 'Lines of /etc/hosts, as name:address')),
     registry_credentials: Type.Optional(registryCredentials),
   },
@@ -172,6 +180,7 @@ export interface LaunchBody {
   nameservers?: string[]
   search?: string[]
   hosts?: string[]
+  publish?: string[]
   registry_credentials?: { username: string; password: string }
 }
 /** Compiles only while schema and interface say the same. */
@@ -217,14 +226,17 @@ export function parseKeptLaunch(kept: Canonical): LaunchBody {
 /** @throws BadNoun; also for what only a pod with a network has */
 function parseWays(
   wire: LaunchBody,
-): Pick<LaunchRequest, 'network' | 'egress' | 'nameservers' | 'search' | 'hosts'> {
+): Pick<LaunchRequest, 'network' | 'egress' | 'nameservers' | 'search' | 'hosts' | 'publish'> {
   const network = optional(wire.network, parseNetworkName) ?? NO_NETWORK
-  const { egress, nameservers, search, hosts } = wire
+  const { egress, nameservers, search, hosts, publish } = wire
   if (
     network === NO_NETWORK &&
-    [egress, nameservers, search, hosts].some((one) => (one ?? []).length > 0)
+    [egress, nameservers, search, hosts, publish].some((one) => (one ?? []).length > 0)
   ) {
-    throw new BadNoun('network', 'must be default for egress, nameservers, search and hosts')
+    throw new BadNoun(
+      'network',
+      'must be default for egress, nameservers, search, hosts and publish',
+    )
   }
   return {
     network,
@@ -232,6 +244,7 @@ function parseWays(
     nameservers: optional(nameservers, parseNameservers),
     search: optional(search, parseSearch),
     hosts: parseHosts(hosts ?? []),
+    publish: parsePublished(publish ?? []),
   }
 }
 

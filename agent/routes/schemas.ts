@@ -163,6 +163,8 @@ export const TENANT: TSchema = Type.Object(
       },
       closed,
     ),
+    egress: Type.Array(Type.String(), { description: 'What its pods may reach beside each other' }),
+    ports: Type.Array(Type.String(), { description: 'Ports of the host that its pods may have' }),
     image_rule: nullable(Type.Object({ digest, rule: Type.Unknown() }, closed)),
   },
   closed,

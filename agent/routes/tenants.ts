@@ -12,10 +12,14 @@ import {
   EGRESS_MAX,
   EGRESS_WORD_MAX,
   egressWords,
+  PORT_WORD_MAX,
+  PORTS_MAX,
   parseEgress,
   parseImageRule,
+  parsePortRanges,
   parseTenantId,
   parseTrust,
+  portRangeWords,
 } from '../../policy/index.ts'
 import { DEFAULT_QUOTA_LIMITS, type Tenant } from '../../tenants/index.ts'
 import { callerOf } from '../identity.ts'
@@ -60,6 +64,14 @@ const settings = {
         'The most that its pods may reach beside each other: internet, 192.0.2.0/24, 2001:db8::/32=tcp:443; none when created without',
     }),
   ),
+  ports: Type.Optional(
+    Type.Array(Type.String({ maxLength: PORT_WORD_MAX }), {
+      maxItems: PORTS_MAX,
+      uniqueItems: true,
+      description:
+        'Ports of the host that its pods may have: 8000-8099 (of loopback), 0.0.0.0:443, [::]:8000-8099; none when created without',
+    }),
+  ),
   image_rule: Type.Optional(Type.Unknown({ description: 'Which images, signed by whom' })),
 }
 const tenantBody = Type.Object(
@@ -93,6 +105,7 @@ const DEFAULTS = {
   trust: parseTrust('untrusted'),
   imageRule: null,
   egress: null,
+  ports: [],
 }
 
 const digestOf = (value: Canonical): string =>
@@ -111,12 +124,13 @@ const quotasOf = (quotas: NonNullable<Settings['quotas']>) => ({
 })
 
 /** What a body says of a tenant, read; the rule again from its text, by the one parser there is for it. */
-function settingsOf({ display, trust, quotas, egress, image_rule: rule }: Settings) {
+function settingsOf({ display, trust, quotas, egress, ports, image_rule: rule }: Settings) {
   return {
     ...(display === undefined ? {} : { display }),
     ...(trust === undefined ? {} : { trust: parseTrust(trust) }),
     ...(quotas === undefined ? {} : { quotas: quotasOf(quotas) }),
     ...(egress === undefined ? {} : { egress: parseEgress(egress) }),
+    ...(ports === undefined ? {} : { ports: parsePortRanges(ports) }),
     ...(rule === undefined ? {} : { imageRule: parseImageRule(JSON.stringify(rule)) }),
   }
 }
@@ -127,6 +141,7 @@ const recordOf = (tenant: Tenant, request: FastifyRequest) => ({
   actor: actorOf(callerOf(request), originOf(request)),
   image_rules: tenant.imageRule?.digest ?? digestOf(null),
   egress: egressWords(tenant.egress),
+  ports: portRangeWords(tenant.ports),
   quota: digestOf({
     vcpus: tenant.quotas.vcpus.limit,
     memory_mib: tenant.quotas.memoryMib.limit,

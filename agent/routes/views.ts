@@ -1,6 +1,6 @@
 /** What is stored, as it goes over the wire. */
 import type { Canonical } from '../../policy/canonical.ts'
-import { egressWords } from '../../policy/index.ts'
+import { egressWords, portRangeWords } from '../../policy/index.ts'
 import {
   isFinal,
   isOver,
@@ -99,6 +99,7 @@ export const tenantView = (tenant: Tenant): object => ({
     launches_per_minute: { limit: tenant.launchesPerMinute },
   },
   egress: egressWords(tenant.egress),
+  ports: portRangeWords(tenant.ports),
   image_rule:
     tenant.imageRule === null
       ? null

@@ -56,6 +56,7 @@ function shownOf(error: unknown): PublicError {
     const sentence = `This host has no usable KVM, and nothing weaker is started instead. ${error.message}`
     return new Refusal('ISOLATION_UNAVAILABLE', sentence, { spawn: error.code })
   }
+  if (error.code === 'PORT_TAKEN') return new Refusal('PORT_TAKEN', error.message, {})
   const sentence = `The pod could not be started (${error.code}): ${error.message}`
   return new ApiError('LAUNCH_FAILED', sentence, { spawn: error.code }, { cause: error })
 }

@@ -126,7 +126,7 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
 
   progress.stage = 'reserve'
   const place = await ports.tenants.reserve(scope, request.pod, plan)
-  const network = place && { ...place, egress: plan.egress, names: plan.names }
+  const network = place && { ...place, egress: plan.egress, names: plan.names, ports: plan.ports }
   await ports.tenants.movePod(scope, request.pod, 'launching')
 
   progress.stage = 'intent'

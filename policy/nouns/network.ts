@@ -2,6 +2,7 @@
 import { BadNoun, type Branded } from './brand.ts'
 import type { Egress } from './egress.ts'
 import type { Names } from './names.ts'
+import type { PublishedPort } from './ports.ts'
 
 /** A network's name. `none`: no network; `default`: the tenant's own. Others exist in no version yet. */
 export type NetworkName = Branded<string, 'NetworkName'>
@@ -38,6 +39,8 @@ export type PodNetwork = PodPlace & {
   /** null: nothing beside the tenant's pods. */
   readonly egress: Egress | null
   readonly names: Names
+  /** Of the host, that lead here. */
+  readonly ports: readonly PublishedPort[]
 }
 
 /**

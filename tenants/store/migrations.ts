@@ -134,6 +134,20 @@ ALTER TABLE pods ADD COLUMN labels TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(
 ALTER TABLE pods ADD COLUMN annotations TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(annotations));
 `
 
+/** Ports that a tenant may publish, and those that pods have. */
+const TENTH = `
+ALTER TABLE tenants ADD COLUMN ports TEXT;
+CREATE TABLE published_ports (
+  protocol TEXT NOT NULL CHECK (protocol = 'tcp'),
+  address TEXT NOT NULL,
+  port INTEGER NOT NULL CHECK (port BETWEEN 1 AND 65535),
+  tenant TEXT NOT NULL REFERENCES tenants (id),
+  pod TEXT NOT NULL,
+  PRIMARY KEY (protocol, address, port)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX published_ports_pod ON published_ports (pod);
+`
+
 const MIGRATIONS: readonly string[] = [
   FIRST,
   SECOND,
@@ -144,6 +158,7 @@ const MIGRATIONS: readonly string[] = [
   SEVENTH,
   EIGHTH,
   NINTH,
+  TENTH,
 ]
 
 /** What `user_version` is when all steps are applied. */

@@ -8,12 +8,14 @@ import {
   type Charge,
   type PodId,
   type PodPlace,
+  type PublishedPort,
   quotaRefusal,
   Refusal,
 } from '../../policy/index.ts'
 import { TenantsError } from '../errors.ts'
 import { type TenantScope, tenantNotFound } from '../scope.ts'
 import { connectIn } from './networks.ts'
+import { publishIn, unpublishIn } from './published-ports.ts'
 import { quotasOf } from './rows.ts'
 import type { Store, Tables, TenantRow } from './tables.ts'
 
@@ -21,19 +23,20 @@ import type { Store, Tables, TenantRow } from './tables.ts'
 export interface Wanted {
   readonly charge: Charge
   readonly networked: boolean
+  readonly ports: readonly PublishedPort[]
 }
 
 /**
  * Counts the charge against the tenant, once per pod, while the pod is `requested`; and gives the pod its place on the
  * tenant's network, if it is to have one.
- * @throws Refusal QUOTA_EXCEEDED, TENANT_SUSPENDED, NETWORK_FULL
+ * @throws Refusal QUOTA_EXCEEDED, TENANT_SUSPENDED, NETWORK_FULL, PORT_TAKEN
  * @throws TenantsError POD_STATE_CONFLICT when there is no such pod, or it has its reservation
  */
 export async function reserve(
   store: Store,
   scope: TenantScope,
   pod: PodId,
-  { charge, networked }: Wanted,
+  { charge, networked, ports }: Wanted,
 ): Promise<PodPlace | null> {
   return await store.transaction().execute(async (transaction) => {
     const marked = await transaction
@@ -70,6 +73,7 @@ export async function reserve(
       .executeTakeFirst()
     // Thrown inside, so that the mark on the pod is undone too.
     if (counted === undefined) throw await whyNot(transaction, scope, charge)
+    await publishIn(transaction, scope, pod, ports)
     return networked ? await connectIn(transaction, scope, pod) : null
   })
 }
@@ -123,6 +127,7 @@ export async function releaseIn(
     .returning(['vcpus', 'memory_mib'])
     .executeTakeFirst()
   if (held === undefined) return
+  await unpublishIn(transaction, scope, pod)
   await transaction
     .updateTable('tenants')
     .set((row) => ({

@@ -6,6 +6,7 @@ import { type Canonical, canonicalJson, parseCanonical } from '../../policy/cano
 import {
   type Egress,
   egressWords,
+  type PortRange,
   parseAnnotations,
   parseDigest,
   parseEgress,
@@ -14,9 +15,11 @@ import {
   parseLabels,
   parsePodId,
   parsePodName,
+  parsePortRanges,
   parseRestartRule,
   parseTenantId,
   parseTrust,
+  portRangeWords,
   type Quotas,
 } from '../../policy/index.ts'
 import { TenantsError } from '../errors.ts'
@@ -48,17 +51,21 @@ export const quotasOf = (row: TenantRow): Quotas => ({
   pods: { used: row.used_pods, limit: row.quota_pods },
 })
 
-const EGRESS_BYTES_MAX = 8192
+const WORDS_BYTES_MAX = 8192
 
-function egressOf(text: string): Egress | null {
-  const words = parseCanonical(text, EGRESS_BYTES_MAX)
-  if (!Array.isArray(words)) throw new TypeError('an egress is a list')
-  return parseEgress(words.map(String))
+function wordsOf(text: string): readonly string[] {
+  const words = parseCanonical(text, WORDS_BYTES_MAX)
+  if (!Array.isArray(words)) throw new TypeError('words are a list')
+  return words.map(String)
 }
 
 /** What the column holds. */
 export const egressColumn = (egress: Egress | null): string | null =>
   egress === null ? null : canonicalJson(egressWords(egress))
+
+/** The same. */
+export const portsColumn = (ports: readonly PortRange[]): string | null =>
+  ports.length === 0 ? null : canonicalJson(portRangeWords(ports))
 
 /** @throws TenantsError STORE_CORRUPT */
 export const tenantOf = (row: TenantRow): Tenant =>
@@ -76,7 +83,8 @@ export const tenantOf = (row: TenantRow): Tenant =>
       imageRule,
       quotas: quotasOf(row),
       launchesPerMinute: row.quota_launches_per_minute,
-      egress: orNull(row.egress, egressOf),
+      egress: orNull(row.egress, (text) => parseEgress(wordsOf(text))),
+      ports: parsePortRanges(row.ports === null ? [] : wordsOf(row.ports)),
     }
   })
 

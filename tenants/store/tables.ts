@@ -20,6 +20,8 @@ export interface TenantRow {
   readonly network: number | null
   /** Canonical JSON of what `parseEgress` reads; null: nothing. */
   readonly egress: string | null
+  /** Canonical JSON of what `parsePortRanges` reads; null: none. */
+  readonly ports: string | null
 }
 
 export interface PodRow {
@@ -97,7 +99,16 @@ export interface HostExceptionRow {
   readonly record_index: number
 }
 
+export interface PublishedPortRow {
+  readonly protocol: string
+  readonly address: string
+  readonly port: number
+  readonly tenant: string
+  readonly pod: string
+}
+
 export interface Tables {
+  readonly published_ports: PublishedPortRow
   readonly tenants: TenantRow
   readonly pods: PodRow
   readonly idempotency: IdempotencyRow

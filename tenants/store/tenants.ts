@@ -1,5 +1,5 @@
 /** The tenants table, but for the use of quotas, which is quota.ts. */
-import type { Egress, ImageRule, TenantId, Trust } from '../../policy/index.ts'
+import type { Egress, ImageRule, PortRange, TenantId, Trust } from '../../policy/index.ts'
 import { TenantsError } from '../errors.ts'
 import { tenantNotFound } from '../scope.ts'
 import {
@@ -10,7 +10,7 @@ import {
   type Tenant,
   type TenantState,
 } from '../tenant.ts'
-import { egressColumn, tenantOf } from './rows.ts'
+import { egressColumn, portsColumn, tenantOf } from './rows.ts'
 import type { Store } from './tables.ts'
 
 /** @throws TenantsError TENANT_EXISTS */
@@ -38,6 +38,7 @@ export async function insertTenant(
       used_pods: 0,
       quota_launches_per_minute: quotas.launchesPerMinute,
       egress: egressColumn(tenant.egress),
+      ports: portsColumn(tenant.ports),
     })
     .onConflict((conflict) => conflict.column('id').doNothing())
     .returningAll()
@@ -82,6 +83,8 @@ export interface TenantChanges {
   readonly quotas?: Partial<QuotaLimits>
   /** Pods run on with what they have. */
   readonly egress?: Egress | null
+  /** Likewise. */
+  readonly ports?: readonly PortRange[]
 }
 
 const limitsOf = ({ quotas, launchesPerMinute }: Tenant): QuotaLimits => ({
@@ -100,7 +103,7 @@ export async function updateTenant(
   id: TenantId,
   changes: TenantChanges,
 ): Promise<Tenant> {
-  const { display, trust, state, imageRule, quotas, egress } = changes
+  const { display, trust, state, imageRule, quotas, egress, ports } = changes
   const limits =
     quotas === undefined
       ? null
@@ -123,6 +126,7 @@ export async function updateTenant(
             quota_launches_per_minute: limits.launchesPerMinute,
           }),
       ...(egress === undefined ? {} : { egress: egressColumn(egress) }),
+      ...(ports === undefined ? {} : { ports: portsColumn(ports) }),
       // So that an empty change is an update too, and finds out whether the tenant exists.
       id,
     })

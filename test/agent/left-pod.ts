@@ -54,6 +54,7 @@ export async function leave(
     await tenants.reserve(ACME, pod, {
       charge: { vcpus: 1, memoryMib: 128, pods: 1 },
       networked: false,
+      ports: [],
     })
     await tenants.movePod(ACME, pod, 'launching')
   }

@@ -4,7 +4,8 @@
 import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
 import { spawnClient } from '../../native/spawn-client.ts'
-import { podNetwork } from '../../policy/index.ts'
+import { NO_NAMES, podNetwork } from '../../policy/index.ts'
+import { networkOf } from '../native/networks.ts'
 import { member, type Reply } from './harness.ts'
 import { layOut } from './host/layout.ts'
 import { runWorkerInChild } from './images/support/worker.ts'
@@ -42,10 +43,10 @@ suite('agent/network', () => {
     const on = await host(t)
     await on.admit('bolt')
     for (const [tenant, expected] of [
-      ['acme', podNetwork(1, 2)],
-      ['bolt', podNetwork(2, 2)],
+      ['acme', networkOf(podNetwork(1, 2))],
+      ['bolt', networkOf(podNetwork(2, 2))],
       // Spawn started nothing, so that nothing is held.
-      ['acme', podNetwork(1, 2)],
+      ['acme', networkOf(podNetwork(1, 2))],
     ] as const) {
       const reply = await on.launch(tenant, undefined, { network: 'default' })
       assert.deepEqual([reply.status, codeOf(reply)], [502, 'LAUNCH_FAILED'], reply.text)
@@ -58,6 +59,41 @@ suite('agent/network', () => {
       const { json } = await on.agent.operator({ path })
       assert.deepEqual(member(member(json, 'facts'), 'network'), expected)
     }
+  })
+
+  test('what its tenant may reach and publish is in the spec and on record, and more is refused', async (t) => {
+    const on = await host(t)
+    const body = { egress: ['internet', '10.1.0.0/16=tcp:5432'], ports: ['8000-8099'] }
+    const changed = await on.agent.operator({ method: 'PATCH', path: '/v1/tenants/acme', body })
+    assert.deepEqual(
+      [member(changed.json, 'egress'), member(changed.json, 'ports')],
+      [body.egress, body.ports],
+    )
+    const record = await lastOf(on, 'tenant.changed')
+    assert.deepEqual([member(record, 'egress'), member(record, 'ports')], [body.egress, body.ports])
+    const asked = { egress: ['10.1.2.0/24=tcp:5432'], publish: ['8080:80'], hosts: ['db:10.1.2.3'] }
+    await on.launch('acme', undefined, { network: 'default', ...asked })
+    const network = networkOf({
+      ...podNetwork(1, 2),
+      egress: {
+        internet: false,
+        rules: [{ cidr: '10.1.2.0/24', ports: { from: 5432, to: 5432 }, protocol: 'tcp' }],
+      },
+      names: { ...NO_NAMES, hosts: [{ address: '10.1.2.3', name: 'db' }] },
+      ports: [{ address: '127.0.0.1', host: 8080, pod: 80, protocol: 'tcp' }],
+    })
+    assert.deepEqual(lastSpec(on)['network'], network)
+    assert.deepEqual(member(await lastOf(on, 'launch.intent'), 'network'), network)
+    for (const [more, code] of [
+      [{ egress: ['10.0.0.0/8'] }, 'EGRESS_NOT_PERMITTED'],
+      [{ publish: ['0.0.0.0:8080:80'] }, 'PORT_NOT_PERMITTED'],
+    ] as const) {
+      const reply = await on.launch('acme', undefined, { network: 'default', ...more })
+      assert.deepEqual([reply.status, codeOf(reply)], [403, code], reply.text)
+      assert.equal(member(member(await lastOf(on, 'launch.refused'), 'refusal'), 'code'), code)
+    }
+    const alone = await on.launch('acme', undefined, { publish: ['8080:80'] })
+    assert.deepEqual([alone.status, codeOf(alone)], [400, 'BAD_REQUEST'], alone.text)
   })
 
   test('a launch that asks for none has none', async (t) => {

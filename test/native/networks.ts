@@ -10,5 +10,6 @@ export const networkOf = (changes: Partial<PodNetwork> = {}): PodNetwork => ({
   mac: '02:0a:58:00:00:02',
   mtu: 1500,
   names: NO_NAMES,
+  ports: [],
   ...changes,
 })

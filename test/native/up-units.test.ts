@@ -12,7 +12,7 @@ const ANALYZE = '/usr/bin/systemd-analyze'
 const layout = layoutOf(DEFAULT_STATE, DEFAULT_RUN)
 
 /** Highest exposure, in tenths, as `systemd-analyze security` of Debian 12 counts: 0 to 100. */
-const EXPOSURE_MAX = { signer: 8, spawn: 46, agent: 19 } as const
+const EXPOSURE_MAX = { signer: 8, spawn: 51, agent: 19 } as const
 const names = Object.keys(EXPOSURE_MAX) as (keyof typeof EXPOSURE_MAX)[]
 
 const fileOf = (name: string): string =>

@@ -81,6 +81,7 @@ suite('policy/decide: levels', () => {
       networked: false,
       egress: null,
       names: { hosts: [], nameservers: [], options: [], search: [] },
+      ports: [],
       scratchBytesMax: 8_589_934_592,
       limits: {
         bootMs: 600_000,

@@ -79,6 +79,7 @@ export const tenant = (changes: Partial<TenantFacts> = {}): TenantFacts => ({
     pods: { used: 0, limit: 4 },
   },
   egress: null,
+  ports: [],
   ...changes,
 })
 
@@ -106,6 +107,7 @@ export const request = (changes: Partial<LaunchRequest> = {}): LaunchRequest => 
   additionalGids: [],
   stopSignal: null,
   stopTimeoutMs: null,
+  publish: [],
   ...changes,
 })
 

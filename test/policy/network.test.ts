@@ -10,7 +10,10 @@ import {
   parseHosts,
   parseNameservers,
   parseNetworkName,
+  parsePortRanges,
+  parsePublished,
   parseSearch,
+  portRangeWords,
   Refusal,
   TENANT_NETWORK,
 } from '../../policy/index.ts'
@@ -181,5 +184,57 @@ suite('policy/network/egress', () => {
     for (const word of ['db', 'db:', ':10.0.0.5', 'd b:10.0.0.5', 'db:10.0.0.5\n', 'db:10.0.0']) {
       assert.throws(() => parseHosts([word]), { name: 'BadNoun' }, word)
     }
+  })
+})
+
+suite('policy/network/ports', () => {
+  const decided = (permitted: readonly string[], ...publish: readonly string[]): Plan | Refusal => {
+    const asked = request({ network: TENANT_NETWORK, publish: parsePublished(publish) })
+    const of = tenant({ ports: parsePortRanges(permitted) })
+    return decide(question({ tenant: of, request: asked }), defaults)
+  }
+  const portsOf = (permitted: readonly string[], ...publish: readonly string[]): unknown => {
+    const outcome = decided(permitted, ...publish)
+    return outcome instanceof Refusal ? outcome.code : outcome.ports
+  }
+
+  test('reads ports as docker has them, on loopback unless an address is named', () => {
+    const port = { host: 8080, pod: 80, protocol: 'tcp' }
+    assert.deepEqual(parsePublished(['8080:80', '0.0.0.0:8080:80/tcp', '[::1]:8080:80']), [
+      { address: '127.0.0.1', ...port },
+      { address: '0.0.0.0', ...port },
+      { address: '::1', ...port },
+    ])
+    const wrong =
+      '80 |:80|8080:|0:80|8080:0|65536:80|8080:80/udp|8080:80/sctp|::1:8080:80|[10.0.0.1]:8080:80|010.0.0.1:8080:80|localhost:8080:80|8080:80:90:1|08080:80'
+    for (const word of wrong.split('|')) {
+      assert.throws(() => parsePublished([word]), { name: 'BadNoun' }, word)
+    }
+    assert.throws(() => parsePublished(['8080:80', '127.0.0.1:8080:81']), /each once/u)
+    const words = ['8000-8099', '443', '0.0.0.0:443', '[::]:8000-8099']
+    assert.deepEqual(portRangeWords(parsePortRanges(words)), words)
+    for (const word of ['', '0', '8099-8000', '65536', '*', '0.0.0.0', '::443', '0.0.0.0:443-']) {
+      assert.throws(() => parsePortRanges([word]), { name: 'BadNoun' }, word)
+    }
+  })
+
+  test('publishes what the tenant may, at the addresses that it may, and nothing else', () => {
+    assert.equal(portsOf([], '8080:80'), 'PORT_NOT_PERMITTED')
+    assert.deepEqual(portsOf([]), [])
+    const some = ['8000-8099', '0.0.0.0:443']
+    for (const word of ['8000:80', '8099:80', '[::1]:8050:80', '0.0.0.0:443:443']) {
+      assert.deepEqual(portsOf(some, word), parsePublished([word]), word)
+    }
+    for (const word of [
+      '7999:80',
+      '8100:80',
+      '443:443',
+      '0.0.0.0:8000:80',
+      '192.0.2.1:443:443',
+      '[::]:443:443',
+    ]) {
+      assert.equal(portsOf(some, word), 'PORT_NOT_PERMITTED', word)
+    }
+    assert.equal(portsOf(some, '8000:80', '22:22'), 'PORT_NOT_PERMITTED')
   })
 })

@@ -157,6 +157,7 @@ function planOf(machine: Machine, given: Wish): Plan {
     networked: wish.network !== undefined,
     egress: wish.network?.egress ?? null,
     names: wish.network?.names ?? NO_NAMES,
+    ports: wish.network?.ports ?? [],
     limits: {
       bootMs: wish.bootMs,
       bootLogBytes: 65_536,

@@ -100,5 +100,28 @@ export function waysCases(machine: Machine): void {
       await on.spawn.kill(pod.pod)
       await pod.end()
     })
+
+    test('a published port answers who asks the host, and is closed when its pod is gone', async () => {
+      const { template } = await on.spawn.template(1, 128)
+      const port = { address: '127.0.0.1', host: 8080, pod: Number(PORT), protocol: 'tcp' } as const
+      const network = networkOf({ gateways: ['10.88.0.1'], ports: [port] })
+      const args = ['/bin/wire', 'serve', PORT]
+      const pod = await start(machine, { args, image, on, template, network })
+      await pod.says(/serve ready/u)
+      const [host] = children
+      assert.ok(host)
+      const [enter = '', ...words] = [...inside(host)]
+      const ask = (): string =>
+        execFileSync(enter, [...words, machine.place('wire-out'), 'reach', '127.0.0.1', '8080'], {
+          encoding: 'utf8',
+        })
+      // The pod sees its gateway, whoever asks.
+      for (let number = 0; number < 20; number += 1) {
+        assert.equal(ask(), 'reach 127.0.0.1 hello ::ffff:10.88.0.1\n')
+      }
+      await on.spawn.kill(pod.pod)
+      await pod.end()
+      while (!ask().includes('ECONNREFUSED')) await pause(LOOK_MS)
+    })
   })
 }

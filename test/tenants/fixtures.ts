@@ -31,7 +31,7 @@ export const acme: TenantId = parseTenantId('acme')
 export const bolt: TenantId = parseTenantId('bolt')
 export const small: Charge = { vcpus: 1, memoryMib: 128, pods: 1 }
 /** A launch of that size without a network. */
-export const alone: Wanted = { charge: small, networked: false }
+export const alone: Wanted = { charge: small, networked: false, ports: [] }
 
 export interface Fixture {
   readonly stateDir: string
@@ -77,6 +77,7 @@ export const withTenant = async (
     trust: 'untrusted',
     imageRule: null,
     egress: null,
+    ports: [],
     quotas,
   } as const
   await tenants.createTenant(tenants.operator(root), tenant, async () => {})

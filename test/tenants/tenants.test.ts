@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { BadNoun, egressWords, parseEgress, parseTenantId } from '../../policy/index.ts'
+import {
+  BadNoun,
+  egressWords,
+  parseEgress,
+  parsePortRanges,
+  parseTenantId,
+  portRangeWords,
+} from '../../policy/index.ts'
 import { type Caller, operatorFromPeer, TenantsError } from '../../tenants/index.ts'
 import { document, ruleOf } from '../policy/fixtures.ts'
 import {
@@ -44,6 +51,7 @@ suite('tenants: tenants', () => {
         pods: { used: 0, limit: 100 },
       },
       egress: null,
+      ports: [],
     })
   })
 
@@ -55,8 +63,10 @@ suite('tenants: tenants', () => {
     assert.deepEqual(egressWords((await tenants.facts(scope)).egress), words)
     await change(tenants, acme, { display: 'Acme' })
     assert.deepEqual(egressWords((await tenants.facts(scope)).egress), words)
-    await change(tenants, acme, { egress: parseEgress([]) })
-    assert.equal((await tenants.facts(scope)).egress, null)
+    await change(tenants, acme, { egress: parseEgress([]), ports: parsePortRanges(['8000-8099']) })
+    const facts = await tenants.facts(scope)
+    assert.equal(facts.egress, null)
+    assert.deepEqual(portRangeWords(facts.ports), ['8000-8099'])
   })
 
   test('refuses a second tenant of one id, and changes nothing', async (t) => {
@@ -103,7 +113,7 @@ suite('tenants: tenants', () => {
     await assert.rejects(tenants.changeTenant(operator, acme, changes, record), /the log is full/u)
     assert.deepEqual(await tenants.getTenant(scope), before)
     const { display, trust, imageRule } = before
-    const tenant = { id: bolt, display, trust, imageRule, egress: null, quotas: ROOMY }
+    const tenant = { id: bolt, display, trust, imageRule, egress: null, ports: [], quotas: ROOMY }
     await assert.rejects(tenants.createTenant(operator, tenant, record), /the log is full/u)
     await assert.rejects(tenants.scope(root, bolt), { code: 'TENANT_NOT_FOUND' })
   })

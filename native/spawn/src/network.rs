@@ -24,6 +24,7 @@ use crate::network_unsafe::{Argument, Request, forget_addresses, leave_network, 
 use crate::pod::Identity;
 use crate::refusal::{Refusal, Result};
 use crate::router::Router;
+use crate::router::doors::TAKEN;
 use crate::router::state::{State, Uplink, Way};
 
 const TUN: &str = "/dev/net/tun";
@@ -184,7 +185,10 @@ impl Networks {
             Ok(()) => Ok((tap, way)),
             Err(complaint) => {
                 self.disconnect(pod);
-                Err(refuse(&sentence(&("ways", io::Error::other(complaint)))))
+                Err(match complaint.strip_prefix(TAKEN) {
+                    Some(sentence) => Refusal::new("PORT_TAKEN", sentence),
+                    None => refuse(&sentence(&("ways", io::Error::other(complaint)))),
+                })
             }
         }
     }

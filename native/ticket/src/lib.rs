@@ -16,6 +16,7 @@ pub mod json;
 pub mod network;
 pub mod note;
 pub mod proof;
+pub mod published;
 pub mod rates;
 pub mod scratch;
 pub mod shape;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::json::Value;
+use crate::published::{Published, read_ports};
 use crate::shape::{ShapeError, fields, integer, list, text, wrong};
 use crate::ways::{Egress, Names, read_ip};
 
@@ -42,6 +43,8 @@ pub struct Network {
     pub mtu: u16,
     /// What the resolver is told.
     pub names: Names,
+    /// Ports of the host that lead to the pod.
+    pub ports: Vec<Published>,
 }
 
 impl Network {
@@ -50,8 +53,11 @@ impl Network {
     /// # Errors
     /// What is not as docs/formats.md says.
     pub fn read(value: &Value) -> Result<Self, ShapeError> {
-        let [addresses, egress, gateways, mac, mtu, names] =
-            fields(value, "network", ["addresses", "egress", "gateways", "mac", "mtu", "names"])?;
+        let [addresses, egress, gateways, mac, mtu, names, ports] = fields(
+            value,
+            "network",
+            ["addresses", "egress", "gateways", "mac", "mtu", "names", "ports"],
+        )?;
         let addresses = list(addresses, "network.addresses", ADDRESSES_MAX, read_address)?;
         let twice =
             |at: usize, one: &Address| addresses.iter().skip(at).skip(1).any(|o| o.ip == one.ip);
@@ -67,6 +73,7 @@ impl Network {
             mac: read_mac(mac)?,
             mtu: u16::try_from(mtu).map_err(|_| wrong("network.mtu", "must fit 16 bits"))?,
             names: Names::read(names)?,
+            ports: read_ports(ports)?,
             addresses,
         })
     }
@@ -84,6 +91,7 @@ impl Network {
             ("mac".into(), text(mac_text(self.mac))),
             ("mtu".into(), Value::Integer(self.mtu.into())),
             ("names".into(), self.names.to_value()),
+            ("ports".into(), Value::Array(self.ports.iter().map(|port| port.to_value()).collect())),
         ])
     }
 

@@ -87,6 +87,8 @@ suite('tenants/store/database', () => {
        ALTER TABLE pods DROP COLUMN address;
        ALTER TABLE tenants DROP COLUMN network;
        ALTER TABLE tenants DROP COLUMN egress;
+       ALTER TABLE tenants DROP COLUMN ports;
+       DROP TABLE published_ports;
        ALTER TABLE pods DROP COLUMN stop_recorded;
        ALTER TABLE tenants DROP COLUMN quota_launches_per_minute;
        DELETE FROM migrations WHERE version > 3;

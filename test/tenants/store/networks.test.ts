@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { suite, test } from 'node:test'
-import { podNetwork } from '../../../policy/index.ts'
+import { parsePublished, podNetwork } from '../../../policy/index.ts'
 import { DATABASE_FILE } from '../../../tenants/open.ts'
 import { leastFree } from '../../../tenants/store/networks.ts'
 import {
@@ -18,7 +18,7 @@ import {
   withTenant,
 } from '../fixtures.ts'
 
-const networked = { charge: small, networked: true } as const
+const networked = { charge: small, networked: true, ports: [] } as const
 
 suite('tenants/store/networks', () => {
   test('writes addresses as the spec has them, from the first to the last', () => {
@@ -54,7 +54,10 @@ suite('tenants/store/networks', () => {
     assert.deepEqual(await tenants.reserve(other, foreign.id, networked), podNetwork(2, 2))
     // One that has none takes none.
     const alone = await requested(tenants, scope)
-    assert.equal(await tenants.reserve(scope, alone.id, { charge: small, networked: false }), null)
+    assert.equal(
+      await tenants.reserve(scope, alone.id, { charge: small, networked: false, ports: [] }),
+      null,
+    )
     await tenants.movePod(scope, pods[0].id, 'refused')
     const next = await requested(tenants, scope)
     assert.deepEqual(await tenants.reserve(scope, next.id, networked), podNetwork(1, 2))
@@ -81,7 +84,10 @@ suite('tenants/store/networks', () => {
     await assert.rejects(tenants.reserve(scope, id, networked), { code: 'NETWORK_FULL' })
     const { quotas } = await tenants.getTenant(scope)
     assert.equal(quotas.pods.used, 253)
-    assert.equal(await tenants.reserve(scope, id, { charge: small, networked: false }), null)
+    assert.equal(
+      await tenants.reserve(scope, id, { charge: small, networked: false, ports: [] }),
+      null,
+    )
   })
 
   test('refuses a tenant’s first pod when all networks are others’', async (t) => {
@@ -99,5 +105,32 @@ suite('tenants/store/networks', () => {
     const { id } = await requested(again, scope)
     await assert.rejects(again.reserve(scope, id, networked), { code: 'NETWORK_FULL' })
     await change(again, acme, { display: 'still there' })
+  })
+
+  test('gives a port to one pod, whosever it is, and takes it back with the reservation', async (t) => {
+    const { tenants } = open(t)
+    const [scope, other] = [await withTenant(tenants), await withTenant(tenants, bolt)]
+    const wants = (...words: readonly string[]) => ({ ...networked, ports: parsePublished(words) })
+    const first = await requested(tenants, scope)
+    await tenants.reserve(scope, first.id, wants('8080:80', '[::1]:8080:80', '0.0.0.0:443:443'))
+    for (const word of [
+      '8080:81',
+      '0.0.0.0:8080:80',
+      '[::]:8080:80',
+      '127.0.0.1:443:1',
+      '0.0.0.0:443:1',
+    ]) {
+      const { id } = await requested(tenants, other)
+      const refused = { code: 'PORT_TAKEN', message: /in use on this host/u }
+      await assert.rejects(tenants.reserve(other, id, wants('9000:1', word)), refused, word)
+      // Nothing of it is held: neither the quota, nor the port that was free.
+      assert.equal((await tenants.getPod(other, id)).charge, null)
+    }
+    const { id } = await requested(tenants, other)
+    const beside = wants('9000:1', '127.0.0.2:8080:80', '[::]:443:443', '8081:80')
+    await tenants.reserve(other, id, beside)
+    await tenants.movePod(scope, first.id, 'failed')
+    const next = await requested(tenants, other)
+    await tenants.reserve(other, next.id, wants('8080:80', '127.0.0.1:443:1'))
   })
 })

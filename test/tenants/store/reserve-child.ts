@@ -25,6 +25,7 @@ for (const pod of pods.map(parsePodId)) {
     await reserve(store, scope, pod, {
       charge: { vcpus: 1, memoryMib: 128, pods: 1 },
       networked: true,
+      ports: [],
     })
   } catch (error) {
     if (!(error instanceof Refusal)) throw error

@@ -221,7 +221,7 @@ fn write_hooks(out: &mut String, host: &HostFacts) -> fmt::Result {
     writeln!(
         out,
         r#"chain input {{ type filter hook input priority 0; policy drop;
-iifname "{OUT}" ct state established,related accept
+ct state established,related accept
 icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
 iifname != "{OUT}" icmp type echo-request limit rate 1000/second burst 1000 packets accept
 iifname != "{OUT}" icmpv6 type echo-request limit rate 1000/second burst 1000 packets accept

@@ -1,7 +1,8 @@
 //! The router's own process: `casemate-spawn --router`, started by spawn with a socket as standard input.
 //!
 //! Its first thread lives in the pods' network, a second one in the host's, so that neither has to enter the other's and
-//! both can give up what that takes. What is left is `CAP_NET_ADMIN`. It ends when nobody holds the other end of its
+//! both can give up what that takes. What is left is `CAP_NET_ADMIN`, and for the second the
+//! right to the first 1024 ports; threads that relay connections have none. It ends when nobody holds the other end of its
 //! socket; what it made stays until the pods' namespace is gone.
 
 use std::cell::Cell;
@@ -12,23 +13,26 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
 use casemate_ticket::network::mac_text;
+use casemate_ticket::published::Published;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, LinkNameSpaceType, clear_ambient_capability_set,
     move_into_link_name_space, remove_capability_from_bounding_set, set_capabilities,
 };
 
+use super::doors::{Doors, listening};
 use super::programs::{ip, nft};
 use super::rules::{HostFacts, OUT, inside};
 use super::state::{STATE_BYTES_MAX, State, Uplink, Way};
 use super::{NUMBER_BYTES_MAX, outside};
 use crate::connection;
 use crate::daemon::log;
+use crate::daemon::prepare_process;
 use crate::packets;
 use crate::refusal::{Refusal, Result};
 use crate::sys_unsafe::{close_from, inherited_descriptor};
@@ -48,11 +52,11 @@ const SETTINGS: [(&str, &str); 7] = [
 ];
 
 type Step<T> = std::result::Result<T, String>;
+type Work = Box<dyn FnOnce() + Send>;
 
 /// The second thread.
 struct Outside {
-    orders: Sender<(Uplink, bool)>,
-    answers: Receiver<Step<HostFacts>>,
+    work: Sender<Work>,
     /// Whether our end is as it is to be.
     is_open: Cell<bool>,
 }
@@ -65,6 +69,7 @@ struct Serving {
     host: HostFacts,
     /// Bridges that have their gateways.
     bridges: BTreeSet<String>,
+    doors: Doors,
 }
 
 /// Serves spawn until nobody holds the other end.
@@ -79,6 +84,8 @@ pub fn serve() -> Result<()> {
 fn serve_spawn() -> Step<()> {
     let text = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     close_from(3);
+    // Room for connections, and no core dumps with what they say.
+    prepare_process().map_err(text("preparing the process"))?;
     let socket = inherited_descriptor(0).map_err(text("standard input"))?;
     // The pods' namespace comes first, by itself.
     wait(socket.as_fd(), None);
@@ -89,13 +96,13 @@ fn serve_spawn() -> Step<()> {
     let outside = Outside::start()?;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(|errno| format!("the pods' network: {errno}"))?;
-    confine().map_err(text("giving privileges up"))?;
+    confine(CapabilitySet::NET_ADMIN).map_err(text("giving privileges up"))?;
     for (name, value) in SETTINGS {
         setting(name, value).map_err(text(name))?;
     }
     let state = State { uplink: None, ways: Vec::new() };
-    let (host, bridges) = (HostFacts::default(), BTreeSet::new());
-    let mut serving = Serving { socket, outside, state, host, bridges };
+    let (host, bridges, doors) = (HostFacts::default(), BTreeSet::new(), Doors::default());
+    let mut serving = Serving { socket, outside, state, host, bridges, doors };
     // From here on nothing passes that no line permits.
     nft(&inside(&serving.state, &serving.host))?;
     serving.answer(0, &Ok(()))?;
@@ -118,12 +125,11 @@ fn setting(name: &str, value: &str) -> io::Result<()> {
     }
 }
 
-/// Keeps `CAP_NET_ADMIN` and nothing else, for this thread and what it starts, under a filter of what is never done.
-fn confine() -> io::Result<()> {
-    let kept = CapabilitySet::NET_ADMIN;
+/// Keeps these capabilities and no others, for this thread and what it starts, under a filter of what is never done.
+fn confine(kept: CapabilitySet) -> io::Result<()> {
     for number in 0..u64::BITS {
         let one = CapabilitySet::from_bits_retain(1_u64.checked_shl(number).unwrap_or(0));
-        if one == kept {
+        if kept.contains(one) {
             continue;
         }
         match remove_capability_from_bounding_set(one) {
@@ -141,39 +147,43 @@ fn confine() -> io::Result<()> {
 
 impl Outside {
     fn start() -> Step<Self> {
-        let (orders, todo) = channel::<(Uplink, bool)>();
-        let (done, answers) = channel();
-        let work = move || {
-            let confined = confine().map(|()| HostFacts::default());
-            if done
-                .send(confined.map_err(|error| format!("giving privileges up: {error}")))
-                .is_err()
-            {
-                return;
-            }
-            while let Ok((uplink, is_made)) = todo.recv() {
-                if done.send(outside::open(&uplink, is_made)).is_err() {
-                    return;
-                }
+        let (work, todo) = channel::<Work>();
+        let serve = move || {
+            while let Ok(work) = todo.recv() {
+                work();
             }
         };
-        let started = thread::Builder::new().name("outside".into()).spawn(work);
+        let started = thread::Builder::new().name("outside".into()).spawn(serve);
         started.map_err(|error| format!("a thread: {error}"))?;
-        let outside = Self { orders, answers, is_open: Cell::new(false) };
-        outside.answer()?;
+        let outside = Self { work, is_open: Cell::new(false) };
+        // The first 1024 ports are the host's to give.
+        let kept = CapabilitySet::NET_ADMIN | CapabilitySet::NET_BIND_SERVICE;
+        outside.within(move || {
+            confine(kept).map_err(|error| format!("giving privileges up: {error}"))
+        })?;
         Ok(outside)
     }
 
-    fn answer(&self) -> Step<HostFacts> {
-        self.answers.recv().unwrap_or_else(|_| Err("the thread in the host's network ended".into()))
+    /// Does something in the host's network and waits for it.
+    fn within<T: Send + 'static>(
+        &self,
+        what: impl FnOnce() -> Step<T> + Send + 'static,
+    ) -> Step<T> {
+        let (done, answer) = channel();
+        let work: Work = Box::new(move || {
+            // Who asked waits.
+            let _ = done.send(what());
+        });
+        let _ = self.work.send(work);
+        answer.recv().unwrap_or_else(|_| Err("the thread in the host's network ended".into()))
     }
 
     /// Opens the way out, or looks that it is open, and asks the host for its addresses.
     fn open(&self, uplink: &Uplink) -> Step<HostFacts> {
         let is_made = fs::read_to_string("/proc/thread-self/net/dev")
             .is_ok_and(|text| text.lines().any(|line| line.trim().starts_with(&format!("{OUT}:"))));
-        let _ = self.orders.send((uplink.clone(), is_made));
-        let host = self.answer()?;
+        let wanted = uplink.clone();
+        let host = self.within(move || outside::open(&wanted, is_made))?;
         if !(is_made && self.is_open.get()) {
             let (four, six) = uplink.ends(2);
             let (to_four, to_six) = uplink.ends(1);
@@ -259,9 +269,17 @@ impl Serving {
                 self.bridges.insert(way.bridge.clone());
             }
         }
+        // A port may be another pod's now.
+        self.doors.close_others(&state);
+        let missing = self.doors.missing(&state);
+        let ports: Vec<Published> = missing.iter().map(|(port, _)| *port).collect();
+        let sockets: Vec<OwnedFd> =
+            self.outside.within(move || ports.iter().map(listening).collect())?;
         if (&state, &host) != (&self.state, &self.host) {
             nft(&inside(&state, &host))?;
         }
+        let opened = self.doors.open(missing.into_iter().zip(sockets).collect());
+        opened.map_err(|error| format!("a published port: {error}"))?;
         (self.state, self.host) = (state, host);
         Ok(())
     }

@@ -203,6 +203,27 @@ pub fn connect(spec: &mut Value, address: &str, mtu: i64) {
 
 /// Adds a network with a gateway, and a way out as the JSON of `egress` says.
 pub fn connect_as(spec: &mut Value, number: u8, addresses: &[&str], egress: &str, mtu: i64) {
+    publish(spec, number, addresses, egress, &[], mtu);
+}
+
+/// The same, with these ports of the host: address, port, the pod's port.
+pub fn publish(
+    spec: &mut Value,
+    number: u8,
+    addresses: &[&str],
+    egress: &str,
+    ports: &[(&str, u16, u16)],
+    mtu: i64,
+) {
+    let ports = ports.iter().map(|(address, host, pod)| {
+        object([
+            ("address", text(address)),
+            ("host", Value::Integer((*host).into())),
+            ("pod", Value::Integer((*pod).into())),
+            ("protocol", text("tcp")),
+        ])
+    });
+    let ports = Value::Array(ports.collect());
     let list = |items: Vec<String>| Value::Array(items.iter().map(|item| text(item)).collect());
     let gateway = |address: &&str| {
         let (ip, _) = address.split_once('/').unwrap();
@@ -225,6 +246,7 @@ pub fn connect_as(spec: &mut Value, number: u8, addresses: &[&str], egress: &str
                 ("search", none()),
             ]),
         ),
+        ("ports", ports),
     ]);
     let Value::Object(members) = spec else { panic!("no object") };
     let tap = object([("access", text("read-write")), ("role", text("net"))]);

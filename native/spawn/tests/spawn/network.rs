@@ -105,6 +105,8 @@ fn pods_reach_each_other_when_spawn_was_restarted() {
         let output = Command::new("nsenter").args(words).output().unwrap();
         String::from_utf8(output.stdout).unwrap().lines().count()
     };
+    // Which serves when it has taken everything over.
+    wait_for("the next spawn", || (host.pods().len() == 3).then_some(()));
     assert_eq!(bridges(), 2, "that of the tenant without pods is gone");
     assert_eq!(host.ask_pod("kill", &other.pod).code(), "ok");
     wait_for("its end", || {

@@ -1,7 +1,7 @@
 //! The way out of pods, over a host and an internet that are network namespaces of the test's own: nothing of this
 //! machine's network is touched. The pods' frames are the test's (wire.rs).
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::thread;
@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::client::PATIENCE;
+use crate::documents::publish;
 use crate::host::{Host, host_by_with, kept_host_by_with, wait_for};
 use crate::wire::{ARP, BROADCAST, GATEWAY, IPV4, IPV6, Wire, icmpv6, launch, udp};
 
@@ -348,4 +349,74 @@ fn rules_are_made_again_when_spawn_or_its_router_ends() {
         String::from_utf8(Command::new("nsenter").args(words).output().unwrap().stdout).unwrap()
     };
     wait_for("the end of its rules", || (!rules().contains("10.88.0.2")).then_some(()));
+}
+
+/// A pod with ports of the host.
+fn published(
+    host: &Host,
+    number: u8,
+    ports: &[(&str, u16, u16)],
+) -> (String, crate::client::Answer) {
+    let (pod, mut spec) = host.spec(&["wire"]);
+    let address = format!("10.88.0.{number}/24");
+    publish(&mut spec, number, &[&address], "null", ports, 1400);
+    (pod, host.launch(&spec))
+}
+
+/// What is reached at an address of the host: nothing listens, or the pod hears of it.
+fn is_open(world: &World, place: &str) -> bool {
+    let place: SocketAddr = place.parse().unwrap();
+    world.host.within(|| TcpStream::connect_timeout(&place, PATIENCE).is_ok())
+}
+
+#[test]
+fn a_published_port_is_open_where_it_was_asked_for_and_leads_to_the_pod() {
+    let Some(world) = World::new() else { return };
+    let ports = [("127.0.0.1", 8080, 80), ("::1", 8080, 80), ("8.8.4.1", 443, 8443)];
+    let (pod, mut answer) = published(&world.spawn, 2, &ports);
+    assert_eq!(answer.code(), "ok", "{}", answer.text());
+    let mut wire = Wire::of(pod, &mut answer, 2);
+    for (place, port) in [("127.0.0.1:8080", 80), ("[::1]:8080", 80), ("8.8.4.1:443", 8443)] {
+        assert!(is_open(&world, place), "{place}");
+        // The pod hears the gateway ask for a connection (RFC 9293: SYN).
+        let frame = wire.hears();
+        assert_eq!(
+            (&frame[26..30], frame[23], frame[47] & 2),
+            (&[10, 88, 0, 1][..], 6, 2),
+            "{frame:02x?}"
+        );
+        assert_eq!(u16::from_be_bytes([frame[36], frame[37]]), port);
+        wire.resets(&frame);
+    }
+    for place in ["127.0.0.2:8080", "8.8.4.1:8080", "192.168.5.1:443", "127.0.0.1:443"] {
+        assert!(!is_open(&world, place), "{place}");
+    }
+    // Nothing else of it is reached from outside, and the port does not outlive the pod.
+    assert_eq!(world.spawn.ask_pod("kill", &wire.pod).code(), "ok");
+    for place in ["127.0.0.1:8080", "[::1]:8080", "8.8.4.1:443"] {
+        wait_for("the end of the port", || (!is_open(&world, place)).then_some(()));
+    }
+}
+
+#[test]
+fn a_port_that_somebody_has_is_refused_and_is_free_after_that() {
+    let Some(world) = World::new() else { return };
+    let held = world.host.within(|| TcpListener::bind("127.0.0.1:8080").unwrap());
+    let ports = [("127.0.0.1", 8081, 80), ("127.0.0.1", 8080, 80)];
+    let (pod, refused) = published(&world.spawn, 2, &ports);
+    assert_eq!(refused.code(), "PORT_TAKEN", "{}", refused.text());
+    assert!(refused.text().contains("port 8080 of 127.0.0.1"), "{}", refused.text());
+    assert_eq!(world.spawn.pod(&pod), None);
+    wait_for("no half of it", || (!is_open(&world, "127.0.0.1:8081")).then_some(()));
+    drop(held);
+    let (first, mut answer) = published(&world.spawn, 2, &ports);
+    assert_eq!(answer.code(), "ok", "{}", answer.text());
+    let _wire = Wire::of(first.clone(), &mut answer, 2);
+    assert_eq!(published(&world.spawn, 3, &ports).1.code(), "PORT_TAKEN");
+    assert_eq!(world.spawn.ask_pod("kill", &first).code(), "ok");
+    let again = wait_for("the port", || {
+        let (_, answer) = published(&world.spawn, 3, &ports);
+        (answer.code() == "ok").then_some(answer)
+    });
+    assert_eq!(again.code(), "ok");
 }

@@ -44,6 +44,11 @@ impl Wire {
     pub fn start_with(host: &Host, tenant: &str, number: u8, egress: &str) -> Self {
         let (pod, mut answer) = launch(host, tenant, number, egress);
         assert_eq!(answer.code(), "ok", "{}", answer.text());
+        Self::of(pod, &mut answer, number)
+    }
+
+    /// Of a pod that was launched.
+    pub fn of(pod: String, answer: &mut Answer, number: u8) -> Self {
         let stream: OwnedFd = answer.descriptors.pop().unwrap();
         let stream = UnixStream::from(stream);
         stream.set_nonblocking(false).unwrap();
@@ -102,6 +107,20 @@ impl Wire {
     pub fn hears_next(&mut self, word: &str) {
         let frame = self.hears();
         assert_eq!(word_of(&frame).as_deref(), Some(word), "{frame:02x?}");
+    }
+
+    /// Refuses a connection that it is asked for: a reset (RFC 9293, section 3.5.2) of that segment.
+    pub fn resets(&mut self, asked: &[u8]) {
+        let (client, own) = (&asked[26..30], &asked[30..34]);
+        let next = u32::from_be_bytes(asked[38..42].try_into().unwrap()).wrapping_add(1);
+        let ports = [&asked[36..38], &asked[34..36]].concat();
+        let mut segment =
+            [ports.as_slice(), &[0; 4], &next.to_be_bytes(), &[0x50, 0x14, 0, 0, 0, 0, 0, 0]]
+                .concat();
+        let sum = checksum(&[own, client, &[0, 6, 0, 20], &segment].concat());
+        segment[16..18].copy_from_slice(&sum);
+        let to: [u8; 4] = client.try_into().unwrap();
+        self.send(GATEWAY, IPV4, &packet(self.ip(true), to.into(), 6, &segment));
     }
 
     /// The next frame must be the gateway's refusal.

@@ -1,0 +1,97 @@
+use std::net::Ipv4Addr;
+use std::thread::{self, spawn};
+
+use super::*;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A pod's server on a port that the system chose, and a door to it.
+fn world() -> (TcpListener, SocketAddr, Doors) {
+    let pod = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let port = Published { address: LOOPBACK, host: 0, pod: pod.local_addr().unwrap().port() };
+    let socket = listening(&port).unwrap();
+    let place = SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).unwrap();
+    let mut doors = Doors::default();
+    doors.open(vec![((port, LOOPBACK), socket)]).unwrap();
+    (pod, place, doors)
+}
+
+fn nothing() -> State {
+    State { uplink: None, ways: Vec::new() }
+}
+
+#[test]
+fn passes_a_thousand_requests_on_and_every_byte_of_them() {
+    let (pod, place, _doors) = world();
+    let server = spawn(move || {
+        for stream in pod.incoming().take(1000) {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            // Until the client has said all: that end is passed on too.
+            stream.read_to_end(&mut request).unwrap();
+            request.reverse();
+            stream.write_all(&request).unwrap();
+        }
+    });
+    for number in 0..1000_u32 {
+        let mut client = TcpStream::connect(place).unwrap();
+        let request = number.to_be_bytes().repeat(if number == 7 { 100_000 } else { 3 });
+        let mut sender = client.try_clone().unwrap();
+        let wanted: Vec<u8> = request.iter().rev().copied().collect();
+        let sending = spawn(move || {
+            sender.write_all(&request).unwrap();
+            sender.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        sending.join().unwrap();
+        assert!(answer == wanted, "request {number}");
+    }
+    server.join().unwrap();
+}
+
+#[test]
+fn a_closed_door_ends_what_went_through_it_and_frees_the_port() {
+    let (pod, place, mut doors) = world();
+    let mut client = TcpStream::connect(place).unwrap();
+    let (mut server, _) = pod.accept().unwrap();
+    server.write_all(b"hello").unwrap();
+    let mut word = [0; 5];
+    client.read_exact(&mut word).unwrap();
+    doors.close_others(&nothing());
+    assert_eq!(client.read(&mut word).unwrap_or(0), 0);
+    assert_eq!(server.read(&mut word).unwrap_or(0), 0);
+    // At once: the next pod's door is opened in the same breath.
+    let again = Published { address: LOOPBACK, host: place.port(), pod: 1 };
+    listening(&again).unwrap();
+    while TcpStream::connect(place).is_ok() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_pod_that_does_not_answer_is_a_closed_connection() {
+    let (pod, place, _doors) = world();
+    drop(pod);
+    let mut client = TcpStream::connect(place).unwrap();
+    assert_eq!(client.read(&mut [0; 1]).unwrap_or(0), 0);
+}
+
+#[test]
+fn says_which_port_somebody_has() {
+    let (_, place, _doors) = world();
+    let port = |address: &str| Published {
+        address: address.parse().unwrap(),
+        host: place.port(),
+        pod: 80,
+    };
+    for address in ["127.0.0.1", "0.0.0.0"] {
+        let problem = listening(&port(address)).unwrap_err();
+        assert!(problem.starts_with(TAKEN) && problem.contains(address), "{problem}");
+    }
+    // Another address, and the other version, are others' ports.
+    listening(&port("127.0.0.2")).unwrap();
+    listening(&port("::")).unwrap();
+    let nobody = listening(&port("192.0.2.77")).unwrap_err();
+    assert!(!nobody.starts_with(TAKEN), "{nobody}");
+}

@@ -37,13 +37,14 @@ const noContainers = (reason: string, spawn: string): Refusal =>
   )
 
 function shownOf(error: unknown): PublicError {
-  if (error instanceof SpecError && error.code === 'CONTAINER_UNAVAILABLE') {
-    return noContainers(error.message, error.code)
-  }
-  if (error instanceof SpecError) {
-    return new ApiError('BAD_REQUEST', error.message, {}, { cause: error })
-  }
-  if (!(error instanceof SpawnError)) return publicError(error)
+  if (error instanceof SpawnError) return shownOfSpawn(error)
+  if (!(error instanceof SpecError)) return publicError(error)
+  return error.code === 'CONTAINER_UNAVAILABLE'
+    ? noContainers(error.message, error.code)
+    : new ApiError('BAD_REQUEST', error.message, {}, { cause: error })
+}
+
+function shownOfSpawn(error: SpawnError): PublicError {
   if (away.has(error.code)) return spawnUnavailable(error)
   if (full.has(error.code)) {
     const sentence = 'This host has no room for another pod now. Try again later.'

@@ -16,6 +16,7 @@ import { HostSafety } from './host/safety.ts'
 import { createImages } from './images/index.ts'
 import { PodFiles } from './pod-files.ts'
 import { auditRoutes } from './routes/audit.ts'
+import { execRoutes } from './routes/exec.ts'
 import { healthRoutes } from './routes/health.ts'
 import { hostRoutes } from './routes/host.ts'
 import { killRoutes } from './routes/kill.ts'
@@ -26,6 +27,7 @@ import { tenantRoutes } from './routes/tenants.ts'
 import { tokenRoutes } from './routes/tokens.ts'
 import { buildServer } from './server.ts'
 import { ChangeBudget } from './tasks/changes.ts'
+import { ExecCounts } from './tasks/exec.ts'
 import { Housekeeping } from './tasks/housekeeping.ts'
 import type { LaunchPorts } from './tasks/launch.ts'
 import { LaunchBudgets } from './tasks/launch-budgets.ts'
@@ -60,6 +62,7 @@ const allRoutes = (ports: LaunchPorts): readonly FastifyPluginCallback[] => [
   podControlRoutes(ports),
   killRoutes(ports),
   renameRoutes(ports),
+  execRoutes(ports),
   ...tenantRoutes(ports),
   tokenRoutes(ports),
   ...auditRoutes(ports),
@@ -181,6 +184,7 @@ export async function compose(
     budgets: new LaunchBudgets(),
     changes: new ChangeBudget(),
     pauses: new Pauses(),
+    execs: new ExecCounts(),
     launching,
   }
   const housekeeping = new Housekeeping(ports, await findInterrupted(ports))
@@ -192,7 +196,7 @@ export async function compose(
   /** First: nothing may be launched behind the back of what follows. */
   const closeDoors = async (): Promise<void> => {
     restarts.stop()
-    await launching.close(PATIENCE_MS)
+    await Promise.all([launching.close(PATIENCE_MS), ports.execs.stop()])
     await Promise.all(servers.map((server) => server.close()))
   }
   const release = async (reason: string): Promise<void> => {

@@ -12,6 +12,7 @@ import helmet from '@fastify/helmet'
 import rateLimit from '@fastify/rate-limit'
 import swagger from '@fastify/swagger'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import websocket from '@fastify/websocket'
 import Fastify, {
   type FastifyBaseLogger,
   type FastifyInstance,
@@ -24,6 +25,7 @@ import { parseJson } from '../policy/canonical.ts'
 import type { Caller } from '../tenants/scope.ts'
 import { countConnections } from './connections.ts'
 import { ApiError, notFound, type PublicError, problemOf, publicError } from './errors.ts'
+import { MESSAGE_BYTES_MAX, PROTOCOLS } from './exec-channels.ts'
 import { callerIn, type IdentityPorts, identify, isOpen, remember } from './identity.ts'
 import { KnownTokens, rateLimits } from './rate-limit.ts'
 import { PROBLEM as PROBLEM_SCHEMA } from './routes/schemas.ts'
@@ -121,6 +123,26 @@ function assertInstance(_app: unknown): asserts _app is FastifyInstance {}
 const description = `Casemate runs signed container images of tenants, untrusted ones in KVM virtual
 machines, and records every launch. Errors are problem documents (RFC 9457); their \`code\` is stable.`
 
+/** First of all: its hooks close the connections of upgrades that are refused, by whomever. */
+async function webSockets(app: FastifyInstance): Promise<void> {
+  await app.register(websocket, {
+    options: {
+      maxPayload: MESSAGE_BYTES_MAX,
+      perMessageDeflate: false,
+      handleProtocols: (offered: Set<string>) => PROTOCOLS.find((one) => offered.has(one)) ?? false,
+    },
+    errorHandler: (_error, socket) => {
+      socket.terminate()
+    },
+    preClose: (done) => {
+      for (const socket of app.websocketServer.clients) socket.terminate()
+      app.websocketServer.close(() => {
+        done()
+      })
+    },
+  })
+}
+
 async function plugins(app: FastifyInstance): Promise<void> {
   await app.register(helmet, {
     global: true,
@@ -204,6 +226,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
   app.addSchema(PROBLEM_SCHEMA)
   app.removeContentTypeParser(['application/json', 'text/plain'])
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, readJson)
+  await webSockets(app)
   await plugins(app)
   await callers(app, options)
   app.setNotFoundHandler((_request, reply) => answer(reply, notFound()))

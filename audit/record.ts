@@ -129,6 +129,39 @@ export type RecordBodies = {
     /** All bytes of the disk that were asked for. */
     readonly scratch_bytes: number
   }
+  /** One more process in a running pod; nothing of it reaches the guest without this record's receipt. */
+  'exec.intent': LaunchId & {
+    readonly actor: Actor
+    /** Id of this process in the records after it. */
+    readonly exec_id: string
+    readonly policy: PolicyFacts
+    /** SHA-256 of the canonical request: arguments, environment, directory, user, terminal. */
+    readonly request: Digest
+    /** Of the request, what may be known: the arguments after the first may be secrets. */
+    readonly program: string
+    readonly user: string | null
+    readonly terminal: boolean
+    readonly env_names: readonly string[]
+    /** As in launch.intent. */
+    readonly deadline: { readonly boottime_ns: string }
+  }
+  'exec.refused': LaunchId & { readonly actor: Actor; readonly refusal: RefusalFacts }
+  'exec.ended': LaunchId & {
+    readonly exec_id: string
+    readonly intent_index: number
+    /** As the guest reports it; null when the process, or word of it, was cut off. */
+    readonly exit: { readonly how: 'code' | 'signal' | 'oom'; readonly value: number } | null
+    readonly reason:
+      | 'exit'
+      | 'not-started'
+      | 'caller-gone'
+      | 'pod-ended'
+      | 'agent-stopped'
+      | 'unknown'
+    /** Why it was not started, or what is unknown. */
+    readonly text: string | null
+    readonly duration_us: number | null
+  }
   'template.built': TemplateFacts
   /** Built before this agent started, in the same boot of the host, of just this. */
   'template.kept': TemplateFacts
@@ -247,6 +280,9 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'launch.pause_requested': 0,
     'launch.resume_requested': 0,
     'launch.resize_requested': 0,
+    'exec.intent': 0,
+    'exec.refused': 0,
+    'exec.ended': 0,
     'template.built': 0,
     'template.kept': 0,
     'tenant.created': 0,

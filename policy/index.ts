@@ -9,10 +9,11 @@ export {
 } from './cedar/activate.ts'
 export { DEFAULT_POLICIES, type PolicyTexts } from './cedar/defaults.ts'
 export type { ActivePolicies, PolicyNote } from './cedar/policies.ts'
-export type { LaunchQuery, Principal } from './cedar/query.ts'
+export type { ExecQuery, LaunchQuery, Principal } from './cedar/query.ts'
 export type { Verdict } from './cedar/verdict.ts'
 export { decide, quotaRefusal } from './decide.ts'
 export type { Evidence, EvidenceReason } from './evidence.ts'
+export { decideExec, type ExecDecision } from './exec.ts'
 export type {
   Charge,
   HostFacts,

@@ -26,7 +26,7 @@ const outside: Readonly<Record<string, RegExp>> = {
   audit: /^(node:(?!child_process|http|https|tls).+|kysely)$/u,
   native: /^(node:.+|koffi)$/u,
   agent:
-    /^(node:(?!child_process|cluster).+|fastify|@fastify\/.+|typebox(\/.+)?|jose|pino|undici|commander|prom-client|openpgp|@sigstore\/(bundle|protobuf-specs|verify))$/u,
+    /^(node:(?!child_process|cluster).+|fastify|@fastify\/.+|typebox(\/.+)?|jose|pino|undici|ws|commander|prom-client|openpgp|@sigstore\/(bundle|protobuf-specs|verify))$/u,
 }
 
 /** Cargo packages of this workspace -> those they may depend on. What checks a ticket knows no device. */

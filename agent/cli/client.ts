@@ -66,7 +66,7 @@ function tokenOf(file: string | undefined): string | null {
   return text
 }
 
-function problemOf(text: string, status: number): ProblemError {
+export function problemOf(text: string, status: number): ProblemError {
   try {
     const document: unknown = JSON.parse(text)
     if (typeof document === 'object' && document !== null) {
@@ -98,6 +98,11 @@ async function readText(body: Answer['body']): Promise<string> {
   return Buffer.concat(chunks).toString('utf8')
 }
 
+/** Where an agent listens, by flags and environment. */
+export type Place =
+  | { readonly kind: 'unix'; readonly socket: string }
+  | { readonly kind: 'https'; readonly url: string; readonly caFile: string }
+
 interface Endpoint {
   readonly origin: string
   readonly dispatcher: Agent
@@ -112,28 +117,48 @@ function unixEndpoint(socketPath: string): Endpoint {
   return { origin: 'http://casemate', dispatcher, where: socketPath }
 }
 
-function httpsEndpoint(url: string, caFile: string): Endpoint {
+/** @throws UsageError */
+export function originOf(url: string): string {
   const { origin, protocol } = URL.parse(url) ?? { origin: '', protocol: '' }
-  if (protocol !== 'https:') {
-    throw new UsageError('the URL of an agent must be https, such as https://127.0.0.1:8443')
-  }
-  const ca = existsSync(caFile) ? { ca: readFileSync(caFile, 'utf8') } : {}
+  if (protocol === 'https:') return origin
+  throw new UsageError('the URL of an agent must be https, such as https://127.0.0.1:8443')
+}
+
+/** Without the file: what the system trusts. */
+export const trustOf = (caFile: string): { readonly ca?: string } =>
+  existsSync(caFile) ? { ca: readFileSync(caFile, 'utf8') } : {}
+
+function httpsEndpoint(url: string, caFile: string): Endpoint {
+  const origin = originOf(url)
+  const ca = trustOf(caFile)
   return { origin, dispatcher: new Agent({ ...patient, connect: ca }), where: origin }
 }
 
 /** Flags before environment, a URL before a socket. */
-function endpointOf(target: Target): Endpoint {
+export function placeOf(target: Target): Place {
   const { CASEMATE_URL, CASEMATE_CA, CASEMATE_SOCKET } = process.env
   const url = target.url ?? (target.socket === undefined ? CASEMATE_URL : undefined)
-  if (url !== undefined) return httpsEndpoint(url, target.ca ?? CASEMATE_CA ?? DEFAULT_CA)
-  return unixEndpoint(target.socket ?? CASEMATE_SOCKET ?? DEFAULT_SOCKET)
+  if (url === undefined) {
+    return { kind: 'unix', socket: target.socket ?? CASEMATE_SOCKET ?? DEFAULT_SOCKET }
+  }
+  return { kind: 'https', url, caFile: target.ca ?? CASEMATE_CA ?? DEFAULT_CA }
+}
+
+function endpointOf(target: Target): Endpoint {
+  const place = placeOf(target)
+  return place.kind === 'unix' ? unixEndpoint(place.socket) : httpsEndpoint(place.url, place.caFile)
+}
+
+/** @throws when the token file cannot be used */
+export function authorizationOf(target: Target): Readonly<Record<string, string>> {
+  const token = tokenOf(target.tokenFile ?? process.env['CASEMATE_TOKEN_FILE'])
+  return token === null ? {} : { authorization: `Bearer ${token}` }
 }
 
 /** @throws when the token file or the URL cannot be used */
 export function connect(target: Target): Client {
   const { origin, dispatcher, where } = endpointOf(target)
-  const token = tokenOf(target.tokenFile ?? process.env['CASEMATE_TOKEN_FILE'])
-  const authorization = token === null ? {} : { authorization: `Bearer ${token}` }
+  const authorization = authorizationOf(target)
   const send = async ({ method, path, body, headers, signal }: Call): Promise<Answer> => {
     const content = body === undefined ? {} : { 'content-type': 'application/json' }
     try {

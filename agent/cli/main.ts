@@ -5,6 +5,7 @@ import { VERSION } from '../version.ts'
 import { UsageError } from './arguments.ts'
 import { addAudit } from './audit.ts'
 import { ProblemError, Unreachable } from './client.ts'
+import { addExec } from './exec.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
 import { addHost } from './host.ts'
 import { addImages } from './images.ts'
@@ -29,6 +30,7 @@ function programOf(): Command {
   addRun(program)
   addPods(program)
   addPodControl(program)
+  addExec(program)
   addTenants(program)
   addTokens(program)
   addImages(program)

@@ -4,7 +4,7 @@
  * All or nothing: what was active stays active when the gate refuses.
  */
 import { checkParsePolicySet, policyToJson, validate } from '@cedar-policy/cedar-wasm/nodejs'
-import { cannedQuestions } from './canned.ts'
+import { cannedExecs, cannedQuestions } from './canned.ts'
 import type { PolicyTexts } from './defaults.ts'
 import { ActivePolicies, noteOf, type PolicyNote } from './policies.ts'
 import { CEDAR_SCHEMA } from './schema.ts'
@@ -136,8 +136,11 @@ function validationFindings(texts: PolicyTexts): readonly Finding[] {
 
 function cannedFindings(policies: ActivePolicies): readonly Finding[] {
   const findings: Finding[] = []
-  for (const question of cannedQuestions()) {
-    const verdict = policies.ask(question.query)
+  const asked = [
+    ...cannedQuestions().map((one) => ({ question: one, verdict: policies.ask(one.query) })),
+    ...cannedExecs().map((one) => ({ question: one, verdict: policies.askExec(one.query) })),
+  ]
+  for (const { question, verdict } of asked) {
     if (verdict.kind === 'error') {
       const [policyId = null] = verdict.policyIds
       findings.push({ policyId, problem: `errors on "${question.name}": ${verdict.problem}` })

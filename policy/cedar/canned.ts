@@ -16,7 +16,7 @@ import {
 } from '../nouns/machine.ts'
 import { parsePodId } from '../nouns/pod.ts'
 import { parseTenantId, TRUSTS, type Trust } from '../nouns/tenant.ts'
-import type { LaunchQuery, Principal } from './query.ts'
+import type { ExecQuery, LaunchQuery, Principal } from './query.ts'
 
 export interface CannedQuestion {
   readonly name: string
@@ -81,6 +81,32 @@ const questionOf = ({ who, principal, trust, isolation, fault }: Case): CannedQu
       readOnlyRoot: large,
     },
   }
+}
+
+export interface CannedExec {
+  readonly name: string
+  readonly query: ExecQuery
+  readonly mustDeny: boolean
+}
+
+/** The same for one more process in a pod: no stranger's, none of a suspended tenant. */
+export function cannedExecs(): readonly CannedExec[] {
+  return Object.entries(callers).flatMap(([who, principal]) =>
+    TRUSTS.flatMap((trust) =>
+      [false, true].map((suspended) => ({
+        name: `${who} executes, ${trust} tenant${suspended ? ', suspended' : ''}`,
+        mustDeny: suspended || (principal.kind === 'tenant' && principal.tenant !== tenant),
+        query: {
+          principal,
+          tenant: { id: tenant, trust, suspended },
+          pod,
+          program: '/bin/sh',
+          user: suspended ? '' : '0',
+          terminal: suspended,
+        },
+      })),
+    ),
+  )
 }
 
 /** All of them; about eighty, each under a millisecond. */

@@ -11,6 +11,7 @@ import { DOCKER_DEFAULT_CAPABILITIES, UNTRUSTED_DEFAULT_CAPABILITIES } from '../
 export type PolicyTexts = Readonly<Record<string, string>>
 
 const launch = 'action == Casemate::Action::"launch", resource is Casemate::Pod'
+const exec = 'action == Casemate::Action::"exec", resource is Casemate::Pod'
 const set = (items: readonly string[]): string => `[${items.map((item) => `"${item}"`).join(', ')}]`
 
 export const DEFAULT_POLICIES: PolicyTexts = {
@@ -24,6 +25,18 @@ permit(principal is Casemate::Operator, ${launch});
   'tenant.suspended': `@reason("The tenant is suspended.")
 @code("TENANT_SUSPENDED")
 forbid(principal, ${launch})
+when { resource.tenant.suspended };
+`,
+  'exec.own-tenant': `@reason("Callers execute programs in pods of their own tenant.")
+permit(principal is Casemate::Caller, ${exec})
+when { principal.tenant == resource.tenant };
+`,
+  'exec.operator': `@reason("Operators execute programs in any tenant's pods.")
+permit(principal is Casemate::Operator, ${exec});
+`,
+  'exec.tenant-suspended': `@reason("The tenant is suspended.")
+@code("TENANT_SUSPENDED")
+forbid(principal, ${exec})
 when { resource.tenant.suspended };
 `,
   'isolation.untrusted-needs-vm': `@reason("Only trusted tenants may share the host's kernel.")

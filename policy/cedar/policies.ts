@@ -14,7 +14,13 @@ import {
 import { type Digest, parseDigest } from '../nouns/digest.ts'
 import { isRefusalCode, type RefusalCode } from '../refusal.ts'
 import type { PolicyTexts } from './defaults.ts'
-import { type LaunchQuery, toCedarCall } from './query.ts'
+import {
+  type CedarCall,
+  type ExecQuery,
+  type LaunchQuery,
+  toCedarCall,
+  toExecCall,
+} from './query.ts'
 import { CEDAR_SCHEMA } from './schema.ts'
 import { errorVerdict, type Verdict, verdictOf } from './verdict.ts'
 
@@ -57,12 +63,21 @@ export class ActivePolicies {
 
   /** Never throws: whatever goes wrong in Cedar is a verdict of kind error, and so a denial. */
   ask(query: LaunchQuery): Verdict {
+    return this.#ask(() => toCedarCall(query))
+  }
+
+  /** Likewise. */
+  askExec(query: ExecQuery): Verdict {
+    return this.#ask(() => toExecCall(query))
+  }
+
+  #ask(call: () => CedarCall): Verdict {
     try {
       const problem = this.#load()
       if (problem !== null) return errorVerdict([], problem)
       return verdictOf(
         statefulIsAuthorized({
-          ...toCedarCall(query),
+          ...call(),
           preparsedPolicySetId: SLOT,
           preparsedSchemaName: SLOT,
           validateRequest: true,

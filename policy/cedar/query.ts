@@ -36,6 +36,17 @@ export interface LaunchQuery {
   readonly readOnlyRoot: boolean
 }
 
+/** One more process in a running pod. */
+export interface ExecQuery {
+  readonly principal: Principal
+  readonly tenant: Pick<LaunchQuery['tenant'], 'id' | 'trust' | 'suspended'>
+  readonly pod: PodId
+  readonly program: string
+  /** Empty: the app's. */
+  readonly user: string
+  readonly terminal: boolean
+}
+
 const uid = (type: string, id: string): TypeAndId => ({ type: `Casemate::${type}`, id })
 const reference = (type: string, id: string): CedarValueJson => ({ __entity: uid(type, id) })
 const level = (one: IsolationLevel): CedarValueJson => reference('IsolationLevel', one)
@@ -70,11 +81,19 @@ export function toCedarCall(query: LaunchQuery): CedarCall {
   }
 }
 
+export const toExecCall = (query: ExecQuery): CedarCall => ({
+  principal: principalUid(query.principal),
+  action: uid('Action', 'exec'),
+  resource: uid('Pod', query.pod),
+  context: { program: query.program, user: query.user, terminal: query.terminal },
+  entities: entitiesOf({ ...query, tenant: { ...query.tenant, levels: [] } }),
+})
+
 /**
  * All entities that a policy can reach. An absent one is not an empty one: reading an attribute of
  * it is an error, and Cedar skips a forbid that errors.
  */
-function entitiesOf(query: LaunchQuery): EntityJson[] {
+function entitiesOf(query: Pick<LaunchQuery, 'principal' | 'tenant' | 'pod'>): EntityJson[] {
   const { principal, tenant } = query
   const entities: EntityJson[] = [
     {

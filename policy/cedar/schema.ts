@@ -2,7 +2,8 @@
  * The Cedar schema: what a policy may speak about. Trust and level are enumerated entities, so a
  * typing mistake in a policy (`Trust::"trustd"`) is found at activation, not at the first attack.
  *
- * `Tenant.levels` is the tenant's entry in the root-owned level file, as spawn reports it.
+ * `Tenant.levels` is the tenant's entry in the root-owned level file, as spawn reports it; empty where no level is
+ * decided on. `Exec.user` is empty for the app's own.
  */
 export const CEDAR_SCHEMA = `namespace Casemate {
   entity Trust enum ["untrusted", "verified", "trusted"];
@@ -22,6 +23,8 @@ export const CEDAR_SCHEMA = `namespace Casemate {
     memory_mib: Long,
     read_only_root: Bool
   };
+  type Exec = { program: String, user: String, terminal: Bool };
   action launch appliesTo { principal: [Caller, Operator], resource: [Pod], context: Launch };
+  action exec appliesTo { principal: [Caller, Operator], resource: [Pod], context: Exec };
 }
 `

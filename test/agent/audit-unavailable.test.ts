@@ -6,10 +6,14 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { cpSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
 import path from 'node:path'
+import { text as readText } from 'node:stream/consumers'
 import { suite, type TestContext, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
+import { WebSocket } from 'ws'
 import { FREE_BYTES_MIN, ROOTFS_LIKELY_BYTES } from '../../agent/images/limits.ts'
 import { verifyLog } from '../../audit/index.ts'
 import { afterwards } from '../audit/harness.ts'
@@ -130,6 +134,16 @@ async function refusesPause({ agent, token }: Stage): Promise<void> {
   assert.deepEqual(asked(agent, before), [])
 }
 
+/** Nothing is executed in a pod without a record either. */
+async function refusesExec({ agent, token }: Stage): Promise<void> {
+  const url = `wss://127.0.0.1:${agent.httpsPort}${PLACE}/exec?command=sh`
+  const headers = { authorization: `Bearer ${token}` }
+  const socket = new WebSocket(url, ['v5.channel.k8s.io'], { headers, rejectUnauthorized: false })
+  const [, answer] = await once(socket, 'unexpected-response')
+  const text = await readText(answer as IncomingMessage)
+  assert.equal(member(JSON.parse(text), 'code'), 'AUDIT_UNAVAILABLE', text)
+}
+
 /** List, logs, wait and stop of the running pod. */
 async function answersForPod({ agent, token }: Stage): Promise<void> {
   const listed = await agent.tenant(token, { path: '/v1/tenants/acme/pods' })
@@ -203,6 +217,7 @@ suite('agent/audit unavailable', () => {
     await auditBecomes(agent, 'failed')
     await refusesLaunch(on, 'ENOSPC', audit)
     await refusesPause(on)
+    await refusesExec(on)
     await answersForPod(on)
     await tellsTheEnd(on)
     await refusesLaunch(on, 'ENOSPC', audit)

@@ -10,6 +10,7 @@ import { appCases } from './app.cases.ts'
 import { balloonCases } from './balloon.cases.ts'
 import { callsCases } from './calls.cases.ts'
 import { descriptorCases } from './descriptors.cases.ts'
+import { execCases } from './exec.cases.ts'
 import { floodCases } from './flood.cases.ts'
 import { type Machine, openMachine, whyNot } from './harness.ts'
 import { hostileCases, nonsenseCases } from './hostile.cases.ts'
@@ -36,6 +37,7 @@ const groups: readonly Group[] = [
   ['calls', callsCases],
   ['app', appCases],
   ['life', lifeCases],
+  ['exec', execCases],
   ['restart', restartCases],
   ['processors', processorsCases],
   ['network', networkCases],

@@ -3,7 +3,7 @@
 use casemate_ticket::app::App;
 use casemate_vmm::failure::{Failure, failure};
 use casemate_wire::control::Reason;
-use rustix::io::{FdFlags, fcntl_setfd};
+use guest_init::report::Reporter;
 
 use crate::bundle::{CONFIG, REPORT};
 use crate::gather::{bytes_of, present};
@@ -20,7 +20,7 @@ fn prepare() -> Result<std::convert::Infallible, Failure> {
     let broken = |text: std::fmt::Arguments<'_>| failure(Reason::LaunchDocument, text);
     let report = present(REPORT, "report")?;
     let config = bytes_of(&present(CONFIG, "configuration")?.into(), "configuration")?;
-    fcntl_setfd(&report, FdFlags::CLOEXEC).map_err(|error| broken(format_args!("{error}")))?;
+    let report = Reporter::inherited(report).map_err(|error| broken(format_args!("{error}")))?;
     let (mut app, _, _) =
         App::parse_config(&config).map_err(|error| broken(format_args!("{error}")))?;
     limits_unsafe::within(&mut app.process.rlimits);

@@ -98,7 +98,7 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
     let (control, io, vcpu) = (container.bundle.0, seccomp.0, spec.image.root);
     report.send(&FromVmm::Started { control, io, vcpu });
     let step = Duration::from_millis(spec.limits.boot_ms.into());
-    let guest = Guest::new(true, spec.guest_config, Some(log));
+    let guest = Guest::new(true, spec.guest_config, Some(log), None);
     Monitor::new(report.clone(), guest, stream, runtime, step)?.serve()
 }
 

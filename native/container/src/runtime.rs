@@ -13,6 +13,8 @@ use casemate_ticket::network::Network;
 use casemate_wire::payload::{ErrorCode, Resized};
 use guest_init::failure::{Failure, OrFailure};
 use guest_init::grow::grow_mounted;
+use guest_init::places::Places;
+use guest_init::report;
 use guest_init::running::{Begun, Running, pipe};
 use guest_init::session::Machine;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, memfd_create};
@@ -62,8 +64,8 @@ impl Machine for Runtime {
         let (child_stdin, stdin) = pipe()?;
         let (stdout, child_stdout) = pipe()?;
         let (stderr, child_stderr) = pipe()?;
-        let (report, child_report) = pipe()?;
-        for ours in [&stdin, &stdout, &stderr, &report] {
+        let (report, child_report) = report::pair()?;
+        for ours in [&stdin, &stdout, &stderr] {
             fcntl_setfl(ours, OFlags::NONBLOCK).or_failure(ErrorCode::Other, "prepare pipes")?;
         }
         for theirs in [&child_stdin, &child_stdout, &child_stderr] {
@@ -98,6 +100,11 @@ impl Machine for Runtime {
             .or_failure(ErrorCode::Other, "watch the container's process")?;
         let (oom, stop_signal) = (Some(self.oom.clone()), i32::from(app.stop_signal));
         Ok(Running::of(Begun { pid, process, stdin, stdout, stderr, report, oom, stop_signal }))
+    }
+
+    /// A process beside the app would have to be the runtime's.
+    fn beside(&self) -> Option<&Places> {
+        None
     }
 
     fn grow(&self, bytes: u64) -> Resized {

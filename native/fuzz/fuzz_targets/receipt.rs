@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 use casemate_ticket::app::App;
 use casemate_ticket::bytes::{Digest, decode_base64, encode_base64, encode_hex};
 use casemate_ticket::document::{Context, LaunchDocument};
+use casemate_ticket::exec::{self, ExecRequest};
 use casemate_ticket::json::{self, Value};
 use casemate_ticket::note::{LogKey, open_checkpoint};
 use casemate_ticket::proof::{self, leaf_hash};
@@ -96,6 +97,14 @@ fn logged(record: &[u8], spec: &[u8]) {
         assert!(admitted.deadline_ns >= HOST.now_ns);
         assert_eq!(admitted.spec.node, HOST.context.node);
     }
+    let pod = exec::Pod { launch_id: "pod".into(), tenant: "acme".into() };
+    let admitted =
+        exec::check(ticket.as_bytes(), record, spec, &pod, &HOST.context, HOST.now_ns);
+    if let Ok(admitted) = admitted {
+        assert_eq!(admitted.leaf_hash, leaf);
+        let text = String::from_utf8_lossy(record);
+        assert!(text.contains("exec.intent") && text.contains(&Digest::of(spec).to_string()));
+    }
 }
 
 /// A spec of any bytes, recorded as it is.
@@ -124,6 +133,10 @@ fn document(bytes: &[u8]) {
         assert_eq!(document.write().as_bytes(), bytes);
     }
     let _ = App::parse_config(bytes);
+    if let Ok(request) = ExecRequest::parse(bytes) {
+        assert!(!request.args.is_empty());
+        assert!(request.cwd.is_none_or(|cwd| cwd.starts_with('/')));
+    }
 }
 
 fn encodings(bytes: &[u8]) {

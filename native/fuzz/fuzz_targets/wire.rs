@@ -7,12 +7,16 @@
 use std::io;
 
 use casemate_wire::control::{FromSpawn, FromVmm};
-use casemate_wire::frame::{FrameReader, GuestKind, HostKind, Kind, append};
+use casemate_wire::credit::SESSION_WINDOW_MAX;
+use casemate_wire::credit::Window;
+use casemate_wire::frame::{FrameReader, GuestKind, HostKind, Kind, append_to};
 use casemate_wire::log_ring::{RecordHeader, Shape, Source, WriteAt, Writer};
 use casemate_wire::order::Conversation;
 use casemate_wire::payload::{
-    Exit, Hello, InputCredit, OutputCredit, Resize, Resized, Signal, StartError, Started, Stop, Unique,
+    Admit, Exit, Hello, InputCredit, OutputCredit, Resize, Resized, Signal, Size, StartError, Started,
+    Stop, Unique,
 };
+use casemate_wire::sessions::{SESSIONS_MAX, Sessions};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -21,15 +25,32 @@ fuzz_target!(|data: &[u8]| {
         0 => {
             let mut conversation = Conversation::restored();
             let _ = conversation.guest(GuestKind::UniqueDone);
-            frames::<HostKind>(rest, |kind, payload| {
-                let _ = conversation.host(kind);
+            let mut sessions = Sessions::<Window>::default();
+            frames::<HostKind>(rest, |session, kind, payload| {
+                if session == 0 {
+                    let _ = conversation.host(kind);
+                } else {
+                    host_session(&mut sessions, session, kind, payload);
+                }
                 host_payload(kind, payload);
             });
         }
         1 => {
             let mut conversation = Conversation::boot();
-            frames::<GuestKind>(rest, |kind, payload| {
-                let _ = conversation.guest(kind);
+            // All of the first few numbers are open, as after so many EXEC.
+            let mut sessions = Sessions::<()>::default();
+            for session in 1..=16 {
+                sessions.open(session, ()).unwrap();
+            }
+            frames::<GuestKind>(rest, |session, kind, payload| {
+                if session == 0 {
+                    let _ = conversation.guest(kind);
+                } else {
+                    let before = sessions.iter().count();
+                    let closed = matches!(sessions.guest(session, kind), Ok(Some(())));
+                    assert_eq!(sessions.iter().count() + usize::from(closed), before);
+                    assert!(!closed || sessions.get(session).is_none());
+                }
                 guest_payload(kind, payload);
             });
         }
@@ -40,30 +61,30 @@ fuzz_target!(|data: &[u8]| {
 
 /// The first byte cuts the stream; the frames are those of the uncut one, and together with what
 /// is left they are the input.
-fn frames<K: Kind>(data: &[u8], mut each: impl FnMut(K, &[u8])) {
+fn frames<K: Kind>(data: &[u8], mut each: impl FnMut(u16, K, &[u8])) {
     let Some((step, stream)) = data.split_first() else { return };
     let whole = read::<K>(&[stream]);
     let pieces: Vec<&[u8]> = stream.chunks(usize::from(*step).max(1)).collect();
     assert_eq!(read::<K>(&pieces), whole);
     let mut again = Vec::new();
-    for (kind, payload) in &whole.0 {
+    for (session, kind, payload) in &whole.0 {
         let (min, max) = kind.length();
         assert!((min as usize..=max as usize).contains(&payload.len()));
-        append(&mut again, *kind, payload).unwrap();
-        each(*kind, payload);
+        append_to(&mut again, *session, *kind, payload).unwrap();
+        each(*session, *kind, payload);
     }
     assert!(stream.starts_with(&again));
 }
 
 /// The frames, and whether the stream ended in an error.
-fn read<K: Kind>(pieces: &[&[u8]]) -> (Vec<(K, Vec<u8>)>, bool) {
+fn read<K: Kind>(pieces: &[&[u8]]) -> (Vec<(u16, K, Vec<u8>)>, bool) {
     let mut reader = FrameReader::<K>::new();
     let mut frames = Vec::new();
     for piece in pieces {
         let mut input = *piece;
         loop {
             match reader.take(&mut input) {
-                Ok(Some(frame)) => frames.push((frame.kind, frame.payload.to_vec())),
+                Ok(Some(frame)) => frames.push((frame.session, frame.kind, frame.payload.to_vec())),
                 Ok(None) => break,
                 Err(_) => return (frames, true),
             }
@@ -88,8 +109,31 @@ fn host_payload(kind: HostKind, payload: &[u8]) {
         HostKind::Credit => exact!(payload, OutputCredit),
         HostKind::Stop => exact!(payload, Stop),
         HostKind::Resize => exact!(payload, Resize),
-        HostKind::Config | HostKind::Stdin | HostKind::StdinEof => {}
+        HostKind::Window => exact!(payload, Size),
+        HostKind::Admit => {
+            if let Some(Admit { ticket, record, request }) = Admit::parse(payload) {
+                let lengths = [ticket, record].map(|part| (part.len() as u32).to_le_bytes());
+                let again = [&lengths.concat()[..], ticket, record, request].concat();
+                assert_eq!(again, payload);
+            }
+        }
+        HostKind::Config | HostKind::Stdin | HostKind::StdinEof | HostKind::Exec | HostKind::Close => {}
     }
+}
+
+/// What a VMM makes of an agent's frames: never more sessions, never more credit.
+fn host_session(sessions: &mut Sessions<Window>, session: u16, kind: HostKind, payload: &[u8]) {
+    if kind == HostKind::Exec {
+        let may = sessions.may_open(session);
+        assert_eq!(sessions.open(session, Window::default()).is_ok(), may);
+    }
+    if let (HostKind::Credit, Some(credit)) = (kind, OutputCredit::parse(payload)) {
+        if let Some(window) = sessions.get_mut(session) {
+            let _ = window.grant_within(credit.bytes, SESSION_WINDOW_MAX);
+            assert!(window.left() <= SESSION_WINDOW_MAX as usize);
+        }
+    }
+    assert!(sessions.iter().count() <= SESSIONS_MAX);
 }
 
 fn guest_payload(kind: GuestKind, payload: &[u8]) {

@@ -49,13 +49,13 @@ pub fn enter(group: &Path) -> Result<(), Failure> {
         .or_failure(ErrorCode::Other, "enter the app's cgroup")
 }
 
-/// Whether the kernel has killed a process of a group for want of memory, by the group's file of `events`.
+/// How many processes of a group the kernel has killed for want of memory, by the group's file of `events`.
 #[must_use]
-pub fn has_oom_kill(events: &Path) -> bool {
-    fs::read_to_string(events).is_ok_and(|events| oom_kills(&events) > 0)
+pub fn oom_kills(events: &Path) -> u64 {
+    fs::read_to_string(events).map_or(0, |events| killed(&events))
 }
 
-fn oom_kills(events: &str) -> u64 {
+fn killed(events: &str) -> u64 {
     events
         .lines()
         .find_map(|line| line.strip_prefix("oom_kill "))
@@ -76,8 +76,8 @@ mod tests {
     #[test]
     fn reads_what_the_kernel_writes() {
         let events = "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 7\n";
-        assert_eq!(oom_kills(events), 2);
-        assert_eq!(oom_kills("oom 3\n"), 0);
+        assert_eq!(killed(events), 2);
+        assert_eq!(killed("oom 3\n"), 0);
         let meminfo = "MemTotal:         100000 kB\nMemAvailable:      90000 kB\n";
         assert_eq!(available(meminfo), Some(90_000 * 1024));
         assert_eq!(available("MemAvailable: lots kB\n"), None);

@@ -1,6 +1,5 @@
 //! From fork to exec: the child of init that becomes the app. It is process 1 of the app's pid
-//! namespace from the start; every step that fails is reported on a pipe that a successful exec
-//! closes.
+//! namespace from the start; every step that fails is reported, and a successful exec ends the report.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -9,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use casemate_ticket::app::App;
 use casemate_ticket::network::Network;
-use casemate_wire::payload::{ErrorCode, StartError};
+use casemate_wire::payload::ErrorCode;
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchown};
 use rustix::process::{chdir, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
@@ -17,7 +16,9 @@ use rustix::system::sethostname;
 use rustix::thread::UnshareFlags;
 
 use crate::failure::{Failure, OrFailure};
+use crate::namespaces::Namespaces;
 use crate::places::Places;
+use crate::report::Reporter;
 use crate::users::{self, DATABASE_BYTES_MAX, Identity};
 use crate::{cgroup, exec, names, privileges, process_unsafe, root, seal};
 
@@ -46,23 +47,17 @@ pub struct Stdio {
 }
 
 /// Becomes the app, or reports why not and ends. Called in the forked process only.
-pub fn run(plan: &Plan<'_>, stdio: Stdio, report: &OwnedFd) -> ! {
+pub fn run(plan: &Plan<'_>, stdio: Stdio, report: &Reporter) -> ! {
     let failure = match prepare(plan, stdio, report) {
         Ok(identity) => finish(plan.app, &identity, plan.places.glibc_tunables.as_deref()),
         Err(failure) => failure,
     };
-    give_up(report, &failure)
-}
-
-fn give_up(report: &OwnedFd, failure: &Failure) -> ! {
-    let encoded = StartError { code: failure.code, text: &failure.text }.encode();
-    // Nobody is left to tell when this fails too; init sees an app that ended at once.
-    let _ = rustix::io::write(report, &encoded);
+    report.fail(&failure);
     process_unsafe::exit_now(127)
 }
 
 /// Everything that needs more than the app's own privileges.
-fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &OwnedFd) -> Result<Identity, Failure> {
+fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &Reporter) -> Result<Identity, Failure> {
     let Plan { app, hostname, network, places } = plan;
     if let Some(group) = &places.cgroup {
         cgroup::enter(group)?;
@@ -70,6 +65,7 @@ fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &OwnedFd) -> Result<Identity, 
     let apart =
         UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
     process_unsafe::unshare(apart).or_failure(ErrorCode::Other, "make namespaces for the app")?;
+    report.hand_over(&Namespaces::of_self()?.descriptors())?;
     setsid().or_failure(ErrorCode::Other, "begin a session")?;
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     sethostname(hostname.as_bytes()).or_failure(ErrorCode::Other, "set the host name")?;
@@ -84,7 +80,7 @@ fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &OwnedFd) -> Result<Identity, 
 }
 
 /// What is left to do inside the new root, whoever made it.
-fn settle(app: &App, report: &OwnedFd) -> Result<(), Failure> {
+fn settle(app: &App, report: &Reporter) -> Result<(), Failure> {
     // From here on a descriptor of init or of the old root can be reached by no path, such as a
     // working directory of /proc/self/fd/7 (CVE-2024-21626).
     process_unsafe::close_all_but(report.as_fd())
@@ -98,12 +94,13 @@ fn settle(app: &App, report: &OwnedFd) -> Result<(), Failure> {
 
 /// Becomes the app in a container, of which a runtime has made the namespaces, the root and its file systems, and of
 /// which 0, 1 and 2 are the pipes. The runtime has left all capabilities, of which the app keeps its own.
-pub fn run_in_container(app: &App, report: &OwnedFd) -> ! {
+pub fn run_in_container(app: &App, report: &Reporter) -> ! {
     let prepared = prepare_in_container(app, report);
-    give_up(report, &prepared.map_or_else(|failure| failure, |who| finish(app, &who, None)))
+    report.fail(&prepared.map_or_else(|failure| failure, |who| finish(app, &who, None)));
+    process_unsafe::exit_now(127)
 }
 
-fn prepare_in_container(app: &App, report: &OwnedFd) -> Result<Identity, Failure> {
+fn prepare_in_container(app: &App, report: &Reporter) -> Result<Identity, Failure> {
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     umask(Mode::empty());
     root::make_temporary(app.read_only_root)?;
@@ -113,7 +110,8 @@ fn prepare_in_container(app: &App, report: &OwnedFd) -> Result<Identity, Failure
     Ok(identity)
 }
 
-fn finish(app: &App, identity: &Identity, tunables: Option<&str>) -> Failure {
+/// Gives up what the app does not have and becomes its program; answers why not.
+pub(crate) fn finish(app: &App, identity: &Identity, tunables: Option<&str>) -> Failure {
     let process = &app.process;
     let env = exec::environment(process, &identity.home, tunables);
     match privileges::apply(app, identity) {
@@ -123,7 +121,7 @@ fn finish(app: &App, identity: &Identity, tunables: Option<&str>) -> Failure {
 }
 
 /// The user of the image, by files of the image, read inside its root.
-fn identify(user: &str) -> Result<Identity, Failure> {
+pub(crate) fn identify(user: &str) -> Result<Identity, Failure> {
     let passwd = read_database("/etc/passwd")?;
     let group = read_database("/etc/group")?;
     users::resolve(user, &passwd, &group)
@@ -151,7 +149,7 @@ fn read_database(path: &str) -> Result<String, Failure> {
 }
 
 /// The pipes become 0, 1 and 2, and the app's own, so that it may open /dev/stdout again.
-fn take_stdio(stdio: Stdio, identity: &Identity) -> Result<(), Failure> {
+pub(crate) fn take_stdio(stdio: Stdio, identity: &Identity) -> Result<(), Failure> {
     let Stdio { stdin, stdout, stderr } = stdio;
     own_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], identity)?;
     dup2_stdin(&stdin)

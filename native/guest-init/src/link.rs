@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use casemate_wire::frame::{
-    Frame, FrameError, FrameReader, GuestKind, HostKind, PAYLOAD_MAX, append,
+    Frame, FrameError, FrameReader, GuestKind, HostKind, PAYLOAD_MAX, append_to,
 };
 use casemate_wire::order::OutOfOrder;
+use casemate_wire::sessions::SessionError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
 
@@ -25,6 +26,8 @@ pub enum Broken {
     Frame(FrameError),
     /// The host sent a frame before or after its turn.
     Order(OutOfOrder),
+    /// The host sent a frame for a session whose turn it is not.
+    Session(SessionError),
     /// The host sent a payload with values that do not exist.
     Payload(HostKind),
     /// The host sent more input than it had leave to, or granted more output than the window.
@@ -40,6 +43,7 @@ impl fmt::Display for Broken {
         match self {
             Self::Frame(error) => write!(out, "control pipe: {error}"),
             Self::Order(error) => write!(out, "control pipe: {error}"),
+            Self::Session(error) => write!(out, "control pipe: {error}"),
             Self::Payload(kind) => write!(out, "control pipe: a {kind:?} frame has wrong values"),
             Self::Credit => write!(out, "control pipe: credit was exceeded"),
             Self::Gone => write!(out, "control pipe: the host closed it"),
@@ -59,6 +63,12 @@ impl From<FrameError> for Broken {
 impl From<OutOfOrder> for Broken {
     fn from(error: OutOfOrder) -> Self {
         Self::Order(error)
+    }
+}
+
+impl From<SessionError> for Broken {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
     }
 }
 
@@ -131,11 +141,19 @@ impl Outbox {
     /// # Errors
     /// [`Broken::Frame`] when the kind does not allow the payload: a mistake of ours.
     pub fn push(&mut self, kind: GuestKind, payload: &[u8]) -> Result<(), Broken> {
+        self.push_of(0, kind, payload)
+    }
+
+    /// Queues a frame of a session.
+    ///
+    /// # Errors
+    /// As [`Outbox::push`].
+    pub fn push_of(&mut self, session: u16, kind: GuestKind, payload: &[u8]) -> Result<(), Broken> {
         if self.sent == self.bytes.len() {
             self.bytes.clear();
             self.sent = 0;
         }
-        Ok(append(&mut self.bytes, kind, payload)?)
+        Ok(append_to(&mut self.bytes, session, kind, payload)?)
     }
 
     /// Whether output of the app may be added. Control frames may always be: there are few.

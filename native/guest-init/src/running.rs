@@ -1,13 +1,12 @@
 //! The app as init sees it: a process, three pipes, and what is due when.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use casemate_wire::payload::{ErrorCode, Exit, StartError, Stream};
+use casemate_wire::payload::{ErrorCode, Exit, Stream};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, pidfd_open, waitid, waitpid,
@@ -18,24 +17,14 @@ use crate::cgroup;
 use crate::child::{self, Plan, Stdio};
 use crate::failure::{Failure, OrFailure};
 use crate::link::{Broken, Outbox};
+use crate::namespaces::Namespaces;
 use crate::process_unsafe::{self, Fork};
+use crate::report::{self, Report, Reports};
 use crate::session::Watched;
 use crate::streams::{Input, Output};
 
 /// How long EXIT waits for the rest of the app's output while none of it moves.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most bytes of a report: code and text of ERROR.
-const REPORT_MAX: usize = 1026;
-
-/// What the child's report says so far.
-pub enum Report {
-    /// The child is still at it.
-    Unfinished,
-    /// The pipe closed without a word: exec has happened.
-    Started,
-    /// A step failed.
-    Failed(Failure),
-}
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A process that is about to become the app, and init's ends of its pipes, which do not block.
 #[derive(Debug)]
@@ -51,7 +40,7 @@ pub struct Begun {
     /// Its standard error.
     pub stderr: OwnedFd,
     /// Says why it could not become the app; closed when it has.
-    pub report: OwnedFd,
+    pub report: Reports,
     /// The file of its cgroup with a line `oom_kill N`, if there is one.
     pub oom: Option<PathBuf>,
     /// What asks it to stop.
@@ -67,8 +56,10 @@ pub struct Running {
     stderr: Output,
     pid: Pid,
     process: OwnedFd,
-    report: Option<OwnedFd>,
-    reported: Vec<u8>,
+    report: Option<Reports>,
+    /// Whether the child hands over the app's namespaces: not one of somebody else's.
+    has_namespaces: bool,
+    namespaces: Option<Namespaces>,
     oom: Option<PathBuf>,
     stop_signal: i32,
     stop_asked: bool,
@@ -90,11 +81,11 @@ impl Running {
         let (child_stdin, stdin) = pipe()?;
         let (stdout, child_stdout) = pipe()?;
         let (stderr, child_stderr) = pipe()?;
-        let (report, child_report) = pipe()?;
-        for ours in [&stdin, &stdout, &stderr, &report] {
+        let (report, child_report) = report::pair()?;
+        for ours in [&stdin, &stdout, &stderr] {
             fcntl_setfl(ours, OFlags::NONBLOCK).or_failure(ErrorCode::Other, "prepare pipes")?;
         }
-        // Holds for processes made from now on, and this is the only one.
+        // Holds for processes made from now on: this one, and those beside it.
         process_unsafe::unshare(UnshareFlags::NEWPID)
             .or_failure(ErrorCode::Other, "make a process namespace for the app")?;
         let pid = match process_unsafe::fork().or_failure(ErrorCode::Other, "make a process")? {
@@ -108,20 +99,22 @@ impl Running {
             .or_failure(ErrorCode::Other, "watch the app's process")?;
         let oom = group.map(|group| group.join(cgroup::EVENTS));
         let stop_signal = i32::from(plan.app.stop_signal);
-        Ok(Self::of(Begun { pid, process, stdin, stdout, stderr, report, oom, stop_signal }))
+        let begun = Begun { pid, process, stdin, stdout, stderr, report, oom, stop_signal };
+        Ok(Self { has_namespaces: true, ..Self::of(begun) })
     }
 
     /// An app that somebody else has made the process of. It must be a child of this process.
     #[must_use]
     pub fn of(begun: Begun) -> Self {
         Self {
-            input: Input::new(begun.stdin),
-            stdout: Output::new(Stream::Stdout, begun.stdout),
-            stderr: Output::new(Stream::Stderr, begun.stderr),
+            input: Input::new(0, begun.stdin),
+            stdout: Output::new(0, Stream::Stdout, begun.stdout),
+            stderr: Output::new(0, Stream::Stderr, begun.stderr),
             pid: begun.pid,
             process: begun.process,
             report: Some(begun.report),
-            reported: Vec::new(),
+            has_namespaces: false,
+            namespaces: None,
             oom: begun.oom,
             stop_signal: begun.stop_signal,
             stop_asked: false,
@@ -147,23 +140,24 @@ impl Running {
 
     /// Adds what is worth waiting for. Output of an app that has not been announced waits.
     pub fn watch<'a>(&'a self, outbox: &Outbox, set: &mut Vec<(Watched, PollFd<'a>)>) {
-        let mut add =
-            |watched, fd: &'a OwnedFd, events| set.push((watched, PollFd::new(fd, events)));
+        let mut add = |watched, fd: BorrowedFd<'a>, events| {
+            set.push((watched, PollFd::from_borrowed_fd(fd, events)));
+        };
         if let Some(report) = &self.report {
-            add(Watched::Report, report, PollFlags::IN);
+            add(Watched::Report, report.as_fd(), PollFlags::IN);
         } else {
             let outputs = [(Watched::Stdout, &self.stdout), (Watched::Stderr, &self.stderr)];
             for (watched, output) in outputs {
                 if let (true, Some(fd)) = (output.wants_read(outbox), &output.pipe) {
-                    add(watched, fd, PollFlags::IN);
+                    add(watched, fd.as_fd(), PollFlags::IN);
                 }
             }
         }
         if let (true, Some(fd)) = (self.input.wants_write(), &self.input.pipe) {
-            add(Watched::Stdin, fd, PollFlags::OUT);
+            add(Watched::Stdin, fd.as_fd(), PollFlags::OUT);
         }
         if self.exit.is_none() {
-            add(Watched::Process, &self.process, PollFlags::IN);
+            add(Watched::Process, self.process.as_fd(), PollFlags::IN);
         }
     }
 
@@ -172,29 +166,28 @@ impl Running {
     /// # Errors
     /// What reading answers.
     pub fn read_report(&mut self) -> Result<Report, Broken> {
-        let Some(pipe) = &self.report else { return Ok(Report::Unfinished) };
-        let mut buffer = [0_u8; REPORT_MAX];
-        match read(pipe, &mut buffer) {
-            Ok(0) => {}
-            Ok(count) => {
-                self.reported.extend_from_slice(buffer.get(..count).unwrap_or_default());
-                // The child writes once and ends; more than that is not from the child's code.
-                if self.reported.len() <= REPORT_MAX {
-                    return Ok(Report::Unfinished);
-                }
+        let Some(report) = &mut self.report else { return Ok(Report::Unfinished) };
+        let told = report.read()?;
+        if matches!(told, Report::Unfinished) {
+            return Ok(told);
+        }
+        let descriptors = self.report.take().map(Reports::into_descriptors).unwrap_or_default();
+        self.namespaces = Namespaces::of(descriptors);
+        match told {
+            Report::Started if self.has_namespaces && self.namespaces.is_none() => {
+                Ok(Report::Failed(Failure::new(
+                    ErrorCode::Other,
+                    "the app's process ended while it was set up",
+                )))
             }
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(Report::Unfinished),
-            Err(errno) => return Err(Broken::Io(errno)),
+            told => Ok(told),
         }
-        self.report = None;
-        if self.reported.is_empty() {
-            return Ok(Report::Started);
-        }
-        let failure = StartError::parse(&self.reported).map_or_else(
-            || Failure::new(ErrorCode::Other, "the app's process ended while it was set up"),
-            |error| Failure::new(error.code, error.text),
-        );
-        Ok(Report::Failed(failure))
+    }
+
+    /// The app's namespaces, once it runs.
+    #[must_use]
+    pub const fn namespaces(&self) -> Option<&Namespaces> {
+        self.namespaces.as_ref()
     }
 
     /// The app runs: its input is open, and a STOP that came early takes effect.
@@ -264,24 +257,13 @@ impl Running {
         let Some(status) = waitid(WaitId::PidFd(self.process.as_fd()), options)? else {
             return Ok(());
         };
-        self.exit = Some(self.exit_of(&status));
+        let oom = self.oom.as_deref().is_some_and(|events| cgroup::oom_kills(events) > 0);
+        self.exit = Some(exit_of(&status, oom));
         self.kill_at = None;
         self.drained_at = Some(Instant::now());
         self.input.drop_all();
         while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
         Ok(())
-    }
-
-    fn exit_of(&self, status: &WaitIdStatus) -> Exit {
-        let number = |value: i32| u8::try_from(value & 0xff).unwrap_or(u8::MAX);
-        match (status.terminating_signal(), status.exit_status()) {
-            (Some(libc::SIGKILL), _) if self.oom.as_deref().is_some_and(cgroup::has_oom_kill) => {
-                Exit::Oom(number(libc::SIGKILL))
-            }
-            (Some(signal), _) => Exit::Signal(number(signal)),
-            (None, Some(code)) => Exit::Code(number(code)),
-            (None, None) => Exit::Code(u8::MAX),
-        }
     }
 
     /// How the app ended, once its output is out or has been held up for too long.
@@ -303,10 +285,22 @@ impl Running {
     }
 }
 
-/// A pipe, reading end first, both closed by exec.
+/// How a process ended; `oom` says that a SIGKILL was the kernel's, for want of memory.
+#[must_use]
+pub fn exit_of(status: &WaitIdStatus, oom: bool) -> Exit {
+    let number = |value: i32| u8::try_from(value & 0xff).unwrap_or(u8::MAX);
+    match (status.terminating_signal(), status.exit_status()) {
+        (Some(libc::SIGKILL), _) if oom => Exit::Oom(number(libc::SIGKILL)),
+        (Some(signal), _) => Exit::Signal(number(signal)),
+        (None, Some(code)) => Exit::Code(number(code)),
+        (None, None) => Exit::Code(u8::MAX),
+    }
+}
+
+/// A pipe whose ends no program keeps.
 ///
 /// # Errors
-/// [`ErrorCode::Other`] when the kernel has none.
+/// [`ErrorCode::Other`] when the kernel refuses.
 pub fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
     pipe_with(PipeFlags::CLOEXEC).or_failure(ErrorCode::Other, "make a pipe")
 }

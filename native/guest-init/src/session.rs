@@ -1,24 +1,27 @@
-//! One app's life, from `UNIQUE_DONE` to EXIT, as one poll loop with bounded buffers.
+//! One app's life, from `UNIQUE_DONE` to EXIT, and of the processes beside it, as one poll loop with bounded buffers.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use casemate_ticket::app::App;
 use casemate_ticket::network::Network;
-use casemate_wire::frame::{Frame, GuestKind, HostKind};
-use casemate_wire::order::{Conversation, Phase};
+use casemate_wire::frame::{Frame, GuestKind, HostKind, Kind};
+use casemate_wire::order::{Conversation, OutOfOrder, Phase};
 use casemate_wire::payload::{
     ErrorCode, OutputCredit, Resize, Resized, Signal, StartError, Started, Stop,
 };
 use rustix::event::{PollFd, PollFlags};
 
+use crate::beside::Part;
 use crate::child::Plan;
+use crate::crowd::Crowd;
 use crate::failure::{Failure, OrFailure};
 use crate::grow;
 use crate::link::{Broken, Inbox, Outbox, poll_for};
 use crate::network;
 use crate::places::Places;
-use crate::running::{Report, Running};
+use crate::report::Report;
+use crate::running::Running;
 
 /// Where a session's app runs: in this machine, or in a container of the host's.
 pub trait Machine {
@@ -33,6 +36,9 @@ pub trait Machine {
         network: Option<&Network>,
     ) -> Result<Running, Failure>;
 
+    /// Where processes beside the app are made, if they can be.
+    fn beside(&self) -> Option<&Places>;
+
     /// Has the app's file system take up all of a disk that has `bytes` now.
     fn grow(&self, bytes: u64) -> Resized;
 }
@@ -46,6 +52,10 @@ impl Machine for Places {
     ) -> Result<Running, Failure> {
         network.map_or(Ok(()), |network| network::configure(network::CARD, network))?;
         Running::start(&Plan { app, hostname, network, places: self })
+    }
+
+    fn beside(&self) -> Option<&Places> {
+        Some(self)
     }
 
     fn grow(&self, bytes: u64) -> Resized {
@@ -63,6 +73,8 @@ pub fn run(pipe: &OwnedFd, machine: &dyn Machine) -> Result<(), Broken> {
         conversation: Conversation::reseeding(),
         outbox: Outbox::default(),
         running: None,
+        app: None,
+        crowd: Crowd::default(),
     };
     let answer = session.converse(pipe);
     if let (Err(_), Some(running)) = (&answer, &session.running) {
@@ -87,6 +99,8 @@ pub enum Watched {
     Stdout,
     /// The app's standard error.
     Stderr,
+    /// Something of a process beside the app.
+    Beside(u16, Part),
 }
 
 struct Session<'a> {
@@ -94,6 +108,8 @@ struct Session<'a> {
     conversation: Conversation,
     outbox: Outbox,
     running: Option<Running>,
+    app: Option<App>,
+    crowd: Crowd,
 }
 
 impl Session<'_> {
@@ -105,6 +121,9 @@ impl Session<'_> {
                 match watched {
                     Watched::Pipe if events == PollFlags::OUT => {}
                     Watched::Pipe => self.serve_pipe(pipe, &mut inbox)?,
+                    Watched::Beside(session, part) => {
+                        self.crowd.serve((session, part), &mut self.outbox)?;
+                    }
                     _ => self.serve_app(watched)?,
                 }
             }
@@ -126,6 +145,10 @@ impl Session<'_> {
             running.watch(&self.outbox, &mut set);
             deadline = running.deadline();
         }
+        self.crowd.watch(&self.outbox, |session, part, fd| {
+            set.push((Watched::Beside(session, part), fd));
+        });
+        let deadline = deadline.into_iter().chain(self.crowd.deadline()).min();
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let (names, mut fds): (Vec<Watched>, Vec<PollFd<'_>>) = set.into_iter().unzip();
         // A millisecond on top: a timeout that was rounded down would spin until its time.
@@ -143,7 +166,10 @@ impl Session<'_> {
     }
 
     fn hear(&mut self, frame: Frame<'_, HostKind>) -> Result<(), Broken> {
-        let Frame { kind, payload } = frame;
+        let Frame { kind, session, payload } = frame;
+        if session != 0 {
+            return self.hear_beside(frame);
+        }
         self.conversation.host(kind)?;
         let wrong = || Broken::Payload(kind);
         if kind == HostKind::Config {
@@ -152,7 +178,12 @@ impl Session<'_> {
         // After EXIT or ERROR the host may still speak of an app that it does not know ended.
         let Some(running) = &mut self.running else { return Ok(()) };
         match kind {
-            HostKind::Unique | HostKind::Config => Ok(()),
+            HostKind::Unique
+            | HostKind::Config
+            | HostKind::Exec
+            | HostKind::Window
+            | HostKind::Close
+            | HostKind::Admit => Ok(()),
             HostKind::Stdin => {
                 running.input.take(payload)?;
                 running.input.pump(&mut self.outbox)
@@ -191,15 +222,38 @@ impl Session<'_> {
         }
     }
 
+    fn hear_beside(&mut self, frame: Frame<'_, HostKind>) -> Result<(), Broken> {
+        let Frame { kind, session, payload } = frame;
+        match self.conversation.phase() {
+            Phase::Running => {}
+            // All ended with the app, and the host cannot know yet.
+            Phase::Over => return Ok(()),
+            phase => return Err(Broken::Order(OutOfOrder { kind: kind.byte(), phase })),
+        }
+        if kind != HostKind::Exec {
+            return self.crowd.hear(frame, &mut self.outbox);
+        }
+        let namespaces = self.running.as_ref().and_then(Running::namespaces);
+        // A host that asks all the same gets no answer: it has no gate for it either.
+        let (Some(app), Some(namespaces), Some(places)) =
+            (&self.app, namespaces, self.machine.beside())
+        else {
+            return Ok(());
+        };
+        self.crowd.exec((session, payload), app, namespaces, places, &mut self.outbox)
+    }
+
     fn start(&mut self, config: &[u8]) -> Result<(), Broken> {
         let started = App::parse_config(config)
             .or_failure(ErrorCode::Config, "use the configuration")
             .and_then(|(app, hostname, network)| {
-                self.machine.start(&app, &hostname, network.as_ref())
+                let running = self.machine.start(&app, &hostname, network.as_ref())?;
+                Ok((running, app))
             });
         match started {
-            Ok(running) => {
+            Ok((running, app)) => {
                 self.running = Some(running);
+                self.app = Some(app);
                 Ok(())
             }
             Err(failure) => self.say_error(&failure),
@@ -209,7 +263,7 @@ impl Session<'_> {
     fn serve_app(&mut self, watched: Watched) -> Result<(), Broken> {
         let Some(running) = &mut self.running else { return Ok(()) };
         match watched {
-            Watched::Pipe => Ok(()),
+            Watched::Pipe | Watched::Beside(..) => Ok(()),
             Watched::Report => match running.read_report()? {
                 Report::Unfinished => Ok(()),
                 Report::Started => {
@@ -227,10 +281,12 @@ impl Session<'_> {
 
     /// KILL after a STOP; EXIT when the app ended and its output is out or held up for too long.
     fn look_at_the_clock(&mut self) -> Result<(), Broken> {
+        self.crowd.look_at_the_clock(&mut self.outbox)?;
         let Some(running) = &mut self.running else { return Ok(()) };
         running.kill_when_due(Instant::now());
         match running.finished(Instant::now()) {
             Some(exit) if self.conversation.phase() == Phase::Running => {
+                self.crowd.end(&mut self.outbox)?;
                 self.say(GuestKind::Exit, exit.encode().as_bytes())
             }
             _ => Ok(()),

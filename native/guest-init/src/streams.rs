@@ -1,4 +1,4 @@
-//! The app's three streams. Each side of each stream has a bound: the app's pipe, the window of
+//! The three streams of the app, or of a process beside it. Each side of each stream has a bound: the app's pipe, the window of
 //! credit, and for input a queue no longer than its window.
 
 use std::collections::VecDeque;
@@ -7,7 +7,8 @@ use std::os::fd::OwnedFd;
 use casemate_wire::credit::{WINDOW_MAX, Window};
 use casemate_wire::frame::GuestKind;
 use casemate_wire::payload::{InputCredit, Stream};
-use rustix::io::{Errno, read, write};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ioctl_fionread, read, write};
 
 use crate::link::{Broken, Outbox};
 
@@ -15,12 +16,15 @@ use crate::link::{Broken, Outbox};
 const CHUNK: usize = 16_384;
 /// Input credit is renewed in steps of at least this many bytes.
 const RENEW_STEP: u32 = 16_384;
+/// ^D: VEOF of a new terminal.
+const END_OF_TRANSMISSION: u8 = 4;
 
 /// Standard output or standard error of the app.
 #[derive(Debug)]
 pub struct Output {
     /// The reading end of the app's pipe; `None` once it has ended.
     pub pipe: Option<OwnedFd>,
+    session: u16,
     stream: Stream,
     window: Window,
 }
@@ -28,8 +32,34 @@ pub struct Output {
 impl Output {
     /// An open stream without credit: the first comes with the host's first CREDIT.
     #[must_use]
-    pub fn new(stream: Stream, pipe: OwnedFd) -> Self {
-        Self { pipe: Some(pipe), stream, window: Window::default() }
+    pub fn new(session: u16, stream: Stream, pipe: OwnedFd) -> Self {
+        Self { pipe: Some(pipe), ..Self::unconnected(session, stream) }
+    }
+
+    /// A stream that may get credit before there is anything to read.
+    #[must_use]
+    pub fn unconnected(session: u16, stream: Stream) -> Self {
+        Self { pipe: None, session, stream, window: Window::default() }
+    }
+
+    /// Whether there is something that the host does not let through for now.
+    #[must_use]
+    pub fn is_held_up(&self) -> bool {
+        self.window.left() == 0 && self.pipe.as_ref().is_some_and(holds_bytes)
+    }
+
+    /// Without credit nothing is read, the end of the stream neither: finds that out all the same.
+    pub fn look_for_the_end(&mut self) {
+        let ended = |pipe: &OwnedFd| {
+            let mut set = [PollFd::new(pipe, PollFlags::empty())];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            poll(&mut set, Some(&now)).is_ok()
+                && set.iter().any(|fd| fd.revents().contains(PollFlags::HUP))
+                && !holds_bytes(pipe)
+        };
+        if self.window.left() == 0 && self.pipe.as_ref().is_some_and(ended) {
+            self.pipe = None;
+        }
     }
 
     /// The host lets the stream go on.
@@ -59,7 +89,8 @@ impl Output {
             return Ok(false);
         }
         match read(pipe, &mut *usable) {
-            Ok(0) => {
+            // The second is how a terminal that nobody has open any more says it.
+            Ok(0) | Err(Errno::IO) => {
                 self.pipe = None;
                 Ok(true)
             }
@@ -69,7 +100,7 @@ impl Output {
                     Stream::Stdout => GuestKind::Stdout,
                     Stream::Stderr => GuestKind::Stderr,
                 };
-                outbox.push(kind, usable.get(..count).unwrap_or_default())?;
+                outbox.push_of(self.session, kind, usable.get(..count).unwrap_or_default())?;
                 Ok(true)
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(false),
@@ -78,11 +109,16 @@ impl Output {
     }
 }
 
+fn holds_bytes(pipe: &OwnedFd) -> bool {
+    ioctl_fionread(pipe).is_ok_and(|count| count > 0)
+}
+
 /// Standard input of the app.
 #[derive(Debug)]
 pub struct Input {
     /// The writing end of the app's pipe; `None` once it is closed, by either side.
     pub pipe: Option<OwnedFd>,
+    session: u16,
     queue: VecDeque<u8>,
     window: Window,
     taken: u32,
@@ -92,9 +128,10 @@ pub struct Input {
 impl Input {
     /// An open stream; the host has no leave to send before [`Input::open`].
     #[must_use]
-    pub fn new(pipe: OwnedFd) -> Self {
+    pub fn new(session: u16, pipe: OwnedFd) -> Self {
         Self {
             pipe: Some(pipe),
+            session,
             queue: VecDeque::new(),
             window: Window::default(),
             taken: 0,
@@ -134,6 +171,15 @@ impl Input {
         }
     }
 
+    /// As [`Input::end`], on a terminal, whose reader is told by the character for it: twice, since the first may
+    /// only end a line that was begun.
+    pub fn end_terminal(&mut self) {
+        if self.pipe.is_some() {
+            self.queue.extend([END_OF_TRANSMISSION; 2]);
+        }
+        self.ended = true;
+    }
+
     /// Whether the pipe is worth waiting for.
     #[must_use]
     pub fn wants_write(&self) -> bool {
@@ -154,7 +200,7 @@ impl Input {
                     self.count(count);
                 }
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(Errno::PIPE) => self.drop_all(),
+                Err(Errno::PIPE | Errno::IO) => self.drop_all(),
                 Err(errno) => return Err(Broken::Io(errno)),
             }
         }
@@ -181,7 +227,8 @@ impl Input {
             return Ok(());
         }
         self.window.grant(self.taken).ok_or(Broken::Credit)?;
-        outbox.push(GuestKind::Credit, InputCredit { bytes: self.taken }.encode().as_bytes())?;
+        let credit = InputCredit { bytes: self.taken }.encode();
+        outbox.push_of(self.session, GuestKind::Credit, credit.as_bytes())?;
         self.taken = 0;
         Ok(())
     }

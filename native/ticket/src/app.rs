@@ -206,28 +206,13 @@ impl Process {
                     "user",
                 ],
             )?;
-        let args = list(args, "app.process.args", STRINGS_MAX, |item, path| {
-            text(item, path, ARGUMENT_BYTES_MAX).map(String::from)
-        })?;
-        if args.is_empty() {
-            return Err(wrong("app.process.args", "must name a program"));
-        }
-        let env = list(env, "app.process.env", STRINGS_MAX, |item, path| {
-            let entry = text(item, path, ARGUMENT_BYTES_MAX)?;
-            match entry.find('=') {
-                Some(at) if at > 0 => Ok(entry.into()),
-                _ => Err(wrong(path, "must be NAME=value")),
-            }
-        })?;
-        let cwd = text(cwd, "app.process.cwd", 4095)?;
-        if !cwd.starts_with('/') {
-            return Err(wrong("app.process.cwd", "must be an absolute path"));
-        }
+        let args = read_args(args, "app.process.args")?;
+        let env = read_env(env, "app.process.env")?;
         Ok(Self {
             args,
             env,
-            cwd: cwd.into(),
-            user: text(user, "app.process.user", 256)?.into(),
+            cwd: read_cwd(cwd, "app.process.cwd")?,
+            user: read_user(user, "app.process.user")?,
             additional_gids: list(
                 additional_gids,
                 "app.process.additional_gids",
@@ -239,6 +224,32 @@ impl Process {
             no_new_privileges: boolean(no_new_privileges, "app.process.no_new_privileges")?,
         })
     }
+}
+
+pub(crate) fn read_args(value: &Value, path: &str) -> Result<Vec<String>, ShapeError> {
+    let args = list(value, path, STRINGS_MAX, |item, path| {
+        text(item, path, ARGUMENT_BYTES_MAX).map(String::from)
+    })?;
+    if args.is_empty() { Err(wrong(path, "must name a program")) } else { Ok(args) }
+}
+
+pub(crate) fn read_env(value: &Value, path: &str) -> Result<Vec<String>, ShapeError> {
+    list(value, path, STRINGS_MAX, |item, path| {
+        let entry = text(item, path, ARGUMENT_BYTES_MAX)?;
+        match entry.find('=') {
+            Some(at) if at > 0 => Ok(entry.into()),
+            _ => Err(wrong(path, "must be NAME=value")),
+        }
+    })
+}
+
+pub(crate) fn read_cwd(value: &Value, path: &str) -> Result<String, ShapeError> {
+    let cwd = text(value, path, 4095)?;
+    if cwd.starts_with('/') { Ok(cwd.into()) } else { Err(wrong(path, "must be an absolute path")) }
+}
+
+pub(crate) fn read_user(value: &Value, path: &str) -> Result<String, ShapeError> {
+    text(value, path, 256).map(String::from)
 }
 
 fn read_capabilities(value: &Value) -> Result<Capabilities, ShapeError> {

@@ -1,6 +1,7 @@
 //! The launch ticket: what spawn and the VMM check before anything of a tenant runs.
 //!
-//! One function, [`ticket::check`], is both walls (docs/formats.md section 3). Everything here is
+//! One function, [`ticket::check`], is both walls of a launch (docs/formats.md section 3), and
+//! [`exec::check`] that of one more process in a pod. Everything here is
 //! pure: bytes in, a verdict out; no file, no clock and no socket, so each rule can be tested and
 //! fuzzed alone. All input is hostile: the ticket, record and spec come from the agent, which the
 //! walls exist to distrust.
@@ -12,6 +13,7 @@ pub mod bytes;
 pub mod container;
 mod descriptors;
 pub mod document;
+pub mod exec;
 pub mod json;
 pub mod network;
 pub mod note;

@@ -1,4 +1,5 @@
-//! The check of a launch ticket: docs/formats.md section 3, in its order.
+//! The check of a launch ticket: docs/formats.md section 3, in its order. What any ticket needs is here
+//! too, for exec.rs.
 
 use crate::bytes::Digest;
 use crate::document::Context;
@@ -47,7 +48,7 @@ pub enum TicketError {
     #[error("the record is not canonical JSON: {0}")]
     RecordJson(#[source] JsonError),
     /// The record lacks a member, or is of another type or version.
-    #[error("the record is no launch.intent of casemate.audit/1: member {0} is missing or wrong")]
+    #[error("the record is no intent of casemate.audit/1 for this: member {0} is missing or wrong")]
     Record(&'static str),
     /// Recorded for another host.
     #[error("the record is for host {record:?}, this is {host:?}")]
@@ -78,6 +79,12 @@ pub enum TicketError {
     /// Spec and record disagree.
     #[error("the spec's {0} is not the record's")]
     SpecMismatch(&'static str),
+    /// The record is of another pod.
+    #[error("the record's {0} is not this pod's")]
+    OtherPod(&'static str),
+    /// The record is of another request.
+    #[error("the request is not the one that was recorded")]
+    RequestDigest,
     /// A level below vm for a tenant that the level file does not list.
     #[error("tenant {tenant:?} is not listed for level {level} in this host's level file")]
     LevelNotListed {
@@ -118,6 +125,8 @@ impl TicketError {
             Self::SpecDigest => "TICKET_SPEC_DIGEST",
             Self::SpecMalformed(_) => "SPEC_MALFORMED",
             Self::SpecMismatch(_) => "SPEC_MISMATCH",
+            Self::OtherPod(_) => "TICKET_POD",
+            Self::RequestDigest => "TICKET_REQUEST_DIGEST",
             Self::LevelNotListed { .. } => "LEVEL_NOT_LISTED",
             Self::KvmClass(_) => "KVM_CLASS",
             Self::SoftwareKvm => "SOFTWARE_KVM_NOT_ALLOWED",
@@ -160,13 +169,13 @@ pub fn check(
 ) -> Result<Admitted, TicketError> {
     let leaf_hash = check_inclusion(ticket, record, context)?;
     let intent = Intent::parse(record)?;
-    let deadline_ns = check_place_and_time(&intent, context, now_boottime_ns)?;
+    let deadline_ns = intent.head.check_place_and_time(context, now_boottime_ns)?;
     let spec = check_spec(&intent, spec)?;
     check_level(&spec, context)?;
     Ok(Admitted { spec, leaf_hash, deadline_ns })
 }
 
-fn check_inclusion(
+pub(crate) fn check_inclusion(
     ticket: &str,
     record: &[u8],
     context: &Context,
@@ -189,52 +198,94 @@ fn check_inclusion(
     }
 }
 
+/// What every intent has: who is meant, where, and until when.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) launch_id: String,
+    pub(crate) tenant: String,
+    node: String,
+    boot_id: String,
+    deadline_ns: u64,
+}
+
+impl Head {
+    pub(crate) fn read(value: &Value, kind: &str) -> Result<Self, TicketError> {
+        if string(value, &["v"], "v")? != "casemate.audit/1" {
+            return Err(TicketError::Record("v"));
+        }
+        if string(value, &["type"], "type")? != kind {
+            return Err(TicketError::Record("type"));
+        }
+        let deadline = string(value, &["deadline", "boottime_ns"], "deadline.boottime_ns")?;
+        Ok(Self {
+            launch_id: string(value, &["launch_id"], "launch_id")?.into(),
+            tenant: string(value, &["tenant"], "tenant")?.into(),
+            node: string(value, &["node", "id"], "node.id")?.into(),
+            boot_id: string(value, &["clock", "boot_id"], "clock.boot_id")?.into(),
+            deadline_ns: crate::note::parse_decimal(deadline)
+                .ok_or(TicketError::Record("deadline.boottime_ns"))?,
+        })
+    }
+
+    /// Answers the deadline.
+    pub(crate) fn check_place_and_time(
+        &self,
+        context: &Context,
+        now_ns: u64,
+    ) -> Result<u64, TicketError> {
+        if self.node != context.node {
+            let record = self.node.chars().filter(|c| is_node_character(*c)).take(64).collect();
+            return Err(TicketError::Host { record, host: context.node.clone() });
+        }
+        if self.boot_id != context.boot_id {
+            return Err(TicketError::Boot);
+        }
+        if self.deadline_ns < now_ns {
+            return Err(TicketError::Expired { late_ns: now_ns.saturating_sub(self.deadline_ns) });
+        }
+        if self.deadline_ns > now_ns.saturating_add(DEADLINE_AHEAD_NS_MAX) {
+            return Err(TicketError::TooFar);
+        }
+        Ok(self.deadline_ns)
+    }
+}
+
+/// A record, as canonical JSON.
+pub(crate) fn read_record(record: &[u8]) -> Result<Value, TicketError> {
+    json::parse(record, RECORD_BYTES_MAX).map_err(TicketError::RecordJson)
+}
+
 /// The members of a launch.intent that decide; the others are for people.
 #[derive(Debug)]
 struct Intent {
-    launch_id: String,
-    tenant: String,
-    node: String,
-    boot_id: String,
+    head: Head,
     level: Level,
     /// None below level vm.
     kvm: Option<KvmClass>,
     spec_digest: Digest,
     spec_size: u64,
-    deadline_ns: u64,
 }
 
 impl Intent {
     fn parse(record: &[u8]) -> Result<Self, TicketError> {
-        let value = json::parse(record, RECORD_BYTES_MAX).map_err(TicketError::RecordJson)?;
-        if string(&value, &["v"], "v")? != "casemate.audit/1" {
-            return Err(TicketError::Record("v"));
-        }
-        if string(&value, &["type"], "type")? != "launch.intent" {
-            return Err(TicketError::Record("type"));
-        }
+        let value = read_record(record)?;
+        let head = Head::read(&value, "launch.intent")?;
         let level = string(&value, &["isolation", "level"], "isolation.level")?;
         let kvm = match member(&value, &["isolation", "kvm"]) {
             Some(Value::Null) => Some(None),
             kvm => kvm.and_then(Value::as_str).and_then(KvmClass::parse).map(Some),
         };
         let digest = string(&value, &["spec", "digest"], "spec.digest")?;
-        let deadline = string(&value, &["deadline", "boottime_ns"], "deadline.boottime_ns")?;
         let level = Level::parse(level).ok_or(TicketError::Record("isolation.level"))?;
         // A virtual machine has a class of KVM, and nothing else has.
         let kvm = kvm.filter(|kvm| kvm.is_some() == (level == Level::Vm));
         let size = member(&value, &["spec", "size"]).and_then(Value::as_u64);
         Ok(Self {
-            launch_id: string(&value, &["launch_id"], "launch_id")?.into(),
-            tenant: string(&value, &["tenant"], "tenant")?.into(),
-            node: string(&value, &["node", "id"], "node.id")?.into(),
-            boot_id: string(&value, &["clock", "boot_id"], "clock.boot_id")?.into(),
+            head,
             level,
             kvm: kvm.ok_or(TicketError::Record("isolation.kvm"))?,
             spec_digest: Digest::parse(digest).ok_or(TicketError::Record("spec.digest"))?,
             spec_size: size.ok_or(TicketError::Record("spec.size"))?,
-            deadline_ns: crate::note::parse_decimal(deadline)
-                .ok_or(TicketError::Record("deadline.boottime_ns"))?,
         })
     }
 }
@@ -243,29 +294,12 @@ fn member<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(value, |value, name| value.get(name))
 }
 
-fn string<'a>(value: &'a Value, path: &[&str], name: &'static str) -> Result<&'a str, TicketError> {
+pub(crate) fn string<'a>(
+    value: &'a Value,
+    path: &[&str],
+    name: &'static str,
+) -> Result<&'a str, TicketError> {
     member(value, path).and_then(Value::as_str).ok_or(TicketError::Record(name))
-}
-
-fn check_place_and_time(
-    intent: &Intent,
-    context: &Context,
-    now_ns: u64,
-) -> Result<u64, TicketError> {
-    if intent.node != context.node {
-        let record = intent.node.chars().filter(|c| is_node_character(*c)).take(64).collect();
-        return Err(TicketError::Host { record, host: context.node.clone() });
-    }
-    if intent.boot_id != context.boot_id {
-        return Err(TicketError::Boot);
-    }
-    if intent.deadline_ns < now_ns {
-        return Err(TicketError::Expired { late_ns: now_ns.saturating_sub(intent.deadline_ns) });
-    }
-    if intent.deadline_ns > now_ns.saturating_add(DEADLINE_AHEAD_NS_MAX) {
-        return Err(TicketError::TooFar);
-    }
-    Ok(intent.deadline_ns)
 }
 
 fn check_spec(intent: &Intent, bytes: &[u8]) -> Result<Spec, TicketError> {
@@ -275,11 +309,11 @@ fn check_spec(intent: &Intent, bytes: &[u8]) -> Result<Spec, TicketError> {
     }
     let spec = Spec::parse(bytes).map_err(TicketError::SpecMalformed)?;
     let disagreement = [
-        ("launch_id", spec.launch_id == intent.launch_id),
-        ("tenant", spec.tenant == intent.tenant),
+        ("launch_id", spec.launch_id == intent.head.launch_id),
+        ("tenant", spec.tenant == intent.head.tenant),
         ("level", spec.level == intent.level),
         ("kvm", spec.kvm() == intent.kvm),
-        ("node", spec.node == intent.node),
+        ("node", spec.node == intent.head.node),
     ]
     .into_iter()
     .find(|(_, equal)| !equal);

@@ -42,6 +42,12 @@ impl AgentStream {
         Ok(())
     }
 
+    /// Whether there is an agent.
+    #[must_use]
+    pub const fn is_there(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// Asks to be told when frames can be read or the backlog can go on.
     pub fn watch(&mut self, epoll: &Epoll, read: bool, write: bool) {
         let mut wanted = EventSet::empty();
@@ -84,7 +90,7 @@ impl AgentStream {
         };
         let mut bytes = chunk.get(..count).ok_or(())?;
         while let Some(frame) = self.reader.take(&mut bytes).map_err(|_| ())? {
-            guest.accept(frame.kind, frame.payload).map_err(|_| ())?;
+            guest.accept(frame.session, frame.kind, frame.payload).map_err(|_| ())?;
         }
         Ok(())
     }

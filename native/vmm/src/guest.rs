@@ -2,6 +2,9 @@
 //!
 //! The guest is hostile: a frame that is none, comes out of turn or overdraws its credit ends the VM. The agent is not
 //! trusted with the VM either: it may send input, signals and stop, and a wrong frame of its own ends its connection.
+//! Processes beside the app, which it may ask for with a ticket, are in beside.rs.
+
+mod beside;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -10,7 +13,7 @@ use std::time::SystemTime;
 use casemate_wire::control::Reason;
 use casemate_wire::credit::{WINDOW_MAX, Window};
 use casemate_wire::frame::{
-    FrameReader, GuestKind, HEADER_LEN, HostKind, PROTOCOL_VERSION, append,
+    FrameReader, GuestKind, HEADER_LEN, HostKind, PROTOCOL_VERSION, append_to,
 };
 use casemate_wire::log_ring::{Source, WriteAt, Writer};
 use casemate_wire::order::{Conversation, Phase};
@@ -18,11 +21,15 @@ use casemate_wire::payload::{
     ENTROPY_LEN, Exit, Hello, InputCredit, OutputCredit, Resize, Resized, StartError, Started,
     Stop, Stream, Unique,
 };
+use casemate_wire::sessions::Sessions;
 
 use crate::failure::{Failure, failure};
+use crate::gate::Gate;
+use beside::Channel;
 
-/// Bytes kept for an agent that reads slowly; more than that and its connection is given up.
-const AGENT_BACKLOG_MAX: usize = 16 << 10;
+/// Bytes kept for an agent that reads slowly; more than that and its connection is given up. What sixteen sessions may
+/// send by the agent's own credit, in frames of ordinary length, and then some; the room is made at once.
+const AGENT_BACKLOG_MAX: usize = 640 << 10;
 
 /// Bytes kept for a guest that reads slowly: its configuration and then some. More means that it does not read. The room
 /// is made at once, because a running I/O thread may not map memory; what is not used of it costs nothing.
@@ -76,6 +83,9 @@ struct Talk {
     owed: [u32; 2],
     /// What the guest was told of its disk and has not answered.
     resizing: Option<u64>,
+    /// Without a pod there is none.
+    gate: Option<Gate>,
+    sessions: Sessions<Channel>,
     to_guest: Vec<u8>,
     to_agent: Vec<u8>,
     agent_lost: bool,
@@ -84,9 +94,14 @@ struct Talk {
 
 impl Guest {
     /// A conversation; `restored` says that HELLO was said before the template was taken. Without a `log` the guest is
-    /// a template's, which never gets as far as output.
+    /// a template's, which never gets as far as output; without a `gate` nothing runs beside the app.
     #[must_use]
-    pub fn new(restored: bool, config: String, log: Option<Writer<LogFile>>) -> Self {
+    pub fn new(
+        restored: bool,
+        config: String,
+        log: Option<Writer<LogFile>>,
+        gate: Option<Gate>,
+    ) -> Self {
         let conversation = if restored { Conversation::restored() } else { Conversation::boot() };
         let windows = [Window::open(WINDOW_MAX); 2];
         let talk = Talk {
@@ -97,6 +112,8 @@ impl Guest {
             input: Window::default(),
             owed: [0; 2],
             resizing: None,
+            gate,
+            sessions: Sessions::default(),
             to_guest: Vec::with_capacity(GUEST_BACKLOG_MAX),
             to_agent: Vec::with_capacity(AGENT_BACKLOG_MAX),
             agent_lost: false,
@@ -122,7 +139,11 @@ impl Guest {
                 .take(&mut bytes)
                 .map_err(|error| failure(Reason::GuestProtocol, format_args!("{error}")))?;
             let Some(frame) = frame else { return Ok(()) };
-            self.talk.frame(frame.kind, frame.payload)?;
+            if frame.session == 0 {
+                self.talk.frame(frame.kind, frame.payload)?;
+            } else {
+                self.talk.frame_beside(frame.session, frame.kind, frame.payload)?;
+            }
         }
     }
 
@@ -152,7 +173,10 @@ impl Guest {
     ///
     /// # Errors
     /// `GUEST_PROTOCOL` when an agent may not send that now: the caller ends the agent's connection.
-    pub fn accept(&mut self, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
+    pub fn accept(&mut self, session: u16, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
+        if session != 0 {
+            return self.talk.accept_beside(session, kind, payload);
+        }
         match kind {
             HostKind::Stdin => self.talk.input(payload),
             HostKind::Signal | HostKind::Stop => self.talk.send(kind, payload),
@@ -161,12 +185,10 @@ impl Guest {
                 let _ = self.talk.send(kind, payload);
                 Ok(())
             }
-            HostKind::Unique | HostKind::Config | HostKind::Credit | HostKind::Resize => {
-                Err(failure(
-                    Reason::GuestProtocol,
-                    format_args!("an agent may not send a {kind:?} frame"),
-                ))
-            }
+            _ => Err(failure(
+                Reason::GuestProtocol,
+                format_args!("an agent may not send a {kind:?} frame"),
+            )),
         }
     }
 
@@ -203,6 +225,7 @@ impl Guest {
     /// # Errors
     /// None that a running guest can cause.
     pub fn agent_changed(&mut self) -> Result<(), Failure> {
+        self.agent_gone()?;
         self.talk.to_agent.clear();
         self.talk.agent_lost = false;
         let bytes = u32::try_from(self.talk.input.left()).unwrap_or(0);
@@ -210,6 +233,14 @@ impl Guest {
             return Ok(());
         }
         self.talk.tell_agent(GuestKind::Credit, InputCredit { bytes }.encode().as_bytes())
+    }
+
+    /// Nobody is there to hear what runs beside the app. May be said again.
+    ///
+    /// # Errors
+    /// None that a running guest can cause, unless it does not read.
+    pub fn agent_gone(&mut self) -> Result<(), Failure> {
+        self.talk.hang_up()
     }
 
     /// True once when the agent let its backlog fill up.
@@ -228,12 +259,19 @@ impl Guest {
 
 impl Talk {
     fn send(&mut self, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
+        self.conversation
+            .host(kind)
+            .map_err(|error| failure(Reason::GuestProtocol, format_args!("{error}")))?;
+        self.send_of(0, kind, payload)
+    }
+
+    fn send_of(&mut self, session: u16, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
         let refuse = |text: std::fmt::Arguments<'_>| failure(Reason::GuestProtocol, text);
-        self.conversation.host(kind).map_err(|error| refuse(format_args!("{error}")))?;
         if with_frame(&self.to_guest, payload) > GUEST_BACKLOG_MAX {
             return Err(refuse(format_args!("the guest does not read its control pipe")));
         }
-        append(&mut self.to_guest, kind, payload).map_err(|error| refuse(format_args!("{error}")))
+        append_to(&mut self.to_guest, session, kind, payload)
+            .map_err(|error| refuse(format_args!("{error}")))
     }
 
     fn frame(&mut self, kind: GuestKind, payload: &[u8]) -> Result<(), Failure> {
@@ -266,6 +304,7 @@ impl Talk {
             GuestKind::Stderr => self.output(Stream::Stderr, payload)?,
             GuestKind::Exit => {
                 self.events.push(Event::Exit(parsed(Exit::parse(payload), kind)?));
+                self.sessions.clear();
                 self.tell_agent(kind, payload)?;
             }
             GuestKind::Resized => {
@@ -349,12 +388,21 @@ impl Talk {
     }
 
     fn tell_agent(&mut self, kind: GuestKind, payload: &[u8]) -> Result<(), Failure> {
+        self.tell_agent_of(0, kind, payload)
+    }
+
+    fn tell_agent_of(
+        &mut self,
+        session: u16,
+        kind: GuestKind,
+        payload: &[u8],
+    ) -> Result<(), Failure> {
         if with_frame(&self.to_agent, payload) > AGENT_BACKLOG_MAX {
             self.agent_lost = true;
             self.to_agent.clear();
             return Ok(());
         }
-        append(&mut self.to_agent, kind, payload)
+        append_to(&mut self.to_agent, session, kind, payload)
             .map_err(|error| failure(Reason::GuestProtocol, format_args!("{error}")))
     }
 }
@@ -382,90 +430,5 @@ fn now_ns() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
-
-    use super::*;
-
-    fn said(frames: &[(GuestKind, &[u8])]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for (kind, payload) in frames {
-            append(&mut bytes, *kind, payload).unwrap();
-        }
-        bytes
-    }
-
-    /// A guest whose app runs and takes `bytes` of input.
-    fn running(bytes: u32) -> Guest {
-        let mut guest = Guest::new(true, "{}".into(), None);
-        guest.send_unique().unwrap();
-        let credit = InputCredit { bytes }.encode();
-        let frames: [(GuestKind, &[u8]); 3] = [
-            (GuestKind::UniqueDone, &[]),
-            (GuestKind::Started, &[2, 0, 0, 0]),
-            (GuestKind::Credit, credit.as_bytes()),
-        ];
-        guest.receive(&said(&frames)).unwrap();
-        guest
-    }
-
-    #[test]
-    fn tells_a_fresh_agent_what_is_left_of_the_input_window() {
-        let mut guest = running(10);
-        guest.accept(HostKind::Stdin, b"abc").unwrap();
-        guest.agent_changed().unwrap();
-        let left = InputCredit { bytes: 7 }.encode();
-        assert_eq!(*guest.agent_backlog(), said(&[(GuestKind::Credit, left.as_bytes())]));
-        guest.accept(HostKind::Stdin, b"defghij").unwrap();
-        guest.agent_changed().unwrap();
-        assert!(guest.agent_backlog().is_empty(), "nothing is left to grant");
-    }
-
-    #[test]
-    fn takes_no_more_input_than_was_granted_and_no_more_credit_than_a_window() {
-        let mut guest = running(3);
-        assert!(guest.accept(HostKind::Stdin, b"abcd").is_err());
-        guest.accept(HostKind::Stdin, b"abc").unwrap();
-        assert!(guest.accept(HostKind::Stdin, b"d").is_err());
-        let whole = InputCredit { bytes: WINDOW_MAX }.encode();
-        guest.receive(&said(&[(GuestKind::Credit, whole.as_bytes())])).unwrap();
-        let failure = guest.receive(&said(&[(GuestKind::Credit, &[1, 0, 0, 0])])).unwrap_err();
-        assert_eq!(failure.reason, Reason::GuestProtocol);
-    }
-
-    #[test]
-    fn takes_an_answer_to_a_resize_once_and_for_that_size_alone() {
-        let answer = |bytes| Resized { errno: 0, bytes }.encode();
-        let say = |guest: &mut Guest, bytes| {
-            guest.receive(&said(&[(GuestKind::Resized, answer(bytes).as_bytes())]))
-        };
-        let mut guest = running(0);
-        assert_eq!(say(&mut guest, 8192).unwrap_err().reason, Reason::GuestProtocol);
-        for (bytes, fine) in [(8192, true), (4096, false)] {
-            let mut guest = running(0);
-            guest.events();
-            guest.resize(8192).unwrap();
-            assert_eq!(say(&mut guest, bytes).is_ok(), fine, "{bytes}");
-            let came = Event::Resized(Resized { errno: 0, bytes });
-            assert_eq!(guest.events(), if fine { vec![came] } else { vec![] });
-            assert!(say(&mut guest, bytes).is_err(), "nothing was asked any more");
-        }
-        let resize = Resize { bytes: 1 }.encode();
-        assert!(running(0).accept(HostKind::Resize, resize.as_bytes()).is_err(), "from an agent");
-    }
-
-    #[test]
-    fn keeps_its_backlogs_in_the_room_made_for_them() {
-        let mut guest = running(10);
-        let rooms = [guest.guest_backlog().capacity(), guest.agent_backlog().capacity()];
-        let failure = std::iter::repeat_with(|| guest.stop(1)).find_map(Result::err).unwrap();
-        assert_eq!(failure.reason, Reason::GuestProtocol);
-        assert!(guest.guest_backlog().len() <= GUEST_BACKLOG_MAX);
-        let credit = InputCredit { bytes: 1 }.encode();
-        while !guest.agent_lost() {
-            guest.receive(&said(&[(GuestKind::Credit, credit.as_bytes())])).unwrap();
-            assert!(guest.agent_backlog().len() <= AGENT_BACKLOG_MAX);
-        }
-        assert_eq!(rooms, [guest.guest_backlog().capacity(), guest.agent_backlog().capacity()]);
-    }
-}
+#[path = "guest_tests.rs"]
+mod tests;

@@ -190,6 +190,9 @@ impl Io {
                 self.act(&event)?;
             }
             self.agent.flush(&mut self.guest);
+            if !self.agent.is_there() {
+                self.guest.agent_gone()?;
+            }
             if !self.push_to_guest() {
                 break;
             }

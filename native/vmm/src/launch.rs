@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use casemate_devices::{Network, Rate, Scratch, Verified, Verity};
 use casemate_ticket::document::{DOCUMENT_BYTES_MAX, LaunchDocument, Mode};
+use casemate_ticket::exec;
 use casemate_ticket::spec::{
     Limits, Machine, Means, Spec, Template, TemplateSpec, VerifiedDisk, Vm, Vmm,
 };
@@ -22,6 +23,7 @@ use crate::descriptors::{
     check_digest, file, present, read_verified, sealed, tap,
 };
 use crate::failure::{Failure, failure};
+use crate::gate::Gate;
 
 /// Where the machine starts from.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub struct Pod {
     pub stream: OwnedFd,
     /// Filter digests the spec names.
     pub vmm: Vmm,
+    /// What lets processes in beside the app.
+    pub gate: Gate,
 }
 
 impl Pod {
@@ -144,6 +148,10 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
         .map(|disk| disk.growing_to(scratch.size_max))
         .map_err(|error| failure(Reason::Descriptor, format_args!("scratch: {error}")))?;
     let network = admitted.spec.network.as_ref().map(connect).transpose()?;
+    let gate = Gate::new(
+        document.context.clone(),
+        exec::Pod { launch_id: admitted.spec.launch_id, tenant: admitted.spec.tenant },
+    );
     let log = file(LOG, "log", admitted.spec.log_size, Access::ReadWrite)?;
     Ok(Parts {
         machine,
@@ -157,6 +165,7 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
             guest_config: admitted.spec.guest_config,
             stream,
             vmm,
+            gate,
         }),
     })
 }

@@ -133,7 +133,7 @@ fn launch(report: &Report, machine: Machine, pod: Pod, step: Duration) -> Result
         doorbells,
         wake,
         mailbox: Arc::clone(&mailbox),
-        guest: Guest::new(restored, pod.guest_config, Some(log)),
+        guest: Guest::new(restored, pod.guest_config, Some(log), Some(pod.gate)),
         stream: Some(pod.stream),
         report: report.clone(),
         restored,
@@ -214,7 +214,7 @@ fn build_template(
             .try_clone()
             .map_err(|error| failure(Reason::Io, format_args!("eventfd: {error}")))?,
         mailbox: Arc::new(Mailbox::default()),
-        guest: Guest::new(false, String::new(), None),
+        guest: Guest::new(false, String::new(), None, None),
         stream: None,
         report: report.clone(),
         restored: false,

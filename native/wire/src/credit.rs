@@ -6,6 +6,10 @@
 /// Most bytes that may be outstanding on one stream.
 pub const WINDOW_MAX: u32 = crate::frame::OUTPUT_WINDOW;
 
+/// Most bytes that an agent may have outstanding on one stream of a session: they wait in the VMM, which has two such
+/// streams of each session.
+pub const SESSION_WINDOW_MAX: u32 = 16_384;
+
 /// The bytes that may still be sent on one stream. Both ends keep one and see the same numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window(u32);
@@ -29,6 +33,12 @@ impl Window {
         let sum = self.0.checked_add(bytes).filter(|sum| *sum <= WINDOW_MAX)?;
         self.0 = sum;
         Some(())
+    }
+
+    /// As [`Window::grant`], for a receiver that keeps less ready than a whole window.
+    pub fn grant_within(&mut self, bytes: u32, max: u32) -> Option<()> {
+        self.0.checked_add(bytes).filter(|sum| *sum <= max)?;
+        self.grant(bytes)
     }
 
     /// The sender sent `bytes`. `None`, and nothing changed, when it had no leave to.
@@ -115,5 +125,9 @@ mod tests {
         assert_eq!(window.grant(u32::MAX), None);
         assert_eq!(window.grant(10), Some(()));
         assert_eq!(window.left(), 10);
+        assert_eq!(window.grant_within(1, 10), None);
+        assert_eq!(window.grant_within(u32::MAX, u32::MAX), None);
+        assert_eq!(window.grant_within(5, 15), Some(()));
+        assert_eq!(window.left(), 15);
     }
 }

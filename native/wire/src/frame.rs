@@ -16,6 +16,29 @@ pub const CONFIG_MAX: u32 = 524_288;
 pub const PROTOCOL_VERSION: u32 = 1;
 /// Bytes of output the VMM lets a guest send, per stream, before it grants more.
 pub const OUTPUT_WINDOW: u32 = 65_536;
+/// Most bytes the payload of `ADMIT` may have: a request, its record and its ticket.
+pub const ADMIT_MAX: u32 = 163_840;
+
+/// Whose frame may be of a kind: the header's stream number is 0 for the app, else a session's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The app's or the machine's.
+    App,
+    /// A session's.
+    Session,
+    /// Either's.
+    Both,
+}
+
+impl Whose {
+    const fn admits(self, session: u16) -> bool {
+        match self {
+            Self::App => session == 0,
+            Self::Session => session != 0,
+            Self::Both => true,
+        }
+    }
+}
 
 /// One direction's kinds of frame.
 pub trait Kind: Copy + Eq + fmt::Debug + Sized {
@@ -30,10 +53,13 @@ pub trait Kind: Copy + Eq + fmt::Debug + Sized {
 
     /// Least and most bytes a payload of this kind has.
     fn length(self) -> (u32, u32);
+
+    /// Whose a frame of this kind may be.
+    fn whose(self) -> Whose;
 }
 
 macro_rules! kinds {
-    ($(#[$doc:meta])* $name:ident, $longest:expr, { $($(#[$variant_doc:meta])* $variant:ident = $byte:literal, $min:expr, $max:expr;)* }) => {
+    ($(#[$doc:meta])* $name:ident, $longest:expr, { $($(#[$variant_doc:meta])* $variant:ident = $byte:literal, $whose:ident, $min:expr, $max:expr;)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $($(#[$variant_doc])* $variant,)* }
@@ -57,6 +83,10 @@ macro_rules! kinds {
             fn length(self) -> (u32, u32) {
                 match self { $(Self::$variant => ($min, $max),)* }
             }
+
+            fn whose(self) -> Whose {
+                match self { $(Self::$variant => Whose::$whose,)* }
+            }
         }
     };
 }
@@ -65,21 +95,29 @@ kinds! {
     /// What the host sends: VMM to guest, and on the pod stream agent to VMM.
     HostKind, CONFIG_MAX, {
         /// Entropy, wall clock and nonce that make a restored guest unlike its siblings.
-        Unique = 1, 88, 88;
+        Unique = 1, App, 88, 88;
         /// Canonical JSON: the app and the host name.
-        Config = 2, 2, CONFIG_MAX;
+        Config = 2, App, 2, CONFIG_MAX;
         /// Bytes for the app's standard input.
-        Stdin = 3, 1, PAYLOAD_MAX;
+        Stdin = 3, Both, 1, PAYLOAD_MAX;
         /// The app's standard input ends here.
-        StdinEof = 4, 0, 0;
+        StdinEof = 4, Both, 0, 0;
         /// A signal for the app.
-        Signal = 5, 4, 4;
+        Signal = 5, Both, 4, 4;
         /// Leave to send more output.
-        Credit = 6, 5, 5;
+        Credit = 6, Both, 5, 5;
         /// TERM for the app, KILL after a time.
-        Stop = 7, 4, 4;
+        Stop = 7, App, 4, 4;
         /// The scratch disk is larger: the file system may grow.
-        Resize = 8, 8, 8;
+        Resize = 8, App, 8, 8;
+        /// To the guest: start one more process beside the app. Canonical JSON.
+        Exec = 9, Session, 2, PAYLOAD_MAX;
+        /// The size of a session's terminal.
+        Window = 10, Session, 4, 4;
+        /// Nobody listens to a session any more: it is to end.
+        Close = 11, Session, 0, 0;
+        /// From the agent: an `EXEC` with its ticket and its record.
+        Admit = 12, Session, 10, ADMIT_MAX;
     }
 }
 
@@ -87,23 +125,23 @@ kinds! {
     /// What the guest sends: guest to VMM, and on the pod stream VMM to agent.
     GuestKind, PAYLOAD_MAX, {
         /// Init waits; a template is taken here.
-        Hello = 64, 8, 8;
+        Hello = 64, App, 8, 8;
         /// Reseeded, clock set, init executed anew.
-        UniqueDone = 65, 0, 0;
+        UniqueDone = 65, App, 0, 0;
         /// The app runs.
-        Started = 66, 4, 4;
+        Started = 66, Both, 4, 4;
         /// The app's standard output.
-        Stdout = 67, 1, PAYLOAD_MAX;
+        Stdout = 67, Both, 1, PAYLOAD_MAX;
         /// The app's standard error.
-        Stderr = 68, 1, PAYLOAD_MAX;
+        Stderr = 68, Both, 1, PAYLOAD_MAX;
         /// The app ended.
-        Exit = 69, 5, 5;
+        Exit = 69, Both, 5, 5;
         /// The app could not be started.
-        Error = 70, 2, 2 + 1024;
+        Error = 70, Both, 2, 2 + 1024;
         /// Leave to send more standard input.
-        Credit = 71, 4, 4;
+        Credit = 71, Both, 4, 4;
         /// What came of a RESIZE.
-        Resized = 72, 12, 12;
+        Resized = 72, App, 12, 12;
     }
 }
 
@@ -112,8 +150,15 @@ kinds! {
 pub enum FrameError {
     /// No frame of this direction has that kind.
     UnknownKind(u8),
-    /// The byte or the stream number that must be zero is not.
+    /// The byte that must be zero is not.
     ReservedNotZero,
+    /// A frame of that kind is never the app's, or never a session's.
+    Stream {
+        /// The header's kind.
+        kind: u8,
+        /// The header's stream.
+        stream: u16,
+    },
     /// The kind does not allow that many bytes.
     Length {
         /// The header's kind.
@@ -128,6 +173,9 @@ impl fmt::Display for FrameError {
         match self {
             Self::UnknownKind(kind) => write!(out, "kind {kind} does not exist in this direction"),
             Self::ReservedNotZero => write!(out, "a reserved byte of the header is not zero"),
+            Self::Stream { kind, stream } => {
+                write!(out, "a frame of kind {kind} cannot be of stream {stream}")
+            }
             Self::Length { kind, length } => {
                 write!(out, "a frame of kind {kind} cannot have {length} bytes")
             }
@@ -141,19 +189,24 @@ impl std::error::Error for FrameError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header<K> {
     kind: K,
+    session: u16,
     length: u32,
 }
 
 impl<K: Kind> Header<K> {
-    /// The header of a payload of `length` bytes.
+    /// The header of a payload of `length` bytes; `session` 0 is the app.
     ///
     /// # Errors
-    /// [`FrameError::Length`] when the kind does not allow that many bytes.
-    pub fn new(kind: K, length: usize) -> Result<Self, FrameError> {
+    /// [`FrameError::Length`] when the kind does not allow that many bytes, [`FrameError::Stream`]
+    /// when it is not for that session.
+    pub fn new(kind: K, session: u16, length: usize) -> Result<Self, FrameError> {
+        if !kind.whose().admits(session) {
+            return Err(FrameError::Stream { kind: kind.byte(), stream: session });
+        }
         let asked = u32::try_from(length).unwrap_or(u32::MAX);
         let (min, max) = kind.length();
         if (min..=max).contains(&asked) {
-            Ok(Self { kind, length: asked })
+            Ok(Self { kind, session, length: asked })
         } else {
             Err(FrameError::Length { kind: kind.byte(), length: asked })
         }
@@ -166,23 +219,30 @@ impl<K: Kind> Header<K> {
     pub fn parse(bytes: [u8; HEADER_LEN]) -> Result<Self, FrameError> {
         let [kind, zero, stream_low, stream_high, l0, l1, l2, l3] = bytes;
         let known = K::from_byte(kind).ok_or(FrameError::UnknownKind(kind))?;
-        if (zero, stream_low, stream_high) != (0, 0, 0) {
+        if zero != 0 {
             return Err(FrameError::ReservedNotZero);
         }
+        let session = u16::from_le_bytes([stream_low, stream_high]);
         let length = u32::from_le_bytes([l0, l1, l2, l3]);
-        Self::new(known, usize::try_from(length).unwrap_or(usize::MAX))
+        Self::new(known, session, usize::try_from(length).unwrap_or(usize::MAX))
     }
 
     /// The bytes of the header.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let [l0, l1, l2, l3] = self.length.to_le_bytes();
-        [self.kind.byte(), 0, 0, 0, l0, l1, l2, l3]
+        let [stream_low, stream_high] = self.session.to_le_bytes();
+        [self.kind.byte(), 0, stream_low, stream_high, l0, l1, l2, l3]
     }
 
     /// The frame's kind.
     pub const fn kind(&self) -> K {
         self.kind
+    }
+
+    /// The session whose frame it is; 0 is the app.
+    pub const fn session(&self) -> u16 {
+        self.session
     }
 
     /// Bytes of payload that follow.
@@ -192,12 +252,25 @@ impl<K: Kind> Header<K> {
     }
 }
 
-/// Appends one whole frame to `out`.
+/// Appends one whole frame of the app to `out`.
 ///
 /// # Errors
-/// [`FrameError::Length`], and `out` is unchanged, when the kind does not allow such a payload.
+/// As [`append_to`].
 pub fn append<K: Kind>(out: &mut Vec<u8>, kind: K, payload: &[u8]) -> Result<(), FrameError> {
-    let header = Header::new(kind, payload.len())?;
+    append_to(out, 0, kind, payload)
+}
+
+/// Appends one whole frame of a session to `out`.
+///
+/// # Errors
+/// As [`Header::new`], and `out` is unchanged.
+pub fn append_to<K: Kind>(
+    out: &mut Vec<u8>,
+    session: u16,
+    kind: K,
+    payload: &[u8],
+) -> Result<(), FrameError> {
+    let header = Header::new(kind, session, payload.len())?;
     out.extend_from_slice(&header.encode());
     out.extend_from_slice(payload);
     Ok(())
@@ -208,6 +281,8 @@ pub fn append<K: Kind>(out: &mut Vec<u8>, kind: K, payload: &[u8]) -> Result<(),
 pub struct Frame<'a, K> {
     /// What the frame is.
     pub kind: K,
+    /// Whose it is; 0 is the app.
+    pub session: u16,
     /// Its bytes; the length is one the kind allows.
     pub payload: &'a [u8],
 }
@@ -261,7 +336,7 @@ impl<K: Kind> FrameReader<K> {
             return Ok(None);
         }
         self.done = true;
-        Ok(Some(Frame { kind: header.kind, payload: &self.payload }))
+        Ok(Some(Frame { kind: header.kind, session: header.session, payload: &self.payload }))
     }
 
     /// True between two frames: a stream may end, or change its peer, only here.

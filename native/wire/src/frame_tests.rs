@@ -58,7 +58,7 @@ fn yields_the_same_frames_however_the_bytes_are_cut() {
 fn admits_exactly_the_documented_kinds_of_each_direction() {
     let host: Vec<u8> = (0..=255).filter(|byte| HostKind::from_byte(*byte).is_some()).collect();
     let guest: Vec<u8> = (0..=255).filter(|byte| GuestKind::from_byte(*byte).is_some()).collect();
-    assert_eq!(host, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(host, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
     assert_eq!(guest, [64, 65, 66, 67, 68, 69, 70, 71, 72]);
     for kind in GuestKind::ALL {
         assert_eq!(GuestKind::from_byte(kind.byte()), Some(*kind));
@@ -71,23 +71,52 @@ fn refuses_each_length_a_kind_does_not_have() {
         let (min, max) = kind.length();
         for length in [min.checked_sub(1), max.checked_add(1), Some(u32::MAX)] {
             let Some(length) = length else { continue };
-            let mut bytes = [kind.byte(), 0, 0, 0, 0, 0, 0, 0];
+            let mut bytes = [kind.byte(), 0, session_of(*kind) as u8, 0, 0, 0, 0, 0];
             bytes[4..].copy_from_slice(&length.to_le_bytes());
             assert_eq!(
                 Header::<HostKind>::parse(bytes),
                 Err(FrameError::Length { kind: kind.byte(), length })
             );
         }
-        assert!(Header::new(*kind, max as usize).is_ok());
+        assert!(Header::new(*kind, session_of(*kind), max as usize).is_ok());
     }
 }
 
 #[test]
-fn refuses_every_reserved_byte_that_is_not_zero() {
-    for place in 1..4 {
-        let mut bytes = frame(HostKind::Stop, &[0; 4]);
-        bytes[place] = 1;
-        assert_eq!(read_all::<HostKind>(&bytes, 1), Err(FrameError::ReservedNotZero));
+fn refuses_a_reserved_byte_that_is_not_zero() {
+    let mut bytes = frame(HostKind::Stop, &[0; 4]);
+    bytes[1] = 1;
+    assert_eq!(read_all::<HostKind>(&bytes, 1), Err(FrameError::ReservedNotZero));
+}
+
+/// A session that `kind` may be of.
+fn session_of<K: Kind>(kind: K) -> u16 {
+    u16::from(kind.whose() == Whose::Session)
+}
+
+#[test]
+fn keeps_what_is_the_app_s_and_what_is_a_session_s_apart() {
+    let sent = |kind: HostKind, session: u16| {
+        let mut bytes = [kind.byte(), 0, 0, 0, 0, 0, 0, 0];
+        bytes[2..4].copy_from_slice(&session.to_le_bytes());
+        bytes[4..].copy_from_slice(&kind.length().0.to_le_bytes());
+        Header::<HostKind>::parse(bytes).map(|header| (header.kind(), header.session()))
+    };
+    for (kind, app, session) in [
+        (HostKind::Unique, true, false),
+        (HostKind::Config, true, false),
+        (HostKind::Stop, true, false),
+        (HostKind::Resize, true, false),
+        (HostKind::Stdin, true, true),
+        (HostKind::Signal, true, true),
+        (HostKind::Exec, false, true),
+        (HostKind::Close, false, true),
+        (HostKind::Admit, false, true),
+    ] {
+        for (number, fits) in [(0, app), (1, session), (256, session), (u16::MAX, session)] {
+            let wrong = FrameError::Stream { kind: kind.byte(), stream: number };
+            assert_eq!(sent(kind, number), if fits { Ok((kind, number)) } else { Err(wrong) });
+        }
     }
 }
 

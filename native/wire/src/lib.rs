@@ -14,5 +14,6 @@ pub mod log_ring;
 pub mod metrics;
 pub mod order;
 pub mod payload;
+pub mod sessions;
 
 pub use bytes::Packet;

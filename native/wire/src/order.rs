@@ -113,7 +113,7 @@ impl Conversation {
             HostKind::Resize if talks && phase != Phase::Starting => Some(phase),
             HostKind::StdinEof if talks && !ended => Some(phase),
             HostKind::Signal | HostKind::Credit | HostKind::Stop if talks => Some(phase),
-            _ => None,
+            _ => None, // frames of sessions are sessions.rs's
         };
         self.phase = next.ok_or(OutOfOrder { kind: kind.byte(), phase })?;
         self.input_ended = ended || kind == HostKind::StdinEof;

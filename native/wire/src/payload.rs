@@ -153,6 +153,55 @@ number_payload! {
     bytes
 }
 
+/// `WINDOW`: the size of a session's terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+impl Size {
+    /// The payload's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Packet<4> {
+        Packet::new().with(&self.rows.to_le_bytes()).with(&self.columns.to_le_bytes())
+    }
+
+    /// Reads a payload.
+    #[must_use]
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let mut cursor = Cursor::new(payload);
+        let value = Self { rows: cursor.u16()?, columns: cursor.u16()? };
+        cursor.end(value)
+    }
+}
+
+/// `ADMIT`: what a process beside the app is asked for with. Two lengths, then the parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admit<'a> {
+    /// Receipt of the record: a tlog-proof.
+    pub ticket: &'a [u8],
+    /// The exec.intent.
+    pub record: &'a [u8],
+    /// Payload of the `EXEC` that it admits.
+    pub request: &'a [u8],
+}
+
+impl<'a> Admit<'a> {
+    /// Reads a payload.
+    #[must_use]
+    pub fn parse(payload: &'a [u8]) -> Option<Self> {
+        let mut cursor = Cursor::new(payload);
+        let ticket_len = usize::try_from(cursor.u32()?).ok()?;
+        let record_len = usize::try_from(cursor.u32()?).ok()?;
+        let (ticket, rest) = cursor.rest().split_at_checked(ticket_len)?;
+        let (record, request) = rest.split_at_checked(record_len)?;
+        Some(Self { ticket, record, request })
+    }
+}
+
 /// `HELLO`: init waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -318,6 +367,10 @@ codes! {
         Other = 8, "APP_START";
         /// The network card could not be made what the configuration says.
         Network = 9, "APP_NETWORK";
+        /// There are as many sessions as a pod may have, or one of that number is still ending.
+        Busy = 10, "EXEC_BUSY";
+        /// Ticket, record and request of a session do not admit it.
+        Refused = 11, "EXEC_REFUSED";
     }
 }
 

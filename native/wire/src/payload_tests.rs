@@ -103,3 +103,19 @@ fn cuts_a_long_text_at_a_character() {
     let bytes = StartError { code: ErrorCode::Other, text: &odd }.encode();
     assert_eq!(bytes.len(), 2 + ERROR_TEXT_MAX - 1);
 }
+
+#[test]
+fn takes_an_admission_apart_only_where_its_lengths_fit() {
+    let parts = Admit { ticket: b"ticket", record: b"rec", request: b"{}" };
+    let bytes = [&6_u32.to_le_bytes()[..], &3_u32.to_le_bytes()[..], b"ticketrec{}"].concat();
+    assert_eq!(Admit::parse(&bytes), Some(parts));
+    for (ticket, record) in [(12, 0), (6, 6), (u32::MAX, 1), (1, u32::MAX)] {
+        let bytes = [&ticket.to_le_bytes()[..], &record.to_le_bytes()[..], b"ticketrec{}"].concat();
+        assert_eq!(Admit::parse(&bytes), None, "{ticket} {record}");
+    }
+    assert_eq!(Admit::parse(&[0; 7]), None);
+    let size = Size { rows: 24, columns: 80 };
+    assert_eq!(size.encode().as_bytes(), [24, 0, 80, 0]);
+    assert_eq!(Size::parse(&[24, 0, 80, 0]), Some(size));
+    assert_eq!(Size::parse(&[24, 0, 80]), None);
+}

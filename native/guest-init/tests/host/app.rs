@@ -38,6 +38,21 @@ pub fn main(args: &[String]) -> ExitCode {
             app_unsafe::exit_on_term(7);
             wait();
         }
+        ["deaf"] => {
+            app_unsafe::ignore_hang_up();
+            wait();
+        }
+        ["links", of] => {
+            for name in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
+                println!(
+                    "{name} {}",
+                    fs::read_link(format!("/proc/{of}/ns/{name}")).unwrap().display()
+                );
+            }
+        }
+        ["terminal"] => terminal(),
+        ["wander"] => wander(),
+        ["fake-terminals"] => fake_terminals(),
         ["leave-orphan"] => leave_orphan(),
         ["again"] => {
             print!("{}", tell(fs::write("/dev/stdout", "once more\n").map(|()| String::new())));
@@ -73,6 +88,41 @@ fn wait() {
     loop {
         sleep(Duration::from_hours(1));
     }
+}
+
+/// What it has, and then its size again for each line.
+fn terminal() {
+    let size = || {
+        let size = rustix::termios::tcgetwinsize(stdin()).unwrap();
+        format!("{} {}", size.ws_row, size.ws_col)
+    };
+    for number in 0..3 {
+        println!("{}", fs::read_link(format!("/proc/self/fd/{number}")).unwrap().display());
+    }
+    let foreground = rustix::termios::tcgetpgrp(stdin()).unwrap();
+    let leader = rustix::process::getsid(None).unwrap();
+    let own = rustix::process::getpid();
+    println!("leads {} size {} ready", (foreground, leader) == (own, own), size());
+    for line in stdin().lines() {
+        println!("read {:?} size {}", line.unwrap(), size());
+    }
+}
+
+/// Leaves its namespaces for others, if it has `CAP_SYS_ADMIN`.
+fn wander() {
+    app_unsafe::leave_namespaces();
+    fs::write("/here", "").unwrap();
+    rustix::mount::mount("tmpfs", "/bin", "tmpfs", rustix::mount::MountFlags::empty(), None)
+        .unwrap();
+    wait();
+}
+
+/// A file system of its own in place of the terminals.
+fn fake_terminals() {
+    rustix::mount::mount("tmpfs", "/dev/pts", "tmpfs", rustix::mount::MountFlags::empty(), None)
+        .unwrap();
+    fs::write("/dev/pts/ptmx", "").unwrap();
+    wait();
 }
 
 fn close_stdin() {

@@ -22,3 +22,16 @@ pub fn close_stdin() {
     // SAFETY: nothing in the app reads its standard input afterwards.
     unsafe { libc::close(0) };
 }
+
+/// A hang-up goes unnoticed.
+pub fn ignore_hang_up() {
+    // SAFETY: `SIG_IGN` is a valid disposition.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+}
+
+/// Mounts and names of its own.
+pub fn leave_namespaces() {
+    // SAFETY: there is one thread.
+    let left = unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWUTS) };
+    assert_eq!(left, 0);
+}

@@ -10,9 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use casemate_wire::frame::{FrameReader, GuestKind, HostKind, OUTPUT_WINDOW, append};
+use casemate_wire::frame::{FrameReader, GuestKind, HostKind, OUTPUT_WINDOW, append_to};
 use casemate_wire::order::Conversation;
 use casemate_wire::payload::{ErrorCode, Exit, OutputCredit, StartError, Stream};
+use casemate_wire::sessions::Sessions;
 
 use crate::config::Config;
 
@@ -65,6 +66,7 @@ pub struct Machine {
     reader: FrameReader<GuestKind>,
     unread: Vec<u8>,
     conversation: Conversation,
+    sessions: Sessions<()>,
     init: Child,
 }
 
@@ -93,6 +95,7 @@ impl Machine {
             reader: FrameReader::new(),
             unread: Vec::new(),
             conversation: Conversation::reseeding(),
+            sessions: Sessions::default(),
             init,
         };
         drop(command);
@@ -101,9 +104,30 @@ impl Machine {
     }
 
     pub fn say(&mut self, kind: HostKind, payload: &[u8]) {
+        self.say_to(0, kind, payload);
+    }
+
+    pub fn say_to(&mut self, session: u16, kind: HostKind, payload: &[u8]) {
         let mut bytes = Vec::new();
-        append(&mut bytes, kind, payload).unwrap();
+        append_to(&mut bytes, session, kind, payload).unwrap();
         self.say_raw(&bytes);
+    }
+
+    /// EXEC, and a whole window for both streams.
+    pub fn exec(&mut self, session: u16, request: &str) {
+        self.exec_without_credit(session, request);
+        self.credit_of(session, Stream::Stdout, OUTPUT_WINDOW);
+        self.credit_of(session, Stream::Stderr, OUTPUT_WINDOW);
+    }
+
+    pub fn exec_without_credit(&mut self, session: u16, request: &str) {
+        self.sessions.open(session, ()).unwrap();
+        self.say_to(session, HostKind::Exec, request.as_bytes());
+    }
+
+    pub fn credit_of(&mut self, session: u16, stream: Stream, bytes: u32) {
+        let credit = OutputCredit { stream, bytes }.encode();
+        self.say_to(session, HostKind::Credit, credit.as_bytes());
     }
 
     /// Bytes as they are. Init may have gone; the test finds that out when it listens.
@@ -132,17 +156,31 @@ impl Machine {
         self.conversation.host(HostKind::Config).unwrap();
     }
 
-    /// The next frame, in its turn; `None` at the end of the pipe.
+    /// The next frame of the app, in its turn; `None` at the end of the pipe.
     pub fn hear(&mut self) -> Option<(GuestKind, Vec<u8>)> {
+        loop {
+            let (session, kind, payload) = self.hear_any()?;
+            if session == 0 {
+                return Some((kind, payload));
+            }
+        }
+    }
+
+    /// The next frame of whomever, in its turn.
+    pub fn hear_any(&mut self) -> Option<(u16, GuestKind, Vec<u8>)> {
         loop {
             let mut rest = self.unread.as_slice();
             let frame = self.reader.take(&mut rest).expect("init sends frames");
-            let frame = frame.map(|frame| (frame.kind, frame.payload.to_vec()));
+            let frame = frame.map(|frame| (frame.session, frame.kind, frame.payload.to_vec()));
             let taken = self.unread.len() - rest.len();
             self.unread.drain(..taken);
-            if let Some((kind, payload)) = frame {
-                self.conversation.guest(kind).expect("init keeps the order");
-                return Some((kind, payload));
+            if let Some((session, kind, payload)) = frame {
+                if session == 0 {
+                    self.conversation.guest(kind).expect("init keeps the order");
+                } else {
+                    self.sessions.guest(session, kind).expect("init keeps the sessions' order");
+                }
+                return Some((session, kind, payload));
             }
             let mut buffer = [0; 4096];
             match self.socket.read(&mut buffer) {
@@ -182,6 +220,49 @@ impl Machine {
                 _ => {}
             }
         }
+    }
+
+    /// Listens to one session to its end, renewing credit.
+    pub fn listen_to(&mut self, session: u16) -> (String, String, End) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let end = loop {
+            let Some((from, kind, payload)) = self.hear_any() else { break End::Gone };
+            if from != session {
+                continue;
+            }
+            let size = u32::try_from(payload.len()).unwrap();
+            match kind {
+                GuestKind::Stdout => {
+                    out.extend(payload);
+                    self.credit_of(session, Stream::Stdout, size);
+                }
+                GuestKind::Stderr => {
+                    err.extend(payload);
+                    self.credit_of(session, Stream::Stderr, size);
+                }
+                GuestKind::Exit => break End::Exit(Exit::parse(&payload).unwrap()),
+                GuestKind::Error => {
+                    let error = StartError::parse(&payload).unwrap();
+                    break End::Error(error.code, error.text.into());
+                }
+                _ => {}
+            }
+        };
+        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap(), end)
+    }
+
+    /// Listens to one session until it has said `words`; answers all it said.
+    pub fn hears(&mut self, session: u16, words: &str) -> String {
+        let mut said = String::new();
+        while !said.contains(words) {
+            let (from, kind, payload) = self.hear_any().expect("the guest speaks");
+            assert!(from != session || kind != GuestKind::Exit, "it ended and said {said:?}");
+            if from == session && kind == GuestKind::Stdout {
+                self.credit_of(session, Stream::Stdout, u32::try_from(payload.len()).unwrap());
+                said.push_str(&String::from_utf8_lossy(&payload));
+            }
+        }
+        said
     }
 
     /// What init said on its way out, when it broke the conversation off.

@@ -17,6 +17,7 @@ const TFD_TIMER_ABSTIME: u64 = 1;
 const MADV_DONTNEED: u64 = 4;
 const CLOCK_REALTIME: u64 = 0;
 const CLOCK_MONOTONIC: u64 = 1;
+const CLOCK_BOOTTIME: u64 = 7;
 
 pub(super) const LIST: &[Rule] = &[
     call!(SYS_epoll_wait, "wait for doorbells, the stream and time"),
@@ -59,6 +60,9 @@ pub(super) const LIST: &[Rule] = &[
     call!(SYS_clock_gettime, "deadlines")
         .when(&[is(0, CLOCK_MONOTONIC)])
         .rare("the host's clock cannot be read without a call"),
+    call!(SYS_clock_gettime, "whether the ticket of a process beside the app is still good")
+        .when(&[is(0, CLOCK_BOOTTIME)])
+        .rare("the host's clock cannot be read without a call, and such a process is asked for"),
     call!(SYS_timerfd_settime, "wake when a device's rate limit gives way")
         .when(&[is(1, TFD_TIMER_ABSTIME)])
         .rare("a device does more than its limits let it"),

@@ -1,5 +1,6 @@
 //! The cases, by what they look at.
 
+mod beside;
 mod network;
 mod process;
 mod protocol;
@@ -36,4 +37,13 @@ cases! {
         stops_with_term_and_then_kill stops_with_the_signal_of_the_app signals_the_app answers_a_resize_that_it_cannot_make
         ends_with_the_app_though_an_orphan_holds_its_output
         ends_at_garbage_and_kills_the_app ends_when_credit_is_exceeded ends_when_the_host_goes;
+    beside: is_under_all_that_the_app_is_under has_its_own_streams_code_and_input
+        takes_environment_user_and_directory_of_the_request
+        tells_why_it_could_not_run_and_the_app_can_still_end
+        enters_what_init_made_and_not_what_the_app_went_to
+        has_a_terminal_of_the_app_s_that_does_what_terminals_do
+        makes_no_terminal_of_what_the_app_put_there
+        is_hung_up_on_and_killed_when_nobody_listens ends_with_the_app
+        waits_for_credit_alone_and_keeps_what_it_wrote is_not_ended_by_what_comes_after_its_end
+        ends_the_guest_for_a_host_out_of_turn;
 }

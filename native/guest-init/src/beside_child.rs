@@ -1,0 +1,76 @@
+//! From fork to exec of a process beside the app: into what the app is in, and under all that the app is under, by
+//! the same code (rkt's CVE-2019-10144, 10145 and 10147 were an `enter` without seccomp, cgroup and dropped
+//! capabilities). No program of ours is executed inside the app's root, and none of its descriptors or files is
+//! reachable from there (CVE-2019-5736, CVE-2024-21626).
+
+use std::os::fd::AsFd;
+
+use casemate_ticket::app::App;
+use casemate_wire::payload::{ErrorCode, Size};
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, chdir, set_dumpable_behavior, setsid, umask};
+
+use crate::child::{Stdio, finish, identify, take_stdio};
+use crate::failure::{Failure, OrFailure};
+use crate::namespaces::Namespaces;
+use crate::places::Places;
+use crate::report::Reporter;
+use crate::users::Identity;
+use crate::{cgroup, process_unsafe, terminal};
+
+/// What to start, and beside what.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The app, with the process' own arguments, environment, directory and user in place of its own.
+    pub app: &'a App,
+    /// Of the app.
+    pub namespaces: &'a Namespaces,
+    /// The app's cgroup is among them.
+    pub places: &'a Places,
+}
+
+/// What becomes 0, 1 and 2.
+#[derive(Debug)]
+pub enum Streams {
+    /// Three pipes.
+    Pipes(Stdio),
+    /// A terminal, which is still to be made; init gets its other end.
+    Terminal(Size),
+}
+
+/// Becomes the process, or reports why not and ends. Called in the forked process only.
+pub fn run(plan: &Plan<'_>, streams: Streams, report: &Reporter) -> ! {
+    let failure = match prepare(plan, streams, report) {
+        Ok(identity) => finish(plan.app, &identity, plan.places.glibc_tunables.as_deref()),
+        Err(failure) => failure,
+    };
+    report.fail(&failure);
+    process_unsafe::exit_now(127)
+}
+
+fn prepare(plan: &Plan<'_>, streams: Streams, report: &Reporter) -> Result<Identity, Failure> {
+    // The app sees this process from now on, and it still is what init is (CVE-2016-9962).
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .or_failure(ErrorCode::Other, "close the process to others")?;
+    if let Some(group) = &plan.places.cgroup {
+        cgroup::enter(group)?;
+    }
+    plan.namespaces.enter()?;
+    setsid().or_failure(ErrorCode::Other, "begin a session")?;
+    process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
+    umask(Mode::empty());
+    let process = &plan.app.process;
+    let identity = identify(&process.user)?;
+    match streams {
+        Streams::Pipes(stdio) => take_stdio(stdio, &identity)?,
+        Streams::Terminal(size) => {
+            let other = terminal::take(size, identity.uid)?;
+            report.hand_over(&[other.as_fd()])?;
+        }
+    }
+    process_unsafe::close_all_but(report.as_fd())
+        .or_failure(ErrorCode::Other, "close descriptors")?;
+    let cwd = process.cwd.as_str();
+    chdir(cwd).or_failure(ErrorCode::Cwd, format!("enter {cwd:?}"))?;
+    Ok(identity)
+}

@@ -70,6 +70,8 @@ struct Serving {
     /// Bridges that have their gateways.
     bridges: BTreeSet<String>,
     doors: Doors,
+    /// Whether that is what the kernel has, and not what a router before made.
+    is_known: bool,
 }
 
 /// Serves spawn until nobody holds the other end.
@@ -102,9 +104,14 @@ fn serve_spawn() -> Step<()> {
     }
     let state = State { uplink: None, ways: Vec::new() };
     let (host, bridges, doors) = (HostFacts::default(), BTreeSet::new(), Doors::default());
-    let mut serving = Serving { socket, outside, state, host, bridges, doors };
-    // From here on nothing passes that no line permits.
-    nft(&inside(&serving.state, &serving.host))?;
+    // From here on nothing passes that no line permits. What the router before made holds until spawn has said what there
+    // is to be: pods that run on must not lose a packet.
+    let is_new = nft("list table bridge casemate\nlist table inet casemate\n").is_err();
+    if is_new {
+        nft(&inside(&state, &host))?;
+    }
+    let is_known = is_new;
+    let mut serving = Serving { socket, outside, state, host, bridges, doors, is_known };
     serving.answer(0, &Ok(()))?;
     while serving.turn()? {}
     Ok(())
@@ -275,8 +282,9 @@ impl Serving {
         let ports: Vec<Published> = missing.iter().map(|(port, _)| *port).collect();
         let sockets: Vec<OwnedFd> =
             self.outside.within(move || ports.iter().map(listening).collect())?;
-        if (&state, &host) != (&self.state, &self.host) {
+        if !self.is_known || (&state, &host) != (&self.state, &self.host) {
             nft(&inside(&state, &host))?;
+            self.is_known = true;
         }
         let opened = self.doors.open(missing.into_iter().zip(sockets).collect());
         opened.map_err(|error| format!("a published port: {error}"))?;

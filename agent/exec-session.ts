@@ -4,7 +4,12 @@
  * but the little that is under way.
  */
 import type { WebSocket } from 'ws'
-import type { ExecEnd, ExecStream, OutputName } from '../native/exec-stream.ts'
+import {
+  type ExecEnd,
+  type ExecStream,
+  type OutputName,
+  WINDOW_BYTES,
+} from '../native/exec-stream.ts'
 import {
   BadMessage,
   CHANNELS,
@@ -20,6 +25,8 @@ import type { EndReason } from './tasks/exec.ts'
 
 /** Without a byte either way, as Kubernetes has it. A caller that is dead is found out by its connection. */
 const IDLE_MS = 4 * 3600 * 1000
+/** Bytes that wait for a caller: no pings are answered beyond. */
+const WAITING_BYTES_MAX = 65_536
 const NORMAL_CLOSURE = 1000
 const POLICY_VIOLATION = 1008
 
@@ -65,6 +72,47 @@ function endWhenIdle(socket: WebSocket): () => void {
 }
 
 /**
+ * Output on its way to the caller, one message at a time. The credit comes back when the bytes have left this process: a
+ * caller that does not read stops the sender. What comes meanwhile is gathered, at most a window of it: credit counts
+ * bytes, and a guest may send each in a frame of its own.
+ */
+class Outgoing {
+  readonly #gathered = Buffer.alloc(WINDOW_BYTES)
+  #length = 0
+  #isUnderWay = false
+  readonly #send: (bytes: Buffer, left: (error?: Error | null) => void) => void
+  readonly #taken: (bytes: number) => void
+
+  constructor(
+    send: (bytes: Buffer, left: (error?: Error | null) => void) => void,
+    taken: (bytes: number) => void,
+  ) {
+    this.#send = send
+    this.#taken = taken
+  }
+
+  /** Never more than the window has room for. */
+  push(bytes: Buffer): void {
+    this.#length += bytes.copy(this.#gathered, this.#length)
+    if (!this.#isUnderWay) this.flush()
+  }
+
+  /** Sends what was gathered, behind what is under way. */
+  flush(): void {
+    const length = this.#length
+    if (length === 0) return
+    this.#length = 0
+    this.#isUnderWay = true
+    this.#send(Buffer.from(this.#gathered.subarray(0, length)), (error) => {
+      this.#isUnderWay = false
+      if (error !== undefined && error !== null) return
+      this.#taken(length)
+      this.flush()
+    })
+  }
+}
+
+/**
  * Takes over a socket that was paused when it was made, so that nothing a caller said early is lost.
  * Runs until both ends are done; resolves with how it ended, and why if it was not the process.
  */
@@ -80,16 +128,22 @@ export function converse(
     stream.close()
   }
   const moved = endWhenIdle(socket)
+  const outgoing = (name: OutputName): Outgoing =>
+    new Outgoing(
+      (bytes, left) =>
+        socket.send(message(CHANNELS[name], bytes), (error) => {
+          moved()
+          left(error)
+        }),
+      (bytes) => stream.taken(name, bytes),
+    )
+  const outputs = { stdout: outgoing('stdout'), stderr: outgoing('stderr') }
   stream.on('output', (name: OutputName, bytes: Buffer) => {
-    if (!wanted[name]) {
-      stream.taken(name, bytes.length)
-      return
-    }
-    // The credit comes back when the bytes have left this process: a caller that does not read stops the sender.
-    socket.send(message(CHANNELS[name], bytes), (error) => {
-      moved()
-      if (error === undefined || error === null) stream.taken(name, bytes.length)
-    })
+    if (wanted[name]) outputs[name].push(bytes)
+    else stream.taken(name, bytes.length)
+  })
+  socket.on('ping', (data) => {
+    if (socket.bufferedAmount < WAITING_BYTES_MAX) socket.pong(data)
   })
   stream.on('drain', () => socket.resume())
   // The end of a terminal's input is a character, which nobody typed.
@@ -125,6 +179,8 @@ export function converse(
     if (stopping.aborted) stop()
     stream.on('end', (end) => {
       stopping.removeEventListener('abort', stop)
+      outputs.stdout.flush()
+      outputs.stderr.flush()
       if (socket.readyState === socket.OPEN) finish(socket, statusOf(end))
       resolve({ end, reason })
     })

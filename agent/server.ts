@@ -129,6 +129,8 @@ async function webSockets(app: FastifyInstance): Promise<void> {
     options: {
       maxPayload: MESSAGE_BYTES_MAX,
       perMessageDeflate: false,
+      // Answers to pings would wait without bound for a caller that reads none: exec-session.ts gives them.
+      autoPong: false,
       handleProtocols: (offered: Set<string>) => PROTOCOLS.find((one) => offered.has(one)) ?? false,
     },
     errorHandler: (_error, socket) => {
@@ -216,7 +218,9 @@ async function note(request: FastifyRequest, reply: FastifyReply): Promise<void>
   if (caller === null) return
   const who = caller.kind === 'operator' ? `uid:${caller.uid}` : caller.subject
   const { method, url } = request
-  request.log.info({ who, method, url, status: reply.statusCode }, 'request')
+  // Without the query: a command to execute and its environment are in it.
+  const [place] = url.split('?')
+  request.log.info({ who, method, url: place, status: reply.statusCode }, 'request')
 }
 
 /** Builds one listener's application; it does not listen yet. */

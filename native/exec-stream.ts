@@ -16,7 +16,7 @@ import {
 import { PodInput } from './pod-input.ts'
 
 /** `SESSION_WINDOW_MAX` of native/wire/src/credit.rs: what the VMM has room for. */
-const WINDOW_BYTES = 16_384
+export const WINDOW_BYTES = 16_384
 /** Half a window at a time, so that output in single bytes is not answered one by one. */
 const RENEW_BYTES = WINDOW_BYTES / 2
 
@@ -59,18 +59,19 @@ class Window {
 }
 
 export class ExecStream extends EventEmitter<ExecStreamEvents> {
-  readonly #send: (kind: number, payload: Buffer) => void
+  readonly #send: (kind: number, payload: Buffer) => boolean
   readonly #windows = { stdout: new Window(), stderr: new Window() }
   readonly #input: PodInput
   #closed = false
   #over = false
+  /** The VMM has not read what was sent; a size that comes meanwhile takes the place of the one before. */
+  #full = false
+  #size: TerminalSize | null = null
 
-  /** @param send of this session, to the VMM */
-  constructor(send: (kind: number, payload: Buffer) => void) {
+  /** @param send of this session, to the VMM; false: it holds up, and drained() is called when it goes on */
+  constructor(send: (kind: number, payload: Buffer) => boolean) {
     super()
-    this.#send = (kind, payload) => {
-      if (!this.#over) send(kind, payload)
-    }
+    this.#send = (kind, payload) => this.#over || send(kind, payload)
     this.#input = new PodInput(this.#send, () => this.emit('drain'))
   }
 
@@ -98,11 +99,25 @@ export class ExecStream extends EventEmitter<ExecStreamEvents> {
     this.#input.end()
   }
 
-  resize({ rows, columns }: TerminalSize): void {
+  /** However often, no more than one size waits: sizes need no credit, and a guest may not read. */
+  resize(size: TerminalSize): void {
+    this.#size = size
+    this.#sendSize()
+  }
+
+  #sendSize(): void {
+    if (this.#full || this.#size === null) return
     const size = Buffer.alloc(4)
-    size.writeUInt16LE(rows, 0)
-    size.writeUInt16LE(columns, 2)
-    this.#send(KINDS.window, size)
+    size.writeUInt16LE(this.#size.rows, 0)
+    size.writeUInt16LE(this.#size.columns, 2)
+    this.#size = null
+    this.#full = !this.#send(KINDS.window, size)
+  }
+
+  /** What was sent has left. */
+  drained(): void {
+    this.#full = false
+    this.#sendSize()
   }
 
   /** Nobody listens any more: it is hung up on, then killed; its 'end' comes all the same. */

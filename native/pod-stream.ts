@@ -63,6 +63,9 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
     this.#socket.on('data', (bytes: Buffer) => {
       this.#take(bytes)
     })
+    this.#socket.on('drain', () => {
+      for (const session of this.#sessions.values()) session.drained()
+    })
     this.#socket.on('error', () => undefined) // 'close' follows, and says the same
     this.#socket.on('close', () => {
       this.#cutOff('the pod or its connection ended')
@@ -114,9 +117,9 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
   exec({ ticket, record, request }: ExecPapers): ExecStream {
     if (this.#sessions.size >= SESSIONS_MAX) throw new RangeError('too many sessions')
     const number = this.#freeNumber()
-    const session = new ExecStream((kind, payload) => {
-      if (!this.closed) this.#socket.write(frame(kind, payload, number))
-    })
+    const session = new ExecStream(
+      (kind, payload) => this.closed || this.#socket.write(frame(kind, payload, number)),
+    )
     this.#sessions.set(number, session)
     const receipt = Buffer.from(ticket)
     const lengths = [u32(receipt.length), u32(record.length)]

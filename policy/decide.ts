@@ -16,7 +16,7 @@ import { DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, type MemoryMib, type Vcpus } from '.
 import { defaultHostname } from './nouns/pod.ts'
 import { DEFAULT_STOP_MS } from './nouns/signal.ts'
 import type { Decision, Plan, PlannedLimits } from './plan.ts'
-import { planProcess, wantedCapabilities } from './process-plan.ts'
+import { planProcess, refuseHostLimits, wantedCapabilities } from './process-plan.ts'
 import { DEVICE_RATES } from './rates.ts'
 import { Refusal } from './refusal.ts'
 import { planWays } from './ways.ts'
@@ -51,6 +51,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
   const memoryMib = request.memoryMib ?? DEFAULT_MEMORY_MIB
   const query = queryOf(question, { signers, capabilities, vcpus, memoryMib })
   const choice = chooseLevel(policies, query, request.isolation)
+  refuseHostLimits(process.rlimits, choice.level)
   const kvm = kvmFor(choice.level, host)
   const exceptions = neededExceptions(tenant, host)
   const charge: Charge = { vcpus, memoryMib, pods: 1 }

@@ -6,6 +6,7 @@ import {
   DOCKER_DEFAULT_CAPABILITIES,
   UNTRUSTED_DEFAULT_CAPABILITIES,
 } from './nouns/capability.ts'
+import type { IsolationLevel } from './nouns/isolation.ts'
 import {
   environmentKey,
   parseArguments,
@@ -66,6 +67,21 @@ const DEFAULT_LIMITS: readonly ResourceLimit[] = [
 function limitsOf({ ulimits }: LaunchRequest): readonly ResourceLimit[] {
   const merged = new Map([...DEFAULT_LIMITS, ...ulimits].map((limit) => [limit.type, limit]))
   return [...merged.values()].toSorted((a, b) => (a.type < b.type ? -1 : 1))
+}
+
+/** Beyond these a process goes beyond its cgroup, or to the host: as in native/ticket/src/app.rs. */
+const HOST_LIMITS = new Set(['RLIMIT_CORE', 'RLIMIT_NICE', 'RLIMIT_RTPRIO', 'RLIMIT_RTTIME'])
+
+/** Below level vm the kernel is the host's, and so are these. @throws Refusal ULIMIT_NOT_PERMITTED */
+export function refuseHostLimits(limits: readonly ResourceLimit[], level: IsolationLevel): void {
+  const found = limits.find(({ type }) => HOST_LIMITS.has(type))
+  if (level === 'vm' || found === undefined) return
+  const ulimit = found.type.slice('RLIMIT_'.length).toLowerCase()
+  throw new Refusal(
+    'ULIMIT_NOT_PERMITTED',
+    `The limit ${ulimit} is the host's at level ${level}. Ask for level vm, or leave it out.`,
+    { ulimit, level },
+  )
 }
 
 function imageSignal({ stopSignal }: ImageConfig): Signal {

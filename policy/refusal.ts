@@ -28,6 +28,8 @@ export const REFUSAL_CODES = [
   'POLICY_ERROR',
   /** A capability was asked for that the tenant's trust does not reach. */
   'CAPABILITY_NOT_PERMITTED',
+  /** A limit was asked for that only a virtual machine has to itself. Facts: ulimit, level. */
+  'ULIMIT_NOT_PERMITTED',
   /** The tenant's quota does not hold what was asked for. Facts: what, asked, used, limit. */
   'QUOTA_EXCEEDED',
   /** This version has no network of that name. Facts: network. */

@@ -45,6 +45,7 @@ import {
 import {
   type BegunRestart,
   beginRestart,
+  type DueMost,
   selectDue,
   selectStarts,
   type ToldToStop,
@@ -259,8 +260,8 @@ export class Tenants {
   }
 
   /** Pods of all tenants that are to be started again by now. */
-  async duePods(limit: number): ReturnType<typeof selectDue> {
-    return await selectDue(this.#store, { nowMs: this.#now(), limit })
+  async duePods(most: DueMost): ReturnType<typeof selectDue> {
+    return await selectDue(this.#store, this.#now(), most)
   }
 
   /** The next start of a due pod, in state `requested`; null when it is not due any more. */

@@ -64,6 +64,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   POD_NAME_TAKEN: EXIT.conflict,
   POD_STATE_CONFLICT: EXIT.conflict,
   PORT_NOT_PERMITTED: EXIT.denied,
+  ULIMIT_NOT_PERMITTED: EXIT.denied,
   PORT_TAKEN: EXIT.conflict,
   POLICY_DENIED: EXIT.denied,
   POLICY_ERROR: EXIT.denied,

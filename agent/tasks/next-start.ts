@@ -9,7 +9,12 @@ import { ImageError } from '../images/index.ts'
 export const PASSING: ReadonlySet<number> = new Set([429, 500, 502, 503, 507])
 
 /** Refusals that are over by waiting alone. */
-const waitable = new Set(['LAUNCHES_FAILING', 'LAUNCH_RATE_EXCEEDED'])
+const waitable = new Set([
+  'ISOLATION_UNAVAILABLE',
+  'LAUNCHES_FAILING',
+  'LAUNCH_RATE_EXCEEDED',
+  'PORT_TAKEN',
+])
 
 /** For a final move of the start. */
 export type NextStartChange = Pick<PodChanges, 'restart'>

@@ -20,6 +20,7 @@ import {
 } from '../../tenants/index.ts'
 import { ApiError, problemOf } from '../errors.ts'
 import { podView } from '../routes/views.ts'
+import { stopMsOf } from './launch-facts.ts'
 import { afterInterruption } from './next-start.ts'
 import type { Pauses } from './pauses.ts'
 import type { Ports } from './ports.ts'
@@ -75,8 +76,13 @@ async function settleRunning(
   pod: Pod,
   status: PodStatus | undefined,
 ): Promise<void> {
-  if (status?.state === 'running') await adopt(ports, scope, pod)
-  else await ports.watch.finish(scope, pod.id, status?.exit ?? LOST)
+  if (status?.state !== 'running') {
+    await ports.watch.finish(scope, pod.id, status?.exit ?? LOST)
+    return
+  }
+  await adopt(ports, scope, pod)
+  // It was told while it was being started, or spawn was away: nobody else remembers.
+  if (pod.stopAsked) await ports.spawn.stop(pod.id, stopMsOf(pod))
 }
 
 /** Settles a pod as it was left, unless a round before this one did, and failed only after that. */

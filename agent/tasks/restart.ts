@@ -87,7 +87,6 @@ export async function restart(
   const id = parsePodId(ports.clock.uuid())
   const begun = await ports.tenants.beginRestart(scope, before.id, id)
   if (begun === null) return
-  await forgetOldest(ports, scope, id)
   let call: LaunchCall
   try {
     call = callOf(scope, begun, before.id)
@@ -98,4 +97,8 @@ export async function restart(
   // How it failed is on record and in the store, and so is what comes of it.
   const started = await launch(ports, call).catch(() => null)
   if (started !== null) await stopIfTold(ports, scope, id)
+  // Last: the start that was begun is settled by now. Somebody else may be removing the same.
+  await forgetOldest(ports, scope, id).catch((error: unknown) => {
+    ports.log.warn({ err: error, pod: id }, 'old starts of a pod are left for another time')
+  })
 }

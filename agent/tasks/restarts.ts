@@ -8,11 +8,9 @@ import { restart } from './restart.ts'
 
 const LOOK_MS = 250
 /** Under way at once; after a power cut all pods of a host are due together. */
-const AT_ONCE_MAX = 8
-/** Of one tenant: a registry of its that never answers holds up its own pods alone. */
+const AT_ONCE_MAX = 64
+/** Of one tenant: a registry of its that never answers holds up its own pods, and few of the others'. */
 const TENANT_AT_ONCE_MAX = 2
-/** Looked at in one go: enough that tenants with many due pods do not hide the others for long. */
-const DUE_MAX = 256
 
 export class Restarts {
   readonly #ports: LaunchPorts
@@ -37,7 +35,8 @@ export class Restarts {
     if (this.#looking) return
     this.#looking = true
     try {
-      for (const due of await this.#ports.tenants.duePods(DUE_MAX)) this.#begin(due)
+      const most = { ofTenant: TENANT_AT_ONCE_MAX, ofAll: AT_ONCE_MAX }
+      for (const due of await this.#ports.tenants.duePods(most)) this.#begin(due)
     } catch (error) {
       this.#ports.log.error({ err: error }, 'pods that are due were not looked for')
     } finally {

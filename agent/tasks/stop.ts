@@ -41,7 +41,8 @@ async function tell(ports: StopPorts, { scope, pod }: StopCall): Promise<ToldToS
   try {
     return await ports.tenants.tellToStop(scope, pod)
   } catch (error) {
-    if (error instanceof TenantsError) throw error
+    // Of a pod that waits for its next start there is nothing else that could be stopped.
+    if (error instanceof TenantsError || newest.restart.dueMs !== null) throw error
     ports.log.warn({ err: error, pod }, 'the store takes no note that a pod was told to stop')
     ports.watch.noteTold(newest.origin)
     return { pod: newest, calledOff: false }

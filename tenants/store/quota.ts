@@ -46,7 +46,7 @@ export async function reserve(
       .where('tenant', '=', scope.tenant)
       .where('state', '=', 'requested')
       .where('reserved', '=', 0)
-      .returning('id')
+      .returning(['restart_rule', 'attempt'])
       .executeTakeFirst()
     if (marked === undefined) {
       throw new TenantsError(
@@ -55,6 +55,7 @@ export async function reserve(
         { pod },
       )
     }
+    if (marked.restart_rule !== null && marked.attempt === 0) await refuseMany(transaction, scope)
     const counted = await transaction
       .updateTable('tenants')
       .set((row) => ({
@@ -76,6 +77,25 @@ export async function reserve(
     await publishIn(transaction, scope, pod, ports)
     return networked ? await connectIn(transaction, scope, pod) : null
   })
+}
+
+/**
+ * Pods between two starts hold no quota, but a row, a request and a log each: a tenant that has as many of them as it may
+ * have pods begins no further one that is started again.
+ * @throws Refusal QUOTA_EXCEEDED
+ */
+async function refuseMany(transaction: Transaction<Tables>, scope: TenantScope): Promise<void> {
+  const { waiting, limit } = await transaction
+    .selectFrom('pods')
+    .innerJoin('tenants', 'tenants.id', 'pods.tenant')
+    .select((row) => [
+      row.fn.countAll<number>().as('waiting'),
+      row.fn.max('tenants.quota_pods').as('limit'),
+    ])
+    .where('pods.tenant', '=', scope.tenant)
+    .where('pods.restart_due_ms', 'is not', null)
+    .executeTakeFirstOrThrow()
+  if (limit !== null && waiting >= limit) throw quotaRefusal('pods', 1, { used: waiting, limit })
 }
 
 async function whyNot(

@@ -1,5 +1,5 @@
 /** Further starts of pods that have a rule: docs/decisions/0027-a-restart-is-a-launch.md. */
-import type { Transaction } from 'kysely'
+import { sql, type Transaction } from 'kysely'
 import { type Canonical, canonicalJson, parseCanonical } from '../../policy/canonical.ts'
 import { type PodId, parseTenantId } from '../../policy/index.ts'
 import { TenantsError } from '../errors.ts'
@@ -94,17 +94,33 @@ export async function tellToStop(
   })
 }
 
-/** Pods of all tenants that are to be started again by now, those due longest first. */
+/** How many due pods are looked at in one go. */
+export interface DueMost {
+  /** Of one tenant: its due pods, however many, hide nobody else's. */
+  readonly ofTenant: number
+  readonly ofAll: number
+}
+
+/** Pods of all tenants that are to be started again by now, those of each tenant that are due longest. */
 export async function selectDue(
   store: Store,
-  { nowMs, limit }: { readonly nowMs: number; readonly limit: number },
+  nowMs: number,
+  { ofTenant, ofAll }: DueMost,
 ): Promise<readonly { readonly scope: TenantScope; readonly pod: Pod }[]> {
+  const turn = sql<number>`row_number() OVER (PARTITION BY tenant ORDER BY restart_due_ms)`
   const rows = await store
+    .with('due', (query) =>
+      query
+        .selectFrom('pods')
+        .select(['id', turn.as('turn')])
+        .where('restart_due_ms', '<=', nowMs),
+    )
     .selectFrom('pods')
-    .selectAll()
-    .where('restart_due_ms', '<=', nowMs)
+    .innerJoin('due', 'due.id', 'pods.id')
+    .selectAll('pods')
+    .where('due.turn', '<=', ofTenant)
     .orderBy('restart_due_ms')
-    .limit(limit)
+    .limit(ofAll)
     .execute()
   return rows.map((row) => ({ scope: systemScope(parseTenantId(row.tenant)), pod: podOf(row) }))
 }

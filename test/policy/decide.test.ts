@@ -338,7 +338,7 @@ suite('policy/decide: sizes and quotas', () => {
 suite('policy/decide: policies of the operator', () => {
   test('names the policy of the operator that denies', () => {
     const policies = policiesWith({
-      'site.small-only': `@reason("Small machines only.") forbid(principal, action, resource)
+      'site.small-only': `@reason("Small machines only.") forbid(principal, action == Casemate::Action::"launch", resource)
         when { context.memory_mib > 128 };`,
     })
     const sized = request({ memoryMib: parseMemoryMib(256) })
@@ -352,7 +352,7 @@ suite('policy/decide: policies of the operator', () => {
   test('denies when a policy errors at evaluation', () => {
     // No canned question speaks of this repository, so the gate cannot find it.
     const policies = policiesWith({
-      'site.overflow': `@reason("Arithmetic.") forbid(principal, action, resource)
+      'site.overflow': `@reason("Arithmetic.") forbid(principal, action == Casemate::Action::"launch", resource)
         when { context.image.repository == "acme/web" && context.memory_mib * 9223372036854775807 < 0 };`,
     })
     const refusal = refused(question(), policies)
@@ -362,7 +362,7 @@ suite('policy/decide: policies of the operator', () => {
 
   test('does not fall to a weaker level because the strongest one errors', () => {
     const policies = policiesWith({
-      'site.overflow': `@reason("Arithmetic.") forbid(principal, action, resource)
+      'site.overflow': `@reason("Arithmetic.") forbid(principal, action == Casemate::Action::"launch", resource)
         when { context.image.repository == "acme/web" && context.isolation == Casemate::IsolationLevel::"vm"
           && context.memory_mib * 9223372036854775807 < 0 };`,
     })

@@ -32,8 +32,10 @@ async function builderOf({ program }: SpawnHost, building: Promise<unknown>): Pr
   building.then(end, end)
   while (!over.signal.aborted) {
     const children = readFileSync(`/proc/${program.pid}/task/${program.pid}/children`, 'latin1')
-    const pid = Number(children.split(' ')[0])
-    if (pid > 0 && [...threadsOf(pid).values()].includes('vcpu0')) return pid
+    // Beside it spawn has a router, and what starts containers.
+    const pids = children.split(' ').filter((pid) => pid !== '')
+    const pid = pids.map(Number).find((one) => [...threadsOf(one).values()].includes('vcpu0'))
+    if (pid !== undefined) return pid
     await pause(LOOK_MS)
   }
   throw new Error('the template was there, or failed, before the VMM that builds it was seen')

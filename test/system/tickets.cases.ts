@@ -15,6 +15,7 @@ import { Forge } from './forge.ts'
 import { type Machine, NODE_ID } from './harness.ts'
 import {
   intent,
+  type Loose,
   type Papers,
   type Prepared,
   papers,
@@ -25,6 +26,7 @@ import {
 } from './launch.ts'
 
 const clock = systemClock()
+const NO_DIGEST = `sha256:${'0'.repeat(64)}`
 const second = 1_000_000_000n
 
 /** A record of the launch as its log writes it, with members laid over head and body. */
@@ -159,7 +161,9 @@ const bad: readonly (readonly [string, string, Bend])[] = [
     'SPEC_MISMATCH',
     ({ machine, prepared }) => {
       const { isolation } = intent(prepared) as unknown as { readonly isolation: object }
-      return forged(machine, prepared, { isolation: { ...isolation, level: 'container' } })
+      return forged(machine, prepared, {
+        isolation: { ...isolation, level: 'container', kvm: null },
+      })
     },
   ],
   [
@@ -167,10 +171,16 @@ const bad: readonly (readonly [string, string, Bend])[] = [
     'LEVEL_NOT_LISTED',
     async ({ machine }) => {
       const below = await prepare(machine, { args: probe() }, (spec) => {
-        spec['level'] = 'container'
+        const [, ...others] = spec['descriptors'] as readonly Loose[]
+        const nothing = { kernel: null, kvm: null, machine: null, template: null, vmm: null }
+        const digests = { bundle: NO_DIGEST, digest: NO_DIGEST, runtime: NO_DIGEST }
+        const container = { ...digests, memory_mib: 128 }
+        Object.assign(spec, nothing, { level: 'container', container, descriptors: others })
       })
       const { isolation } = intent(below) as unknown as { readonly isolation: object }
-      return forged(machine, below, { isolation: { ...isolation, level: 'container' } })
+      return forged(machine, below, {
+        isolation: { ...isolation, level: 'container', kvm: null },
+      })
     },
   ],
   [

@@ -6,6 +6,7 @@ import { suite, test } from 'node:test'
 import { generateSigningKey } from '../../agent/images/index.ts'
 import { podNetwork } from '../../policy/index.ts'
 import { afterwards } from '../audit/harness.ts'
+import { networkOf } from '../native/networks.ts'
 import { missing, startDockerRegistry } from '../peers/images-programs.ts'
 import { WAITING } from './crash-host.ts'
 import { whyNoContainers, whyNot } from './harness.ts'
@@ -124,7 +125,7 @@ suite('system/up with a pod', { skip: why ?? missing('docker-registry') }, () =>
     assert.notEqual(member(stats, 'usage'), null)
     const running: unknown = JSON.parse(await casemate('-t', 'acme', 'inspect', pod))
     assert.equal(member(running, 'state'), 'running')
-    assert.deepEqual(member(member(running, 'facts'), 'network'), podNetwork(1, 2))
+    assert.deepEqual(member(member(running, 'facts'), 'network'), networkOf(podNetwork(1, 2)))
     assert.equal(await host.end(), 0)
 
     const log = path.join(state, 'agent/audit')

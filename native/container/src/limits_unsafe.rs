@@ -1,12 +1,12 @@
 //! Resource limits by the kernel's numbers, of which the spec has any.
 
-use casemate_ticket::app::Rlimit;
+use casemate_ticket::app::{HOST_LIMITS, Rlimit};
 
 /// Makes room for limits that are above what this process has: root may, where it has `CAP_SYS_RESOURCE`. What is
 /// inherited by the container is all that its own root can hand out.
 pub fn make_room(limits: &[Rlimit]) {
     for Rlimit { resource, hard, .. } in limits {
-        if most(*resource) < *hard {
+        if !HOST_LIMITS.contains(resource) && most(*resource) < *hard {
             let wanted = libc::rlimit64 { rlim_cur: *hard, rlim_max: *hard };
             // SAFETY: the new limit is a valid struct; the kernel writes no old one through a null pointer.
             unsafe { libc::prlimit64(0, *resource, &raw const wanted, std::ptr::null_mut()) };

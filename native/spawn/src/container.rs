@@ -14,6 +14,7 @@ use crate::jail::Jailed;
 use crate::launch::{Files, Plan, no_resources, same_host};
 use crate::pod::Identity;
 use crate::refusal::{Refusal, Result};
+use crate::resize::{FREE_BYTES_MIN, free_bytes};
 use crate::sparse;
 use crate::starter::{Order, Starter};
 
@@ -44,6 +45,13 @@ impl Daemon {
         ])?;
         self.check_new(spec)?;
         let copy = sparse::unnamed(&self.config.state_dir).map_err(no_resources)?;
+        let free = free_bytes(&copy).map_err(no_resources)?;
+        if free.saturating_sub(spec.image.size) < FREE_BYTES_MIN {
+            let message = format!(
+                "the host's disk has {free} bytes left, a container takes a copy of its image, and {FREE_BYTES_MIN} stay free"
+            );
+            return Err(Refusal::new("HOST_FULL", message));
+        }
         let (scratch, kept) = self.scratch_disk(spec)?;
         self.spent.spend(&admitted.leaf_hash, admitted.deadline_ns)?;
         // What the monitor says of itself in STARTED.

@@ -22,7 +22,7 @@ const GUEST_WAIT: Duration = Duration::from_mins(2);
 /// Guests that may be asked at a time: each that says nothing holds a connection of the agent's.
 const WAITING_MAX: usize = 16;
 /// What is left free of the disk that scratch files lie on.
-const FREE_BYTES_MIN: u64 = 2 << 30;
+pub const FREE_BYTES_MIN: u64 = 2 << 30;
 
 /// The scratch disk of a running pod, which its VMM has open as well.
 #[derive(Debug)]
@@ -95,7 +95,11 @@ pub fn is_scratch(fd: BorrowedFd<'_>) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|facts| is_file(facts.st_mode) && facts.st_nlink == 0)
 }
 
-fn free_bytes(file: &OwnedFd) -> io::Result<u64> {
+/// Bytes that the file system of a file has left.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn free_bytes(file: &OwnedFd) -> io::Result<u64> {
     let facts = rustix::fs::fstatvfs(file)?;
     Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
 }

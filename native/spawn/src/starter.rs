@@ -27,6 +27,8 @@ pub use serve::run;
 
 /// How long hashing both programs may take, and starting a monitor.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The code for a starter that has ended, or that answers too late to be understood.
+const GONE: &str = "STARTER_GONE";
 /// Most bytes of a packet, either way.
 const PACKET_BYTES_MAX: usize = 4096;
 /// Most descriptors that ride along.
@@ -96,10 +98,16 @@ impl Starter {
     pub fn begin(&self, order: &Order<'_>, descriptors: &[OwnedFd]) -> Result<Jailed> {
         let text = format!("{}\n{}\n{}", order.ids, order.group, order.oom.display());
         connection::send(self.socket.as_fd(), text.as_bytes(), descriptors).map_err(|_| gone())?;
-        let (text, descriptors) = answer(&self.socket)?;
-        let pid = text.parse().map_err(|_| gone())?;
-        let [pidfd, channel] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| gone())?;
-        Ok(Jailed { pid, pidfd, channel })
+        let begun = answer(&self.socket).and_then(|(text, descriptors)| {
+            let pid = text.parse().map_err(|_| gone())?;
+            let [pidfd, channel] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| gone())?;
+            Ok(Jailed { pid, pidfd, channel })
+        });
+        if begun.as_ref().is_err_and(|refusal| refusal.code == GONE) {
+            // An answer that came later would be taken for that of another launch.
+            let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        }
+        begun
     }
 }
 
@@ -138,5 +146,5 @@ fn answer(socket: &OwnedFd) -> Result<(String, Vec<OwnedFd>)> {
 
 fn gone() -> Refusal {
     let message = "what starts containers has ended or does not answer; restart casemate-spawn";
-    Refusal::new("STARTER_GONE", message)
+    Refusal::new(GONE, message)
 }

@@ -71,6 +71,10 @@ pub struct Capabilities {
     pub permitted: u64,
 }
 
+/// `RLIMIT_CORE`, `RLIMIT_NICE`, `RLIMIT_RTPRIO`, `RLIMIT_RTTIME`: who goes beyond them goes beyond its cgroup (a process of
+/// real-time priority is under no quota of processor time), or to the host. Below level vm they are the host's to say.
+pub const HOST_LIMITS: [u32; 4] = [4, 13, 14, 15];
+
 /// One resource limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rlimit {

@@ -2,7 +2,7 @@
 //! themselves from. All members but `network` are required, unknown ones refused, every bound checked here, so
 //! that what holds a [`Spec`] never checks again.
 
-use crate::app::App;
+use crate::app::{App, HOST_LIMITS, Rlimit};
 use crate::bytes::Digest;
 use crate::container::Container;
 use crate::descriptors::{Descriptors, read_disk};
@@ -200,6 +200,7 @@ impl Spec {
         let mut guest_config =
             vec![("app".into(), app.clone()), ("hostname".into(), hostname.clone())];
         guest_config.extend(network.map(|network| ("network".into(), network.clone())));
+        let app = read_app(app, level)?;
         let network = network.map(Network::read).transpose()?;
         if network.is_some() != net {
             return Err(wrong("network", "goes with a descriptor net, and only with it"));
@@ -214,7 +215,7 @@ impl Spec {
             image,
             scratch,
             log_size,
-            app: read_app(app)?,
+            app,
             network,
             limits: read_limits(limits)?,
             guest_config: json::write(&Value::object(guest_config)),
@@ -274,8 +275,12 @@ impl TemplateSpec {
     }
 }
 
-fn read_app(value: &Value) -> Result<App, ShapeError> {
+fn read_app(value: &Value, level: Level) -> Result<App, ShapeError> {
     let app = App::read(value)?;
+    let is_host_limit = |limit: &Rlimit| HOST_LIMITS.contains(&limit.resource);
+    if level != Level::Vm && app.process.rlimits.iter().any(is_host_limit) {
+        return Err(wrong("app.process.rlimits", "has a limit that is the host's below level vm"));
+    }
     match &app.seccomp {
         Some(seccomp) if Digest::of(&seccomp.program) != seccomp.digest => {
             Err(wrong("app.seccomp.digest", "is not the digest of the program"))

@@ -36,8 +36,16 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 /// How answers begin that name a port that somebody has.
 pub const TAKEN: &str = "PORT_TAKEN ";
 
-/// Both ends of connections, by number, so that they can be ended.
-type Live = Arc<Mutex<BTreeMap<usize, (TcpStream, TcpStream)>>>;
+/// The connections through one door.
+#[derive(Debug, Default)]
+struct Connections {
+    /// The door is closed: none begins any more.
+    closed: bool,
+    /// Both ends of each, by number, so that they can be ended.
+    ends: BTreeMap<usize, (TcpStream, TcpStream)>,
+}
+
+type Live = Arc<Mutex<Connections>>;
 
 /// A port that is served until this is dropped.
 #[derive(Debug)]
@@ -77,7 +85,8 @@ impl Doors {
     }
 }
 
-fn wanted(state: &State) -> Vec<(Published, IpAddr)> {
+/// Every door of a state.
+pub fn wanted(state: &State) -> Vec<(Published, IpAddr)> {
     let of_way = |way: &super::state::Way| {
         let addresses = &way.network.addresses;
         // The pod is reached by its first address, whatever the client's version is.
@@ -138,8 +147,9 @@ impl Drop for Door {
     fn drop(&mut self) {
         // Ends accept(2), which closing does not.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
-        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        for (client, pod) in live.values() {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.closed = true;
+        for (client, pod) in live.ends.values() {
             let _ = client.shutdown(Shutdown::Both);
             let _ = pod.shutdown(Shutdown::Both);
         }
@@ -159,7 +169,7 @@ fn accept_all(listener: &TcpListener, pod: SocketAddr, live: &Live) {
             }
         };
         number = number.wrapping_add(1);
-        let count = live.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let count = live.lock().unwrap_or_else(PoisonError::into_inner).ends.len();
         if count >= CONNECTIONS_MAX || OPEN.load(Ordering::Relaxed) >= CONNECTIONS_OF_ALL_MAX {
             // Closed: whoever comes beyond the limit is told so by that.
             continue;
@@ -168,7 +178,7 @@ fn accept_all(listener: &TcpListener, pod: SocketAddr, live: &Live) {
         OPEN.fetch_add(1, Ordering::Relaxed);
         let relay = move || {
             let _ = relay(client, pod, &live, id);
-            live.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            live.lock().unwrap_or_else(PoisonError::into_inner).ends.remove(&id);
             OPEN.fetch_sub(1, Ordering::Relaxed);
         };
         let started = Builder::new().name("relay".into()).stack_size(STACK_BYTES).spawn(relay);
@@ -187,7 +197,14 @@ fn relay(client: TcpStream, pod: SocketAddr, live: &Live, id: usize) -> io::Resu
         sockopt::set_socket_keepalive(stream, true)?;
     }
     let ends = (client.try_clone()?, pod.try_clone()?);
-    live.lock().unwrap_or_else(PoisonError::into_inner).insert(id, ends);
+    {
+        let mut live = live.lock().unwrap_or_else(PoisonError::into_inner);
+        // Closed while the pod was called: its address may be another pod's by now.
+        if live.closed {
+            return Ok(());
+        }
+        live.ends.insert(id, ends);
+    }
     let (from_pod, to_client) = (pod.try_clone()?, client.try_clone()?);
     let back = move || pass(from_pod, to_client);
     let back = Builder::new().name("relay".into()).stack_size(STACK_BYTES).spawn(back)?;

@@ -90,9 +90,13 @@ impl Router {
         // What it still has to do is overtaken by this.
         while self.answered < self.number {
             // Whether that failed was for its own launch to know.
-            let _ = self.wait_for(self.number);
+            let answer = self.wait_for(self.number);
             if self.has_ended() {
                 return Err(ended());
+            }
+            // One that hangs holds up no launch for longer than that, and nothing else of spawn's.
+            if self.answered < self.number {
+                return answer;
             }
         }
         self.send(state)?;

@@ -4,8 +4,9 @@
 //! Everything is refused that no line permits. A frame is the pod's own or is dropped where it enters the bridge; that
 //! is what a VMM which was taken over meets (the guard of `casemate_devices::Network` judged its guest's before).
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Display, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use casemate_ticket::network::mac_text;
 use casemate_ticket::ways::{Egress, Rule};
@@ -16,10 +17,12 @@ use super::state::{State, Way};
 pub const OUT: &str = "cmup";
 /// Never reached, whatever rules say: this host, links (and so metadata services), groups, no address at all.
 const NEVER_4: &str = "0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/4, 240.0.0.0/4";
-const NEVER_6: &str = "::/96, ::ffff:0:0/96, fe80::/10, fec0::/10, ff00::/8, fd00:ec2::/32";
-/// Beyond those, what is not the internet: the IANA's registries of special addresses.
+const NEVER_6: &str =
+    "::/96, ::ffff:0:0/96, fe80::/10, fec0::/10, ff00::/8, fd00:ec2::/32, fd20:ce::/32";
+/// Beyond those, what is not the internet: the IANA's registries of special addresses, and where Azure gives a host its
+/// credentials.
 const SPECIAL_4: &str = "10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.0.0.0/24, 192.0.2.0/24, 192.88.99.0/24, \
-     192.168.0.0/16, 198.18.0.0/15, 198.51.100.0/24, 203.0.113.0/24";
+     168.63.129.16, 192.168.0.0/16, 198.18.0.0/15, 198.51.100.0/24, 203.0.113.0/24";
 /// The internet is `2000::/3` without these: Teredo and others, documentation, 6to4, which has IPv4 inside.
 const SPECIAL_6: &str = "2001::/23, 2001:db8::/32, 2002::/16, 3fff::/20";
 /// Connections of one pod at a time, and new ones in a second.
@@ -67,10 +70,14 @@ fn write_all(out: &mut String, state: &State, host: &HostFacts) -> fmt::Result {
         });
         collection(out, "map", name, &format!("type ifname . {kind} : verdict;"), pods)?;
     }
-    // Where br_netfilter is loaded, frames that stay on a bridge come by here too.
+    // Where br_netfilter is loaded, frames that stay on a bridge come by here too. What was sent to the gateway itself
+    // for its own bridge does not: it would be an entry of the kernel's for each address that a pod makes up.
     let mut bridges: Vec<&str> = state.ways.iter().map(|way| way.bridge.as_str()).collect();
     bridges.sort_unstable();
     bridges.dedup();
+    let gates = state.ways.iter().flat_map(|way| way.network.gateways.iter());
+    let gates: BTreeSet<String> = gates.filter_map(gate_mac).collect();
+    set(out, "gates", "type ether_addr;", gates)?;
     let pairs = bridges.iter().map(|bridge| format!("\"{bridge}\" . \"{bridge}\""));
     set(out, "bridges", "type ifname . ifname;", pairs)?;
     write_hooks(out, host)?;
@@ -146,6 +153,20 @@ ether type ip6 jump six
 }
 ",
     )
+}
+
+/// The hardware address of the bridge with this gateway.
+pub fn gateway_mac(gateway: Ipv4Addr) -> String {
+    let [a, b, c, d] = gateway.octets();
+    mac_text([2, 0, a, b, c, d])
+}
+
+/// The hardware address of the bridge that has this gateway. A bridge has one, by its IPv4 address (serve.rs).
+fn gate_mac(gateway: &IpAddr) -> Option<String> {
+    match gateway {
+        IpAddr::V4(ip) => Some(gateway_mac(*ip)),
+        IpAddr::V6(_) => None,
+    }
 }
 
 /// With the link-local address that belongs to its hardware address (RFC 4291, appendix A).
@@ -227,6 +248,7 @@ iifname != "{OUT}" icmp type echo-request limit rate 1000/second burst 1000 pack
 iifname != "{OUT}" icmpv6 type echo-request limit rate 1000/second burst 1000 packets accept
 }}
 chain forward {{ type filter hook forward priority 0; policy drop;
+iifname . oifname @bridges ether daddr @gates drop
 iifname . oifname @bridges accept
 ct state invalid drop
 iifname "{OUT}" ct direction reply ct state established accept

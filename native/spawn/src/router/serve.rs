@@ -17,7 +17,6 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use casemate_ticket::network::mac_text;
 use casemate_ticket::published::Published;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{
@@ -25,9 +24,9 @@ use rustix::thread::{
     move_into_link_name_space, remove_capability_from_bounding_set, set_capabilities,
 };
 
-use super::doors::{Doors, listening};
+use super::doors::{Doors, listening, wanted};
 use super::programs::{ip, nft};
-use super::rules::{HostFacts, OUT, inside};
+use super::rules::{HostFacts, OUT, gateway_mac, inside};
 use super::state::{STATE_BYTES_MAX, State, Uplink, Way};
 use super::{NUMBER_BYTES_MAX, outside};
 use crate::connection;
@@ -211,7 +210,8 @@ impl Outside {
 impl Serving {
     /// Waits for one thing and does it. False when nobody asks any more.
     fn turn(&mut self) -> Step<bool> {
-        let look = self.state.has_egress().then_some(LOOK_EVERY);
+        let is_short = !self.doors.missing(&self.state).is_empty();
+        let look = (self.state.has_egress() || is_short).then_some(LOOK_EVERY);
         wait(self.socket.as_fd(), look);
         let mut last = None;
         // Each packet is everything there is to be: only the last counts.
@@ -254,6 +254,8 @@ impl Serving {
 
     /// Makes everything as `state` says. When that fails, the rules before hold.
     fn apply(&mut self, state: State) -> Step<()> {
+        // First: whatever of the rest fails, what is gone is closed, and a port may be another pod's now.
+        self.doors.close_others(&state);
         let host = match &state.uplink {
             Some(uplink) if state.has_egress() => self.outside.open(uplink)?,
             None if state.has_egress() => {
@@ -276,20 +278,37 @@ impl Serving {
                 self.bridges.insert(way.bridge.clone());
             }
         }
-        // A port may be another pod's now.
-        self.doors.close_others(&state);
-        let missing = self.doors.missing(&state);
-        let ports: Vec<Published> = missing.iter().map(|(port, _)| *port).collect();
-        let sockets: Vec<OwnedFd> =
-            self.outside.within(move || ports.iter().map(listening).collect())?;
+        let doors = self.listen(&state)?;
         if !self.is_known || (&state, &host) != (&self.state, &self.host) {
             nft(&inside(&state, &host))?;
             self.is_known = true;
         }
-        let opened = self.doors.open(missing.into_iter().zip(sockets).collect());
-        opened.map_err(|error| format!("a published port: {error}"))?;
+        self.doors.open(doors).map_err(|error| format!("a published port: {error}"))?;
         (self.state, self.host) = (state, host);
         Ok(())
+    }
+}
+
+impl Serving {
+    /// Sockets for the doors that are not there. Those of pods that run already, of which another process may have taken
+    /// the port while there was no router, are tried again later, and fail nobody's launch.
+    fn listen(&self, state: &State) -> Step<Vec<((Published, IpAddr), OwnedFd)>> {
+        let known = wanted(if self.is_known { &self.state } else { state });
+        let missing = self.doors.missing(state);
+        let ports: Vec<Published> = missing.iter().map(|(port, _)| *port).collect();
+        let sockets =
+            self.outside.within(move || Ok(ports.iter().map(listening).collect::<Vec<_>>()))?;
+        let mut found = Vec::new();
+        for (door, socket) in missing.into_iter().zip(sockets) {
+            match socket {
+                Ok(socket) => found.push((door, socket)),
+                Err(complaint) if known.contains(&door) => {
+                    log(&format!("router: a published port stays closed for now: {complaint}"));
+                }
+                Err(complaint) => return Err(complaint),
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -309,8 +328,7 @@ fn settle(way: &Way) -> Step<()> {
         let prefix = way.network.prefix_of(*gateway).unwrap_or(0);
         let _ = match gateway {
             IpAddr::V4(ip) => {
-                let [a, b, c, d] = ip.octets();
-                let mac = mac_text([2, 0, a, b, c, d]);
+                let mac = gateway_mac(*ip);
                 writeln!(
                     commands,
                     "link set dev {bridge} address {mac}\naddr replace {ip}/{prefix} dev {bridge}"

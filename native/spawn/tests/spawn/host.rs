@@ -192,7 +192,10 @@ impl Host {
         let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
         let is_spawn = |pid: &&str| {
             let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            words.contains("\0--config\0") && !words.contains("\0--keep\0")
+            words.contains("\0--config\0")
+                && !words.contains("\0--keep\0")
+                // Of a spawn that was killed it may be a child of the keeper for a moment.
+                && !words.contains("\0--starter\0")
         };
         Pid::from_raw(children.unwrap().split_whitespace().find(is_spawn)?.parse().unwrap())
     }

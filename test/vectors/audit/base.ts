@@ -113,6 +113,14 @@ const machineParts = { kvm: null, machine: null, vmm: null, kernel: null, templa
 export const containerSpec: CanonicalObject = {
   ...baseSpec,
   ...machineParts,
+  // Without the limit that is the host's below level vm.
+  app: {
+    ...app,
+    process: {
+      ...Object(app['process']),
+      rlimits: [{ type: 'RLIMIT_NOFILE', soft: 1024, hard: 1024 }],
+    },
+  },
   level: 'container',
   container: {
     bundle: digest('bundle'),

@@ -1,6 +1,6 @@
 /** Tickets of containers: good ones, and specs in which members of two levels are mixed. */
 import type { CanonicalObject } from '../../../policy/canonical.ts'
-import { baseContext, baseSpec, containerSpec, descriptors } from './base.ts'
+import { app, baseContext, baseSpec, containerSpec, descriptors } from './base.ts'
 
 const context = { ...baseContext, levels: { acme: ['container'] } }
 const record = { isolation: { level: 'container', kvm: null } }
@@ -17,6 +17,7 @@ const mixed: readonly (readonly [string, CanonicalObject])[] = [
   ['template', ofVm('template')],
   ['init', { ...containerSpec, descriptors }],
   ['nothing', { ...containerSpec, container: null }],
+  ['host-limits', { ...containerSpec, app }],
 ]
 const machines: readonly (readonly [string, CanonicalObject])[] = [
   ['level', { ...containerSpec, level: 'vm' }],

@@ -8,12 +8,10 @@ use casemate_devices::{Verified, Verity};
 use casemate_ticket::container::Container;
 use casemate_ticket::document::{DOCUMENT_BYTES_MAX, Mode};
 use casemate_ticket::spec::{Level, Means, Spec};
-use casemate_ticket::ticket::check;
 use casemate_vmm::descriptors::{Access, STREAM, check_blocks, file};
 use casemate_vmm::failure::{Failure, failure};
-use casemate_vmm::launch::read_document;
+use casemate_vmm::launch::{admit, read_document};
 use casemate_wire::control::Reason;
-use rustix::time::{ClockId, clock_gettime};
 
 pub use casemate_vmm::descriptors::present;
 
@@ -62,15 +60,7 @@ pub fn gather() -> Result<Parts, Failure> {
     if document.mode != Mode::Launch {
         return Err(failure(Reason::LaunchDocument, format_args!("there are no templates here")));
     }
-    let admitted = check(
-        &document.ticket,
-        document.record.as_bytes(),
-        document.spec.as_bytes(),
-        &document.context,
-        boottime_ns(),
-    )
-    .map_err(|error| failure(Reason::Ticket, format_args!("{}: {error}", error.code())))?;
-    let spec = admitted.spec;
+    let spec = admit(&document)?.spec;
     let (Level::Container, Means::Container(container), None) =
         (spec.level, &spec.means, &spec.network)
     else {
@@ -118,11 +108,4 @@ pub fn bytes_of(file: &File, what: &str) -> Result<Vec<u8>, Failure> {
     let mut bytes = vec![0; size];
     file.read_exact_at(&mut bytes, 0).map_err(unreadable)?;
     Ok(bytes)
-}
-
-/// `CLOCK_BOOTTIME`, nanoseconds.
-fn boottime_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(u64::MAX);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }

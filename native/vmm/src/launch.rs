@@ -13,7 +13,7 @@ use casemate_ticket::exec;
 use casemate_ticket::spec::{
     Limits, Machine, Means, Spec, Template, TemplateSpec, VerifiedDisk, Vm, Vmm,
 };
-use casemate_ticket::ticket::check;
+use casemate_ticket::ticket::{Admitted, check};
 use casemate_wire::control::Reason;
 use rustix::fs::fstat;
 
@@ -123,15 +123,18 @@ pub fn read_document() -> Result<LaunchDocument, Failure> {
     LaunchDocument::parse(&bytes).map_err(|error| refuse(format_args!("{error}")))
 }
 
+/// Checks the document's ticket, as everybody before has: the last wall.
+///
+/// # Errors
+/// `TICKET`, with the code and sentence of the rule that does not hold.
+pub fn admit(document: &LaunchDocument) -> Result<Admitted, Failure> {
+    let (record, spec) = (document.record.as_bytes(), document.spec.as_bytes());
+    check(&document.ticket, record, spec, &document.context, boottime_ns())
+        .map_err(|error| failure(Reason::Ticket, format_args!("{}: {error}", error.code())))
+}
+
 fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
-    let admitted = check(
-        &document.ticket,
-        document.record.as_bytes(),
-        document.spec.as_bytes(),
-        &document.context,
-        boottime_ns(),
-    )
-    .map_err(|error| failure(Reason::Ticket, format_args!("{}: {error}", error.code())))?;
+    let admitted = admit(document)?;
     let stream = present(STREAM, "pod stream")?;
     let Spec { means, limits, image, scratch, .. } = admitted.spec;
     let Means::Vm(vm) = means else {

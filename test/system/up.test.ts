@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { suite, test } from 'node:test'
+import { suite, type TestContext, test } from 'node:test'
 import { generateSigningKey } from '../../agent/images/index.ts'
 import { podNetwork } from '../../policy/index.ts'
 import { afterwards } from '../audit/harness.ts'
@@ -93,17 +93,23 @@ suite('system/up without pods', { skip: why ?? false }, () => {
 const member = (value: unknown, name: string): unknown =>
   typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
 
+/** A registry with an image that waits, the rule that its signature satisfies, and up's flags for it. */
+async function withImage(t: TestContext) {
+  const state = stateDirectory(t)
+  const registry = await startDockerRegistry(state)
+  afterwards(t, () => registry.stop())
+  const keys = generateSigningKey()
+  const directory = path.join(state, 'cli')
+  const image = await pushSigned({ host: registry.host, directory, keys }, WAITING)
+  const rule = path.join(state, 'rule.json')
+  writeFileSync(rule, JSON.stringify(ruleOf(registry.host, keys)))
+  const flags = ['--https-port', '0', '--insecure-registry', registry.host]
+  return { state, image, rule, flags }
+}
+
 suite('system/up with a pod', { skip: why ?? missing('docker-registry') }, () => {
   test('a pod outlives agent and spawn, and ends on record when up is stopped', async (t) => {
-    const state = stateDirectory(t)
-    const registry = await startDockerRegistry(state)
-    afterwards(t, () => registry.stop())
-    const keys = generateSigningKey()
-    const directory = path.join(state, 'cli')
-    const image = await pushSigned({ host: registry.host, directory, keys }, WAITING)
-    const rule = path.join(state, 'rule.json')
-    writeFileSync(rule, JSON.stringify(ruleOf(registry.host, keys)))
-    const flags = ['--https-port', '0', '--insecure-registry', registry.host]
+    const { state, image, rule, flags } = await withImage(t)
     const host = startUp(t, state, '--allow-software-kvm', ...flags)
     await host.heard(/casemate is up/u)
     const casemate = async (...args: readonly string[]): Promise<string> => {
@@ -153,15 +159,7 @@ suite('system/up with a container', {
   skip: whyNoContainers() ?? missing('docker-registry'),
 }, () => {
   test('a trusted tenant runs one once root’s level file names it; it outlives agent and spawn, and all of it is on record', async (t) => {
-    const state = stateDirectory(t)
-    const registry = await startDockerRegistry(state)
-    afterwards(t, () => registry.stop())
-    const keys = generateSigningKey()
-    const directory = path.join(state, 'cli')
-    const image = await pushSigned({ host: registry.host, directory, keys }, WAITING)
-    const rule = path.join(state, 'rule.json')
-    writeFileSync(rule, JSON.stringify(ruleOf(registry.host, keys)))
-    const flags = ['--https-port', '0', '--insecure-registry', registry.host]
+    const { state, image, rule, flags } = await withImage(t)
     const first = startUp(t, state, ...flags)
     await first.heard(/casemate is up/u)
     const words = ['tenant', 'create', 'acme', '--trust', 'trusted', '--image-rule', rule]

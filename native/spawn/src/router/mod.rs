@@ -88,7 +88,7 @@ impl Router {
     /// A sentence. The rules before hold.
     pub fn apply(&mut self, state: &State) -> std::result::Result<(), String> {
         // What it still has to do is overtaken by this.
-        while self.answered < self.number {
+        if self.answered < self.number {
             // Whether that failed was for its own launch to know.
             let answer = self.wait_for(self.number);
             if self.has_ended() {

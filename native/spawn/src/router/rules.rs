@@ -76,7 +76,12 @@ fn write_all(out: &mut String, state: &State, host: &HostFacts) -> fmt::Result {
     bridges.sort_unstable();
     bridges.dedup();
     let gates = state.ways.iter().flat_map(|way| way.network.gateways.iter());
-    let gates: BTreeSet<String> = gates.filter_map(gate_mac).collect();
+    let gates: BTreeSet<String> = gates
+        .filter_map(|gateway| match gateway {
+            IpAddr::V4(ip) => Some(gateway_mac(*ip)),
+            IpAddr::V6(_) => None,
+        })
+        .collect();
     set(out, "gates", "type ether_addr;", gates)?;
     let pairs = bridges.iter().map(|bridge| format!("\"{bridge}\" . \"{bridge}\""));
     set(out, "bridges", "type ifname . ifname;", pairs)?;
@@ -155,18 +160,10 @@ ether type ip6 jump six
     )
 }
 
-/// The hardware address of the bridge with this gateway.
+/// The hardware address of the bridge with this gateway, which has one of version 4 (serve.rs).
 pub fn gateway_mac(gateway: Ipv4Addr) -> String {
     let [a, b, c, d] = gateway.octets();
     mac_text([2, 0, a, b, c, d])
-}
-
-/// The hardware address of the bridge that has this gateway. A bridge has one, by its IPv4 address (serve.rs).
-fn gate_mac(gateway: &IpAddr) -> Option<String> {
-    match gateway {
-        IpAddr::V4(ip) => Some(gateway_mac(*ip)),
-        IpAddr::V6(_) => None,
-    }
 }
 
 /// With the link-local address that belongs to its hardware address (RFC 4291, appendix A).

@@ -105,7 +105,9 @@ fn serve_spawn() -> Step<()> {
     let (host, bridges, doors) = (HostFacts::default(), BTreeSet::new(), Doors::default());
     // From here on nothing passes that no line permits. What the router before made holds until spawn has said what there
     // is to be: pods that run on must not lose a packet.
-    let is_new = nft("list table bridge casemate\nlist table inet casemate\n").is_err();
+    // One at a time: nft 1.0.6 looks into one family for all that it reads at once.
+    let has = |family: &str| nft(&format!("list table {family} casemate\n")).is_ok();
+    let is_new = !(has("bridge") && has("inet"));
     if is_new {
         nft(&inside(&state, &host))?;
     }

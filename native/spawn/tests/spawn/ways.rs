@@ -220,6 +220,23 @@ fn a_list_permits_what_is_on_it_and_by_what_it_says() {
     pod.hears_next("answer");
 }
 
+/// A gateway is no way round the bridge: each address that a pod makes up would be an entry of the kernel's.
+#[test]
+fn a_gateway_passes_nothing_back_to_the_network_it_came_from() {
+    let Some(world) = World::new() else { return };
+    let mut pod = world.pod(2, "null");
+    let mut other = world.pod(3, "null");
+    // The gateway knows where the other is, by both versions: it would not have to ask first.
+    for (to, is_4) in [("8.8.4.2", true), ("2a00:1450::2", false)] {
+        other.tell(to, PORT, "not permitted");
+        other.hears_refusal();
+        let through = other.ip(is_4).to_string();
+        pod.tell(&through, PORT, "through the gateway");
+    }
+    pod.call("it is me");
+    other.hears_next("it is me");
+}
+
 /// Whoever empties the host's rules closes the way rather than opening one.
 #[test]
 fn emptying_the_hosts_rules_opens_nothing() {
@@ -396,6 +413,32 @@ fn a_published_port_is_open_where_it_was_asked_for_and_leads_to_the_pod() {
     for place in ["127.0.0.1:8080", "[::1]:8080", "8.8.4.1:443"] {
         wait_for("the end of the port", || (!is_open(&world, place)).then_some(()));
     }
+}
+
+/// A port that another process took while there was no router keeps nobody else's closed, and fails no launch.
+#[test]
+fn a_port_that_is_lost_while_spawn_restarts_is_the_only_one_that_stays_closed() {
+    let Some(world) = World::with(kept_host_by_with) else { return };
+    let ports = [("127.0.0.1", 8080, 80), ("127.0.0.1", 8081, 80)];
+    let (pod, mut answer) = published(&world.spawn, 2, &ports);
+    assert_eq!(answer.code(), "ok", "{}", answer.text());
+    let wire = Wire::of(pod, &mut answer, 2);
+    let mut held = None;
+    world.spawn.without_spawn(Signal::KILL, || {
+        held = Some(wait_for("the end of the router", || {
+            world.host.within(|| TcpListener::bind("127.0.0.1:8080").ok())
+        }));
+    });
+    assert_eq!(world.spawn.pods().len(), 1);
+    wait_for("the other port", || is_open(&world, "127.0.0.1:8081").then_some(()));
+    let ports = [("127.0.0.1", 8082, 80)];
+    let (_, mut answer) = published(&world.spawn, 3, &ports);
+    assert_eq!(answer.code(), "ok", "{}", answer.text());
+    let _wires = (wire, Wire::of(String::new(), &mut answer, 3));
+    assert!(is_open(&world, "127.0.0.1:8082"));
+    let taken = || world.host.within(|| TcpListener::bind("127.0.0.1:8080").is_err());
+    drop(held);
+    wait_for("the port that was lost", || taken().then_some(()));
 }
 
 #[test]

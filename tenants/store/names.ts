@@ -25,12 +25,19 @@ async function byName(store: Store, scope: TenantScope, name: string): Promise<P
 
 /** @throws TenantsError POD_AMBIGUOUS */
 async function byPrefix(store: Store, scope: TenantScope, prefix: string): Promise<PodId | null> {
+  // A range, not LIKE, which no index serves. No character of an id comes behind f.
+  const end = `${prefix}g`
   const rows = await store
     .selectFrom('pods')
     .select('origin')
     .distinct()
     .where('tenant', '=', scope.tenant)
-    .where((any) => any.or([any('id', 'like', `${prefix}%`), any('origin', 'like', `${prefix}%`)]))
+    .where((any) =>
+      any.or([
+        any.and([any('id', '>=', prefix), any('id', '<', end)]),
+        any.and([any('origin', '>=', prefix), any('origin', '<', end)]),
+      ]),
+    )
     .limit(2)
     .execute()
   const [first, second] = rows

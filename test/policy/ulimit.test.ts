@@ -2,7 +2,14 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { suite, test } from 'node:test'
-import { decide, parseGroups, parseUlimits, Refusal } from '../../policy/index.ts'
+import {
+  decide,
+  ISOLATION_LEVELS,
+  type IsolationLevel,
+  parseGroups,
+  parseUlimits,
+  Refusal,
+} from '../../policy/index.ts'
 import { defaults, host, image, request, tenant } from './fixtures.ts'
 
 const UNLIMITED = '18446744073709551615'
@@ -79,5 +86,25 @@ suite('policy/ulimit', () => {
       { type: 'RLIMIT_NOFILE', soft: 1024, hard: 524_288 },
     ])
     assert.deepEqual(planned('nofile=10'), [{ type: 'RLIMIT_NOFILE', soft: 10, hard: 10 }])
+  })
+
+  test('below level vm, limits by which a process leaves its cgroup are the host’s', () => {
+    const outcome = (isolation: IsolationLevel, ulimit: string): string => {
+      const plan = decide(
+        {
+          tenant: tenant({ trust: 'trusted' }),
+          host: host({ levels: { acme: ['container'] }, launchers: ISOLATION_LEVELS }),
+          image: image(),
+          request: request({ isolation, ulimits: parseUlimits([ulimit]) }),
+        },
+        defaults,
+      )
+      return plan instanceof Refusal ? plan.code : plan.level
+    }
+    for (const ulimit of ['core=0', 'nice=40', 'rtprio=99', 'rttime=unlimited']) {
+      assert.equal(outcome('container', ulimit), 'ULIMIT_NOT_PERMITTED', ulimit)
+      assert.equal(outcome('vm', ulimit), 'vm', ulimit)
+    }
+    assert.equal(outcome('container', 'nofile=5'), 'container')
   })
 })

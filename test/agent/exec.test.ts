@@ -287,6 +287,28 @@ suite('agent/exec bounds and ends', () => {
     await until(guest, ({ closed }) => closed)
   })
 
+  test('gathers what comes in many frames, and answers a caller that asks whether it is there', async (t) => {
+    const place = await scene(t)
+    const asked = nextSession(place.guest)
+    const caller = await new Caller(place, `command=x&${ALL}`).open()
+    let messages = 0
+    caller.socket.on('message', () => {
+      messages += 1
+    })
+    const session = await asked
+    session.start()
+    await until(place.guest, ({ credit }) => credit[0] > 0)
+    const pong = once(caller.socket, 'pong')
+    caller.socket.ping('here?')
+    assert.equal(String((await pong)[0]), 'here?')
+    const text = 'abcdefgh'.repeat(1000)
+    for (const letter of text) session.print(letter)
+    session.exit(0, 0)
+    assert.equal(member(await caller.status(), 'status'), 'Success')
+    assert.equal(caller.said[1], text)
+    assert.ok(messages < text.length / 4, `${messages} messages for as many bytes in frames of one`)
+  })
+
   test('hangs up when its caller goes, and says so', async (t) => {
     const place = await scene(t)
     const asked = nextSession(place.guest)

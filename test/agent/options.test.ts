@@ -21,13 +21,27 @@ interface Option {
   /** What the spec has for it then; null: nothing, the agent alone keeps it. */
   readonly at: readonly string[] | null
   readonly shows?: unknown
+  /** The same below level vm, where the spec has another place for it. */
+  readonly below?: { readonly at: readonly string[]; readonly shows: unknown }
 }
 
 const process = (...names: readonly string[]): readonly string[] => ['app', 'process', ...names]
 
 const OPTIONS: readonly Option[] = [
-  { option: '--vcpus', body: { vcpus: 2 }, at: ['machine', 'vcpus'], shows: 2 },
-  { option: '--memory', body: { memory_mib: 256 }, at: ['machine', 'memory_mib'], shows: 256 },
+  {
+    option: '--vcpus',
+    body: { vcpus: 2 },
+    at: ['machine', 'vcpus'],
+    shows: 2,
+    below: { at: ['limits', 'cpu_quota_percent'], shows: 200 },
+  },
+  {
+    option: '--memory',
+    body: { memory_mib: 256 },
+    at: ['machine', 'memory_mib'],
+    shows: 256,
+    below: { at: ['container', 'memory_mib'], shows: 256 },
+  },
   { option: '--hostname', body: { hostname: 'h' }, at: ['hostname'], shows: 'h' },
   {
     option: '--entrypoint',
@@ -80,14 +94,16 @@ const OPTIONS: readonly Option[] = [
 /** `yes`, or the code of the refusal. */
 async function tried(
   host: PodHost,
-  { body, at, shows }: Option,
+  { body, at, shows, below }: Option,
   isolation: string,
 ): Promise<string> {
   const before = host.started.length
   const reply = await host.launch('acme', undefined, { ...body, isolation })
   if (reply.status !== 201) return `\`${String(member(reply.json, 'code'))}\``
   const { spec } = host.started[before] ?? assert.fail('nothing was started')
-  if (at !== null) assert.deepEqual(member(spec, ...at), shows, at.join('.'))
+  const wanted = isolation !== 'vm' && below !== undefined ? below : { at, shows }
+  if (wanted.at !== null)
+    assert.deepEqual(member(spec, ...wanted.at), wanted.shows, wanted.at.join('.'))
   const pod = String(member(reply.json, 'id'))
   assert.equal((await host.post(`${pod}/stop`)).status, 202)
   await host.until('its end', async () =>
@@ -112,7 +128,14 @@ suite('agent/options', () => {
     const host = await podHost(t)
     // Of a tenant that policy and root let run at every level.
     const levels = { acme: ['container', 'host'] }
-    host.agent.spawn.answer('describe', () => ({ ...DESCRIPTION, levels }))
+    const digest = `sha256:${'c'.repeat(64)}`
+    const container = { bundle: digest, digest, runtime: digest, version: 'runc version 1' }
+    host.agent.spawn.answer('describe', () => ({
+      ...DESCRIPTION,
+      levels,
+      container,
+      container_reason: null,
+    }))
     const quotas = { vcpus: 100, memory_mib: 100_000, pods: 100, launches_per_minute: 1000 }
     const body = { trust: 'trusted', quotas }
     const tenant = { method: 'PATCH', path: '/v1/tenants/acme', body } as const

@@ -9,8 +9,9 @@ configuration = Configuration()
 configuration.verify_ssl = False
 client = WSClient(configuration, url, {"authorization": "Bearer " + token}, capture_all=False)
 client.write_stdin("typed\n")
-print("stdout", repr(client.readline_stdout(timeout=60)))
-print("stderr", repr(client.readline_stderr(timeout=60)))
+# Its readline forgets what it has read once it has seen the connection's end: lines are read after that.
 client.run_forever(timeout=60)
+print("stdout", repr(client.read_stdout()))
+print("stderr", repr(client.read_stderr()))
 print("protocol", client.subprotocol)
 print("code", client.returncode)

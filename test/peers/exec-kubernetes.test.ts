@@ -54,8 +54,8 @@ suite('peers/exec by the Kubernetes client', () => {
     const url = `wss://127.0.0.1:${agent.httpsPort}/v1/tenants/acme/pods/${POD}/exec?${query}`
     const { stdout } = await promisify(execFile)(python, [SCRIPT, url, token])
     assert.deepEqual(stdout.trim().split('\n'), [
-      "stdout 'to stdout'",
-      "stderr 'to stderr'",
+      String.raw`stdout 'to stdout\n'`,
+      String.raw`stderr 'to stderr\n'`,
       `protocol ${/protocol (.*)/u.exec(stdout)?.[1] ?? ''}`,
       'code 7',
     ])

@@ -178,7 +178,7 @@ export function addRun(program: Command): void {
       'no, on-failure, on-failure:N, always or unless-stopped; no if left out',
     )
     .option(
-      '-p, --publish <[address:]host:pod>',
+      '-p, --publish <[address:]host:pod[/udp]>',
       'port of the host that leads to it; repeatable',
       several,
     )

@@ -144,7 +144,7 @@ const body = Type.Object(
     publish: Type.Optional(
       resolver(
         PORTS_MAX,
-        'Ports of the host that lead to it: [address:]host:pod, 127.0.0.1 without one',
+        'Ports of the host that lead to it: [address:]host:pod[/udp], 127.0.0.1 without an address',
       ),
     ),
     hosts: Type.Optional(resolver(HOSTS_MAX, 'Lines of /etc/hosts, as name:address')),

@@ -1,17 +1,18 @@
 /**
- * Ports of the host that lead to a pod. As people write them, `[address:]host:pod[/tcp]`, by Docker's example; without an
+ * Ports of the host that lead to a pod. As people write them, `[address:]host:pod[/tcp|/udp]`, by Docker's example; without an
  * address it is 127.0.0.1, so that who publishes to the world says so.
  */
 import { parseIp } from './address.ts'
 import { BadNoun } from './brand.ts'
+import type { Protocol } from './egress.ts'
 
 /** As the spec has it (docs/formats.md section 2). */
 export type PublishedPort = {
-  /** Of the host; 0.0.0.0 and :: are all of a version. */
+  /** Of the host; 0.0.0.0 and :: are all of a version, for TCP alone. */
   readonly address: string
   readonly host: number
   readonly pod: number
-  readonly protocol: 'tcp'
+  readonly protocol: Protocol
 }
 
 /** What a tenant may publish. */
@@ -28,33 +29,35 @@ const LOOPBACK = '127.0.0.1'
 const LOOPBACKS: ReadonlySet<string> = new Set([LOOPBACK, '::1'])
 const PORT_MAX = 65_535
 
-const address = String.raw`(?:(?:\[(?<six>[0-9a-f:]+)\]|(?<four>[0-9.]+)):)?`
+const place = String.raw`(?:(?:\[(?<six>[0-9a-f:]+)\]|(?<four>[0-9.]+)):)?`
 const published = new RegExp(
-  String.raw`^${address}(?<host>[1-9]\d{0,4}):(?<pod>[1-9]\d{0,4})(?:/tcp)?$`,
+  String.raw`^${place}(?<host>[1-9]\d{0,4}):(?<pod>[1-9]\d{0,4})(?:/(?<protocol>tcp|udp))?$`,
   'u',
 )
-const range = new RegExp(
-  String.raw`^${address}(?<from>[1-9]\d{0,4})(?:-(?<to>[1-9]\d{0,4}))?$`,
-  'u',
-)
+const range = new RegExp(String.raw`^${place}(?<from>[1-9]\d{0,4})(?:-(?<to>[1-9]\d{0,4}))?$`, 'u')
 
 const isPort = (port: number): boolean => port >= 1 && port <= PORT_MAX
 const isAddress = (text: string | undefined): boolean =>
   text === undefined || parseIp(text) !== null
 
 function publishedOf(text: string): PublishedPort {
-  const { six, four, host, pod } = published.exec(text)?.groups ?? {}
-  const port = { address: six ?? four ?? LOOPBACK, host: Number(host), pod: Number(pod) }
-  if (isAddress(six ?? four) && isPort(port.host) && isPort(port.pod)) {
-    return { ...port, protocol: 'tcp' }
+  const { six, four, host, pod, protocol } = published.exec(text)?.groups ?? {}
+  const address = six ?? four ?? LOOPBACK
+  const port = { address, host: Number(host), pod: Number(pod) }
+  if (!isAddress(address) || !isPort(port.host) || !isPort(port.pod)) {
+    throw new BadNoun(
+      'published port',
+      'must be host:pod or address:host:pod, as 8080:80, 127.0.0.1:53:53/udp, 0.0.0.0:443:443 or [::1]:8080:80',
+    )
   }
-  throw new BadNoun(
-    'published port',
-    'must be host:pod or address:host:pod, as 8080:80, 0.0.0.0:443:443 or [::1]:8080:80; UDP is not published in this version',
-  )
+  if (protocol !== 'udp') return { ...port, protocol: 'tcp' }
+  if (address !== allOf(address)) return { ...port, protocol }
+  // What answers a datagram has to say which address was asked; of all, nobody knows.
+  throw new BadNoun('published port', 'must name one address of the host where it is UDP')
 }
 
-const placeOf = (port: PublishedPort): string => `${port.address} ${port.host}`
+const placeOf = ({ address: at, host, protocol }: PublishedPort): string =>
+  `${at} ${host}/${protocol}`
 
 /** @throws BadNoun */
 export function parsePublished(words: readonly string[]): readonly PublishedPort[] {

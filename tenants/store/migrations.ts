@@ -148,6 +148,22 @@ CREATE TABLE published_ports (
 CREATE INDEX published_ports_pod ON published_ports (pod);
 `
 
+/** UDP beside TCP. */
+const ELEVENTH = `
+CREATE TABLE ports_of_both (
+  protocol TEXT NOT NULL CHECK (protocol IN ('tcp', 'udp')),
+  address TEXT NOT NULL,
+  port INTEGER NOT NULL CHECK (port BETWEEN 1 AND 65535),
+  tenant TEXT NOT NULL REFERENCES tenants (id),
+  pod TEXT NOT NULL,
+  PRIMARY KEY (protocol, address, port)
+) STRICT, WITHOUT ROWID;
+INSERT INTO ports_of_both SELECT protocol, address, port, tenant, pod FROM published_ports;
+DROP TABLE published_ports;
+ALTER TABLE ports_of_both RENAME TO published_ports;
+CREATE INDEX published_ports_pod ON published_ports (pod);
+`
+
 const MIGRATIONS: readonly string[] = [
   FIRST,
   SECOND,
@@ -159,6 +175,7 @@ const MIGRATIONS: readonly string[] = [
   EIGHTH,
   NINTH,
   TENTH,
+  ELEVENTH,
 ]
 
 /** What `user_version` is when all steps are applied. */

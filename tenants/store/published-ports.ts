@@ -25,7 +25,7 @@ export async function publishIn(
       .execute()
     const conflicts = (other: string): boolean =>
       other === address || (allOf(other) === all && (other === all || address === all))
-    if (taken.some((row) => conflicts(row.address))) throw portTaken(address, host)
+    if (taken.some((row) => conflicts(row.address))) throw portTaken({ address, host, protocol })
     // oxlint-disable-next-line no-await-in-loop -- the next one must see it
     await transaction
       .insertInto('published_ports')
@@ -34,11 +34,11 @@ export async function publishIn(
   }
 }
 
-export const portTaken = (address: string, port: number): Refusal =>
+export const portTaken = ({ address, host: port, protocol }: Omit<PublishedPort, 'pod'>): Refusal =>
   new Refusal(
     'PORT_TAKEN',
-    `Port ${port} of ${address} is in use on this host. Take another one, or publish at another address.`,
-    { address, port },
+    `Port ${port}/${protocol} of ${address} is in use on this host. Take another one, or publish at another address.`,
+    { address, port, protocol },
   )
 
 /** Gives back what a pod has. */

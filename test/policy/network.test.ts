@@ -200,19 +200,21 @@ suite('policy/network/ports', () => {
 
   test('reads ports as docker has them, on loopback unless an address is named', () => {
     const port = { host: 8080, pod: 80, protocol: 'tcp' }
-    assert.deepEqual(parsePublished(['8080:80', '0.0.0.0:8080:80/tcp', '[::1]:8080:80']), [
+    const words = ['8080:80', '0.0.0.0:8080:80/tcp', '[::1]:8080:80', '8080:80/udp']
+    assert.deepEqual(parsePublished(words), [
       { address: '127.0.0.1', ...port },
       { address: '0.0.0.0', ...port },
       { address: '::1', ...port },
+      { address: '127.0.0.1', ...port, protocol: 'udp' },
     ])
     const wrong =
-      '80 |:80|8080:|0:80|8080:0|65536:80|8080:80/udp|8080:80/sctp|::1:8080:80|[10.0.0.1]:8080:80|010.0.0.1:8080:80|localhost:8080:80|8080:80:90:1|08080:80'
+      '80 |:80|8080:|0:80|8080:0|65536:80|8080:80/UDP|0.0.0.0:53:53/udp|[::]:53:53/udp|8080:80/sctp|::1:8080:80|[10.0.0.1]:8080:80|010.0.0.1:8080:80|localhost:8080:80|8080:80:90:1|08080:80'
     for (const word of wrong.split('|')) {
       assert.throws(() => parsePublished([word]), { name: 'BadNoun' }, word)
     }
     assert.throws(() => parsePublished(['8080:80', '127.0.0.1:8080:81']), /each once/u)
-    const words = ['8000-8099', '443', '0.0.0.0:443', '[::]:8000-8099']
-    assert.deepEqual(portRangeWords(parsePortRanges(words)), words)
+    const ranges = ['8000-8099', '443', '0.0.0.0:443', '[::]:8000-8099']
+    assert.deepEqual(portRangeWords(parsePortRanges(ranges)), ranges)
     for (const word of ['', '0', '8099-8000', '65536', '*', '0.0.0.0', '::443', '0.0.0.0:443-']) {
       assert.throws(() => parsePortRanges([word]), { name: 'BadNoun' }, word)
     }
@@ -222,7 +224,7 @@ suite('policy/network/ports', () => {
     assert.equal(portsOf([], '8080:80'), 'PORT_NOT_PERMITTED')
     assert.deepEqual(portsOf([]), [])
     const some = ['8000-8099', '0.0.0.0:443']
-    for (const word of ['8000:80', '8099:80', '[::1]:8050:80', '0.0.0.0:443:443']) {
+    for (const word of ['8000:80', '8099:80', '[::1]:8050:80', '8000:53/udp', '0.0.0.0:443:443']) {
       assert.deepEqual(portsOf(some, word), parsePublished([word]), word)
     }
     for (const word of [

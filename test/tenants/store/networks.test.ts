@@ -112,13 +112,18 @@ suite('tenants/store/networks', () => {
     const [scope, other] = [await withTenant(tenants), await withTenant(tenants, bolt)]
     const wants = (...words: readonly string[]) => ({ ...networked, ports: parsePublished(words) })
     const first = await requested(tenants, scope)
-    await tenants.reserve(scope, first.id, wants('8080:80', '[::1]:8080:80', '0.0.0.0:443:443'))
+    await tenants.reserve(
+      scope,
+      first.id,
+      wants('8080:80', '[::1]:8080:80', '0.0.0.0:443:443', '53:53/udp'),
+    )
     for (const word of [
       '8080:81',
       '0.0.0.0:8080:80',
       '[::]:8080:80',
       '127.0.0.1:443:1',
       '0.0.0.0:443:1',
+      '53:5353/udp',
     ]) {
       const { id } = await requested(tenants, other)
       const refused = { code: 'PORT_TAKEN', message: /in use on this host/u }
@@ -127,7 +132,14 @@ suite('tenants/store/networks', () => {
       assert.equal((await tenants.getPod(other, id)).charge, null)
     }
     const { id } = await requested(tenants, other)
-    const beside = wants('9000:1', '127.0.0.2:8080:80', '[::]:443:443', '8081:80')
+    const beside = wants(
+      '9000:1',
+      '127.0.0.2:8080:80',
+      '[::]:443:443',
+      '8081:80',
+      '8080:80/udp',
+      '53:53',
+    )
     await tenants.reserve(other, id, beside)
     await tenants.movePod(scope, first.id, 'failed')
     const next = await requested(tenants, other)

@@ -1,9 +1,9 @@
-//! Published ports: a listening socket of the host's network for each, and a relay for each connection, whose other end is
+//! Published TCP ports, and the list of all: a listening socket of the host's network for each, and a relay for each connection, whose other end is
 //! made in the pods' network. No packet is passed on and no address translated: what the host's own firewall says of its
 //! ports holds, loopback is loopback, a port that somebody has is refused by the kernel, and a pod needs no way out for it.
 //!
 //! A door belongs to the thread that listens, in the pods' network, without any privilege; it reads no byte of what it
-//! passes. Its pod sees the gateway as the client.
+//! passes. Its pod sees the gateway as the client. UDP is in datagrams.rs.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -15,10 +15,12 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use casemate_ticket::published::Published;
+use casemate_ticket::ways::Protocol;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
+use super::datagrams::Datagrams;
 use super::state::State;
 
 /// Connections that wait to be accepted.
@@ -54,9 +56,16 @@ struct Door {
     live: Live,
 }
 
+/// Either kind.
+#[derive(Debug)]
+enum Served {
+    Tcp(#[allow(dead_code, reason = "serves until it is dropped")] Door),
+    Udp(#[allow(dead_code, reason = "serves until it is dropped")] Datagrams),
+}
+
 /// All of them, by place and where they lead.
 #[derive(Debug, Default)]
-pub struct Doors(BTreeMap<(Published, IpAddr), Door>);
+pub struct Doors(BTreeMap<(Published, IpAddr), Served>);
 
 impl Doors {
     /// Doors that are wanted and not there; a port whose pod has changed is not wanted as it was.
@@ -77,7 +86,11 @@ impl Doors {
     pub fn open(&mut self, doors: Vec<((Published, IpAddr), OwnedFd)>) -> io::Result<()> {
         let mut opened = Vec::new();
         for ((port, pod), socket) in doors {
-            let door = Door::open(socket, SocketAddr::new(pod, port.pod))?;
+            let place = SocketAddr::new(pod, port.pod);
+            let door = match port.protocol {
+                Protocol::Tcp => Served::Tcp(Door::open(socket, place)?),
+                Protocol::Udp => Served::Udp(Datagrams::open(socket, place)?),
+            };
             opened.push(((port, pod), door));
         }
         self.0.extend(opened);
@@ -97,7 +110,7 @@ pub fn wanted(state: &State) -> Vec<(Published, IpAddr)> {
     state.ways.iter().flat_map(of_way).collect()
 }
 
-/// A listening socket of the calling thread's network.
+/// A socket that hears, of the calling thread's network.
 ///
 /// # Errors
 /// [`TAKEN`] and a sentence, or another sentence.
@@ -105,20 +118,29 @@ pub fn listening(port: &Published) -> Result<OwnedFd, String> {
     let place = SocketAddr::new(port.address, port.host);
     let open = || -> rustix::io::Result<OwnedFd> {
         let family = if place.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        sockopt::set_socket_reuseaddr(&socket, true)?;
+        let kind = match port.protocol {
+            Protocol::Tcp => SocketType::STREAM,
+            Protocol::Udp => SocketType::DGRAM,
+        };
+        let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
         if place.is_ipv6() {
             sockopt::set_ipv6_v6only(&socket, true)?;
         }
+        // Two sockets with it may share a UDP port, and nobody would hear of it.
+        sockopt::set_socket_reuseaddr(&socket, port.protocol == Protocol::Tcp)?;
         bind(&socket, &place)?;
-        listen(&socket, BACKLOG)?;
+        if port.protocol == Protocol::Tcp {
+            listen(&socket, BACKLOG)?;
+        }
         Ok(socket)
     };
     open().map_err(|errno| match errno {
         Errno::ADDRINUSE => {
             format!(
-                "{TAKEN}port {} of {} is in use on this host: take another one",
-                port.host, port.address
+                "{TAKEN}{} port {} of {} is in use on this host: take another one",
+                port.protocol.as_str(),
+                port.host,
+                port.address
             )
         }
         errno => format!("the host cannot listen at {place}: {errno}"),
@@ -131,10 +153,7 @@ impl Door {
         let live = Live::default();
         let (listening, serving) = (Arc::clone(&listener), Arc::clone(&live));
         let serve = move || {
-            let none = CapabilitySet::empty();
-            let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-            // The list of calls that are never done comes with the thread that made this one.
-            if set_capabilities(None, sets).is_ok() {
+            if drop_capabilities().is_ok() {
                 accept_all(&listening, pod, &serving);
             }
         };
@@ -154,6 +173,12 @@ impl Drop for Door {
             let _ = pod.shutdown(Shutdown::Both);
         }
     }
+}
+
+/// Of the calling thread: all. The list of calls that are never done comes with the thread that made this one.
+pub fn drop_capabilities() -> rustix::io::Result<()> {
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
 }
 
 fn accept_all(listener: &TcpListener, pod: SocketAddr, live: &Live) {

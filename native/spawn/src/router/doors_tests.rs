@@ -5,10 +5,14 @@ use super::*;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+fn tcp(address: IpAddr, host: u16, pod: u16) -> Published {
+    Published { address, host, pod, protocol: Protocol::Tcp }
+}
+
 /// A pod's server on a port that the system chose, and a door to it.
 fn world() -> (TcpListener, SocketAddr, Doors) {
     let pod = TcpListener::bind((LOOPBACK, 0)).unwrap();
-    let port = Published { address: LOOPBACK, host: 0, pod: pod.local_addr().unwrap().port() };
+    let port = tcp(LOOPBACK, 0, pod.local_addr().unwrap().port());
     let socket = listening(&port).unwrap();
     let place = SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).unwrap();
     let mut doors = Doors::default();
@@ -62,7 +66,7 @@ fn a_closed_door_ends_what_went_through_it_and_frees_the_port() {
     assert_eq!(client.read(&mut word).unwrap_or(0), 0);
     assert_eq!(server.read(&mut word).unwrap_or(0), 0);
     // At once: the next pod's door is opened in the same breath.
-    let again = Published { address: LOOPBACK, host: place.port(), pod: 1 };
+    let again = tcp(LOOPBACK, place.port(), 1);
     listening(&again).unwrap();
     while TcpStream::connect(place).is_ok() {
         thread::yield_now();
@@ -80,11 +84,7 @@ fn a_pod_that_does_not_answer_is_a_closed_connection() {
 #[test]
 fn says_which_port_somebody_has() {
     let (_, place, _doors) = world();
-    let port = |address: &str| Published {
-        address: address.parse().unwrap(),
-        host: place.port(),
-        pod: 80,
-    };
+    let port = |address: &str| tcp(address.parse().unwrap(), place.port(), 80);
     for address in ["127.0.0.1", "0.0.0.0"] {
         let problem = listening(&port(address)).unwrap_err();
         assert!(problem.starts_with(TAKEN) && problem.contains(address), "{problem}");
@@ -92,6 +92,11 @@ fn says_which_port_somebody_has() {
     // Another address, and the other version, are others' ports.
     listening(&port("127.0.0.2")).unwrap();
     listening(&port("::")).unwrap();
+    // UDP's ports are others; there one socket alone has each.
+    let udp = Published { protocol: Protocol::Udp, ..port("127.0.0.1") };
+    let one = listening(&udp).unwrap();
+    assert!(listening(&udp).unwrap_err().starts_with(TAKEN));
+    drop(one);
     let nobody = listening(&port("192.0.2.77")).unwrap_err();
     assert!(!nobody.starts_with(TAKEN), "{nobody}");
 }

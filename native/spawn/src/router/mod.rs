@@ -4,6 +4,7 @@
 //! It is told everything there is to be each time, as a sealed file, under a number that it answers with. What the
 //! kernel was told holds on when router and spawn are gone, and the next spawn's router makes it anew.
 
+mod datagrams;
 pub mod doors;
 pub mod outside;
 mod programs;

@@ -206,7 +206,7 @@ pub fn connect_as(spec: &mut Value, number: u8, addresses: &[&str], egress: &str
     publish(spec, number, addresses, egress, &[], mtu);
 }
 
-/// The same, with these ports of the host: address, port, the pod's port.
+/// The same, with these ports of the host: address (`/udp` behind it where it is), port, the pod's port.
 pub fn publish(
     spec: &mut Value,
     number: u8,
@@ -216,11 +216,12 @@ pub fn publish(
     mtu: i64,
 ) {
     let ports = ports.iter().map(|(address, host, pod)| {
+        let (address, protocol) = address.split_once('/').unwrap_or((address, "tcp"));
         object([
             ("address", text(address)),
             ("host", Value::Integer((*host).into())),
             ("pod", Value::Integer((*pod).into())),
-            ("protocol", text("tcp")),
+            ("protocol", text(protocol)),
         ])
     });
     let ports = Value::Array(ports.collect());

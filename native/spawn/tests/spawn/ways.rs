@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::client::PATIENCE;
 use crate::documents::publish;
 use crate::host::{Host, host_by_with, kept_host_by_with, wait_for};
-use crate::wire::{ARP, BROADCAST, GATEWAY, IPV4, IPV6, Wire, icmpv6, launch, udp};
+use crate::wire::{ARP, BROADCAST, GATEWAY, IPV4, IPV6, Wire, icmpv6, launch, udp, word_of};
 
 const UPLINK: &str =
     r#"{"ipv4":"169.254.88.0/30","ipv6":"fdca:5e3a:7e00:fff0::/64","name":"way0"}"#;
@@ -413,6 +413,41 @@ fn a_published_port_is_open_where_it_was_asked_for_and_leads_to_the_pod() {
     for place in ["127.0.0.1:8080", "[::1]:8080", "8.8.4.1:443"] {
         wait_for("the end of the port", || (!is_open(&world, place)).then_some(()));
     }
+}
+
+#[test]
+fn a_published_udp_port_leads_to_the_pod_and_its_answers_to_who_asked() {
+    let Some(world) = World::new() else { return };
+    // One number, of both protocols. The pod's port is the one that its words come from.
+    let ports = [("127.0.0.1/udp", 5353, 4000), ("127.0.0.1", 5353, 80)];
+    let (pod, mut answer) = published(&world.spawn, 2, &ports);
+    assert_eq!(answer.code(), "ok", "{}", answer.text());
+    let mut wire = Wire::of(pod, &mut answer, 2);
+    let bound = |place: &str| world.host.within(|| UdpSocket::bind(place));
+    let clients = [bound("127.0.0.1:0").unwrap(), bound("127.0.0.1:0").unwrap()];
+    let mut sessions = Vec::new();
+    for (client, word) in clients.iter().zip(["one", "two"]) {
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.connect("127.0.0.1:5353").unwrap();
+        client.send(word.as_bytes()).unwrap();
+        let frame = wire.hears();
+        assert_eq!(word_of(&frame).as_deref(), Some(word), "{frame:02x?}");
+        assert_eq!((&frame[26..30], &frame[36..38]), (&[10, 88, 0, 1][..], &[0x0f, 0xa0][..]));
+        sessions.push(u16::from_be_bytes([frame[34], frame[35]]));
+    }
+    let gateway = IpAddr::from([10, 88, 0, 1]);
+    for (session, word) in sessions.iter().zip(["to one", "to two"]).rev() {
+        let packet = udp(wire.ip(true), gateway, *session, word.as_bytes());
+        wire.send(GATEWAY, IPV4, &packet);
+    }
+    for (client, word) in clients.iter().zip(["to one", "to two"]) {
+        let mut buffer = [0; 64];
+        let count = client.recv(&mut buffer).unwrap();
+        assert_eq!(std::str::from_utf8(&buffer[..count]), Ok(word));
+    }
+    assert!(bound("127.0.0.1:5353").is_err());
+    assert_eq!(world.spawn.ask_pod("kill", &wire.pod).code(), "ok");
+    wait_for("the end of the port", || bound("127.0.0.1:5353").ok());
 }
 
 /// A port that another process took while there was no router keeps nobody else's closed, and fails no launch.

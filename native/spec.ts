@@ -11,6 +11,7 @@ import type {
   DeviceRates,
   Plan,
   PlannedLimits,
+  PlannedMount,
   PlannedProcess,
 } from '../policy/plan.ts'
 import type { SeccompProgram } from './seccomp/compile.ts'
@@ -37,6 +38,8 @@ export type SpecPlan = Pick<
   | 'memoryMib'
   | 'process'
   | 'readOnlyRoot'
+  | 'mounts'
+  | 'sysctls'
   | 'limits'
   | 'scratchBytesMax'
   | 'logBytes'
@@ -83,6 +86,14 @@ const processOf = (process: PlannedProcess): Canonical => ({
   rlimits: process.rlimits.map((limit) => ({ ...limit })),
   no_new_privileges: process.noNewPrivileges,
 })
+
+function mountOf(mount: PlannedMount): Canonical {
+  const { kind, path } = mount
+  if (kind === 'image') return { kind, path }
+  if (kind === 'empty') return { kind, mode: mount.mode, path }
+  const { exec, mode, readOnly, size } = mount
+  return { exec, kind, mode, path, read_only: readOnly, size }
+}
 
 const rateOf = (rate: DeviceRate | null): Canonical =>
   rate && {
@@ -175,11 +186,13 @@ export function buildSpec(parts: SpecParts): Spec {
     ],
     ...(network === null ? {} : { network: { ...network } }),
     app: {
+      mounts: plan.mounts.map(mountOf),
       name: 'app',
       process: processOf(plan.process),
       read_only_root: plan.readOnlyRoot,
       seccomp: seccomp && { ...seccomp },
       stop_signal: plan.process.stopSignal,
+      sysctls: plan.sysctls.map((sysctl) => ({ ...sysctl })),
     },
     limits: limitsOf(plan.limits),
   })

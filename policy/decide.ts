@@ -10,6 +10,7 @@ import type { Charge, HostFacts, LaunchQuestion, Quotas, TenantFacts } from './f
 import { neededExceptions } from './host-verdict.ts'
 import { type AcceptedSigner, judgeImage } from './image-verdict.ts'
 import { chooseLevel, type LevelChoice } from './level-choice.ts'
+import { planMounts } from './mounts.ts'
 import type { HostException } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import { DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, type MemoryMib, type Vcpus } from './nouns/machine.ts'
@@ -49,6 +50,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
   const process = planProcess(image.config, request, capabilities)
   const vcpus = request.vcpus ?? DEFAULT_VCPUS
   const memoryMib = request.memoryMib ?? DEFAULT_MEMORY_MIB
+  const storage = planMounts(question, memoryMib)
   const query = queryOf(question, { signers, capabilities, vcpus, memoryMib })
   const choice = chooseLevel(policies, query, request.isolation)
   refuseHostLimits(process.rlimits, choice.level)
@@ -70,6 +72,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
     process,
     seccomp: 'default',
     readOnlyRoot: request.readOnlyRoot,
+    ...storage,
     ...planWays(question, choice.level),
     limits: limitsFor(choice.level, { vcpus, memoryMib }, request),
     scratchBytesMax: SCRATCH_BYTES_MAX,
@@ -108,6 +111,7 @@ function queryOf(question: LaunchQuestion, wanted: Wanted): Omit<LaunchQuery, 'i
     vcpus: wanted.vcpus,
     memoryMib: wanted.memoryMib,
     readOnlyRoot: request.readOnlyRoot,
+    sysctls: request.sysctls.map(({ name }) => name),
   }
 }
 

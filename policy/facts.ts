@@ -11,12 +11,14 @@ import type { Egress } from './nouns/egress.ts'
 import type { HostException, HostFindings } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import type { MemoryMib, Vcpus } from './nouns/machine.ts'
+import type { WantedMount } from './nouns/mount.ts'
 import type { Names } from './nouns/names.ts'
 import type { NetworkName } from './nouns/network.ts'
 import type { Hostname, PodId } from './nouns/pod.ts'
 import type { PortRange, PublishedPort } from './nouns/ports.ts'
 import type { Environment, User, WorkingDirectory } from './nouns/process.ts'
 import type { Signal, StopTimeoutMs } from './nouns/signal.ts'
+import type { Sysctl } from './nouns/sysctl.ts'
 import type { TenantId, Trust } from './nouns/tenant.ts'
 import type { ResourceLimit } from './plan.ts'
 
@@ -74,6 +76,9 @@ export interface LaunchRequest {
   readonly capabilitiesAdd: readonly Capability[]
   readonly capabilitiesDrop: readonly Capability[]
   readonly readOnlyRoot: boolean
+  readonly mounts: readonly WantedMount[]
+  /** Sorted by name. */
+  readonly sysctls: readonly Sysctl[]
   readonly network: NetworkName
   /** null: all that its tenant may reach. */
   readonly egress: { readonly wanted: Egress | null } | null
@@ -102,6 +107,8 @@ export interface ImageConfig {
   readonly user: string
   /** null where the image says nothing. */
   readonly stopSignal: string | null
+  /** Places that it says are written. */
+  readonly volumes: readonly string[]
 }
 
 export interface ImageFacts {

@@ -101,6 +101,15 @@ export {
   type Vcpus,
 } from './nouns/machine.ts'
 export {
+  MOUNTS_MAX,
+  type MountPath,
+  type MountWords,
+  parseMode,
+  parseMountPath,
+  parseMounts,
+  type WantedMount,
+} from './nouns/mount.ts'
+export {
   HOSTS_MAX,
   NAMESERVERS_MAX,
   type Names,
@@ -174,6 +183,7 @@ export {
   STOP_MS_MAX,
   type StopTimeoutMs,
 } from './nouns/signal.ts'
+export { parseSysctls, SYSCTLS, SYSCTLS_MAX, type Sysctl } from './nouns/sysctl.ts'
 export { parseTenantId, parseTrust, type TenantId, TRUSTS, type Trust } from './nouns/tenant.ts'
 export { GROUPS_MAX, OPEN_FILES_MAX, parseGroups, parseUlimits } from './nouns/ulimit.ts'
 export type {
@@ -181,6 +191,7 @@ export type {
   Decision,
   Plan,
   PlannedLimits,
+  PlannedMount,
   PlannedProcess,
   ResourceLimit,
 } from './plan.ts'

@@ -9,11 +9,13 @@ import type { Egress } from './nouns/egress.ts'
 import type { HostException } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import type { MemoryMib, Vcpus } from './nouns/machine.ts'
+import type { MountPath, WantedMount } from './nouns/mount.ts'
 import type { Names } from './nouns/names.ts'
 import type { Hostname, PodId } from './nouns/pod.ts'
 import type { PublishedPort } from './nouns/ports.ts'
 import type { Arguments, Environment, User, WorkingDirectory } from './nouns/process.ts'
 import type { Signal } from './nouns/signal.ts'
+import type { Sysctl } from './nouns/sysctl.ts'
 import type { TenantId, Trust } from './nouns/tenant.ts'
 
 /** The five sets of an OCI process, each sorted by name. */
@@ -66,6 +68,13 @@ export interface DeviceRates {
   readonly rng: DeviceRate | null
 }
 
+/** What is mounted beside the image. */
+export type PlannedMount =
+  | (Extract<WantedMount, { kind: 'tmpfs' }> & { readonly size: number })
+  | Exclude<WantedMount, { kind: 'tmpfs' }>
+  /** What the image has there, to be written even where the root is read-only. */
+  | { readonly kind: 'image'; readonly path: MountPath }
+
 /** Limits of the VMM process and of waiting for the guest; times in ms, sizes as named. */
 export interface PlannedLimits {
   readonly bootMs: number
@@ -117,6 +126,10 @@ export interface Plan {
   /** Name of the seccomp profile of the process; native/ compiles it. */
   readonly seccomp: 'default'
   readonly readOnlyRoot: boolean
+  /** In the order in which they are mounted. */
+  readonly mounts: readonly PlannedMount[]
+  /** Of its own namespaces. */
+  readonly sysctls: readonly Sysctl[]
   /** Whether it gets an address of its tenant's network, when its quota is reserved. */
   readonly networked: boolean
   /** What it may reach beside its tenant's pods; null: nothing. */

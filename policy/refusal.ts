@@ -30,6 +30,12 @@ export const REFUSAL_CODES = [
   'CAPABILITY_NOT_PERMITTED',
   /** A limit was asked for that only a virtual machine has to itself. Facts: ulimit, level. */
   'ULIMIT_NOT_PERMITTED',
+  /** Two mounts at one place, or more than a pod has. Facts: path. */
+  'MOUNT_CONFLICT',
+  /** A mount in memory that is larger than the pod's. Facts: path, size, limit. */
+  'MOUNT_TOO_LARGE',
+  /** A parameter of the kernel that is not the pod's alone. Facts: sysctl. */
+  'SYSCTL_NOT_PERMITTED',
   /** The tenant's quota does not hold what was asked for. Facts: what, asked, used, limit. */
   'QUOTA_EXCEEDED',
   /** This version has no network of that name. Facts: network. */

@@ -13,9 +13,10 @@ import { ended, exitCodeOfPod, exitOf } from './ended.ts'
 import { environmentOf } from './env-file.ts'
 import { EXIT } from './exit-codes.ts'
 import { printLogs } from './logs.ts'
+import { type MountOptions, mountMembersOf } from './mounts.ts'
 import { field, plain, say } from './output.ts'
 
-interface RunOptions extends GlobalOptions {
+interface RunOptions extends GlobalOptions, MountOptions {
   readonly isolation?: string
   readonly vcpus?: number
   readonly memory?: number
@@ -49,6 +50,8 @@ interface RunOptions extends GlobalOptions {
 
 const EGRESS_HELP =
   'reach only this of what the tenant may: internet, none, 192.0.2.0/24=tcp:443; repeatable'
+const TMPFS_HELP = 'file system in memory: size=64m,mode=1777,ro,noexec; repeatable'
+const MOUNT_HELP = 'tmpfs, or empty with medium=disk or memory; repeatable'
 const LEVELS = ['vm', 'container', 'host']
 
 function envOf({ env, envFile }: RunOptions): readonly string[] | undefined {
@@ -84,6 +87,7 @@ const bodyOf = (image: string, args: readonly string[], options: RunOptions): ob
   capabilities_add: options.capAdd,
   capabilities_drop: options.capDrop,
   read_only_root: options.readOnly,
+  ...mountMembersOf(options),
   network: options.network,
   restart: options.restart,
   egress: wordsOf(options.egress),
@@ -167,6 +171,10 @@ export function addRun(program: Command): void {
     .option('--cap-add <capability>', 'by its full name, as CAP_NET_RAW; repeatable', several)
     .option('--cap-drop <capability>', 'likewise', several)
     .option('--read-only', 'read-only root file system')
+    .option('--tmpfs <path[:options]>', TMPFS_HELP, several)
+    .option('--mount <type=T,target=PATH>', MOUNT_HELP, several)
+    .option('--shm-size <size>', 'size of /dev/shm; 64m if left out')
+    .option('--sysctl <NAME=value>', 'parameter of the kernel that is the pod’s own', several)
     .option('--network <name>', 'default: the tenant’s own; none when left out')
     .option('--name <name>', 'unique among the tenant’s pods that have not ended')
     .option('-l, --label <KEY=value>', 'to find it by; repeatable', several)

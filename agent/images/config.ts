@@ -25,7 +25,15 @@ export interface ParsedConfig {
 
 /** More than anything that starts could have; policy has the real limits. */
 const STRINGS_MAX = 10_000
-const CONFIG_MEMBERS = ['Entrypoint', 'Cmd', 'Env', 'WorkingDir', 'User', 'StopSignal']
+/** More than a pod has mounts. */
+const VOLUMES_MAX = 1000
+const CONFIG_MEMBERS = ['Entrypoint', 'Cmd', 'Env', 'WorkingDir', 'User', 'StopSignal', 'Volumes']
+
+/** Keys of an object whose values say nothing (image-spec config.md). */
+function volumesOf(value: Members[string] | undefined): readonly string[] {
+  if (value === undefined || value === null) return []
+  return listOf(Object.keys(objectOf(value, 'Volumes', [])), 'Volumes', VOLUMES_MAX).map(String)
+}
 
 function processOf(document: Members): ProcessFacts {
   const value = document['config']
@@ -40,6 +48,7 @@ function processOf(document: Members): ProcessFacts {
     workingDir: optionalStringOf(config['WorkingDir'], 'WorkingDir') ?? '',
     user: optionalStringOf(config['User'], 'User') ?? '',
     stopSignal: optionalStringOf(config['StopSignal'], 'StopSignal'),
+    volumes: volumesOf(config['Volumes']),
   }
 }
 

@@ -14,6 +14,7 @@ import {
   EGRESS_WORD_MAX,
   HOSTS_MAX,
   type LaunchRequest,
+  type MountWords,
   NAMESERVERS_MAX,
   NO_NETWORK,
   PORTS_MAX,
@@ -29,6 +30,7 @@ import {
   parseIsolationLevel,
   parseLabels,
   parseMemoryMib,
+  parseMounts,
   parseNameservers,
   parseNetworkName,
   parsePodName,
@@ -37,6 +39,7 @@ import {
   parseSearch,
   parseSignal,
   parseStopTimeoutMs,
+  parseSysctls,
   parseUlimits,
   parseUser,
   parseVcpus,
@@ -47,6 +50,7 @@ import {
 import type { PodAbout } from '../../tenants/index.ts'
 import { ApiError } from '../errors.ts'
 import type { Credentials } from '../images/index.ts'
+import { MOUNTS } from './launch-storage.ts'
 import { closed } from './schemas.ts'
 
 const WORD_CHARACTERS_MAX = 32_768
@@ -89,6 +93,13 @@ const body = Type.Object(
     capabilities_add: Type.Optional(names),
     capabilities_drop: Type.Optional(names),
     read_only_root: Type.Optional(Type.Boolean()),
+    mounts: Type.Optional(MOUNTS),
+    shm_bytes: Type.Optional(Type.Integer({ description: 'Size of /dev/shm; 64 MiB if left out' })),
+    sysctls: Type.Optional(
+      Type.Record(Type.String(), Type.String(), {
+        description: 'Parameters of the kernel that are the pod’s own, as net.core.somaxconn',
+      }),
+    ),
     network: Type.Optional(
       Type.String({
         maxLength: 63,
@@ -167,6 +178,9 @@ export interface LaunchBody {
   capabilities_add?: string[]
   capabilities_drop?: string[]
   read_only_root?: boolean
+  mounts?: MountWords[]
+  shm_bytes?: number
+  sysctls?: Record<string, string>
   network?: string
   name?: string
   labels?: Record<string, string>
@@ -265,6 +279,8 @@ export function parseLaunch(wire: LaunchBody, pod: PodId, principal: Principal):
     capabilitiesAdd: (wire.capabilities_add ?? []).map(parseCapability),
     capabilitiesDrop: (wire.capabilities_drop ?? []).map(parseCapability),
     readOnlyRoot: wire.read_only_root ?? false,
+    mounts: parseMounts(wire.mounts ?? [], wire.shm_bytes),
+    sysctls: parseSysctls(wire.sysctls ?? {}),
     ...parseWays(wire),
     ulimits: parseUlimits(wire.ulimits ?? []),
     additionalGids: parseGroups(wire.groups ?? []),

@@ -78,6 +78,8 @@ function planOf(host: HostDescription, bootMs: number): SpecPlan {
       stopSignal: SIGTERM,
     },
     readOnlyRoot: false,
+    mounts: [],
+    sysctls: [],
     limits: {
       bootMs,
       bootLogBytes: 65_536,

@@ -36,6 +36,8 @@ export const launchFacts = ({ plan, host, template, rootfs, network }: LaunchPar
   network: network && { ...network },
   args: plan.process.args,
   user: plan.process.user,
+  mounts: plan.mounts.map((mount) => ({ ...mount })),
+  sysctls: plan.sysctls.map((sysctl) => ({ ...sysctl })),
   stop_signal: plan.process.stopSignal,
   stop_timeout_ms: plan.limits.stopMs,
   capabilities: plan.process.capabilities.bounding,

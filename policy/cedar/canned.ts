@@ -79,6 +79,7 @@ const questionOf = ({ who, principal, trust, isolation, fault }: Case): CannedQu
       vcpus: parseVcpus(large ? VCPUS_MAX : VCPUS_MIN),
       memoryMib: parseMemoryMib(large ? MEMORY_MIB_MAX : MEMORY_MIB_MIN),
       readOnlyRoot: large,
+      sysctls: [],
     },
   }
 }

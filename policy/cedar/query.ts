@@ -34,6 +34,8 @@ export interface LaunchQuery {
   readonly vcpus: Vcpus
   readonly memoryMib: MemoryMib
   readonly readOnlyRoot: boolean
+  /** Names of parameters of the kernel that it sets. */
+  readonly sysctls: readonly string[]
 }
 
 /** One more process in a running pod. */
@@ -76,6 +78,7 @@ export function toCedarCall(query: LaunchQuery): CedarCall {
       vcpus: query.vcpus,
       memory_mib: query.memoryMib,
       read_only_root: query.readOnlyRoot,
+      sysctls: [...query.sysctls],
     },
     entities: entitiesOf(query),
   }

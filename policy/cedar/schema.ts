@@ -21,7 +21,8 @@ export const CEDAR_SCHEMA = `namespace Casemate {
     capabilities: Set<String>,
     vcpus: Long,
     memory_mib: Long,
-    read_only_root: Bool
+    read_only_root: Bool,
+    sysctls: Set<String>
   };
   type Exec = { program: String, user: String, terminal: Bool };
   action launch appliesTo { principal: [Caller, Operator], resource: [Pod], context: Launch };

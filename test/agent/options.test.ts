@@ -82,6 +82,32 @@ const OPTIONS: readonly Option[] = [
     at: ['app', 'read_only_root'],
     shows: true,
   },
+  {
+    option: '--tmpfs',
+    body: { mounts: [{ type: 'tmpfs', target: '/x', size_bytes: 4096, mode: '700' }] },
+    at: ['app', 'mounts'],
+    shows: [{ exec: true, kind: 'tmpfs', mode: 0o700, path: '/x', read_only: false, size: 4096 }],
+  },
+  {
+    option: '--mount type=empty',
+    body: { mounts: [{ type: 'empty', target: '/x' }] },
+    at: ['app', 'mounts'],
+    shows: [{ kind: 'empty', mode: 0o1777, path: '/x' }],
+  },
+  {
+    option: '--shm-size',
+    body: { shm_bytes: 8192 },
+    at: ['app', 'mounts'],
+    shows: [
+      { exec: false, kind: 'tmpfs', mode: 0o1777, path: '/dev/shm', read_only: false, size: 8192 },
+    ],
+  },
+  {
+    option: '--sysctl',
+    body: { sysctls: { 'net.core.somaxconn': '9' } },
+    at: ['app', 'sysctls'],
+    shows: [{ name: 'net.core.somaxconn', value: '9' }],
+  },
   { option: '--network', body: { network: 'default' }, at: ['network', 'mtu'], shows: 1500 },
   { option: '--stop-signal', body: { stop_signal: 'USR1' }, at: ['app', 'stop_signal'], shows: 10 },
   { option: '--stop-timeout', body: { stop_timeout_ms: 5 }, at: ['limits', 'stop_ms'], shows: 5 },

@@ -78,6 +78,8 @@ suite('policy/decide: levels', () => {
       },
       seccomp: 'default',
       readOnlyRoot: false,
+      mounts: [],
+      sysctls: [],
       networked: false,
       egress: null,
       names: { hosts: [], nameservers: [], options: [], search: [] },

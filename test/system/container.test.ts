@@ -8,6 +8,7 @@ import { containerCases } from './container.cases.ts'
 import { floodCases } from './flood.cases.ts'
 import { type Machine, openMachine, whyNoContainers } from './harness.ts'
 import { lifeCases } from './life.cases.ts'
+import { mountCases } from './mounts.cases.ts'
 import { resizeCases } from './resize.cases.ts'
 import { restartCases } from './restart.cases.ts'
 
@@ -17,6 +18,7 @@ const groups: readonly Group[] = [
   ['app', appCases],
   ['life', lifeCases],
   ['restart', restartCases],
+  ['mounts', mountCases],
   ['flood', floodCases],
   ['resize', resizeCases],
   ['container', containerCases],

@@ -86,7 +86,7 @@ export const blob = (): Buffer => createHash('shake256', { outputLength: BLOB_BY
 /** Applets that may be called by name. */
 const APPLETS = ['cat', 'echo', 'sh', 'sleep', 'uname', 'yes']
 
-/** Busybox, a user, and a file that nothing reads by itself; with `more` entries. */
+/** Busybox, a user, a link to its /etc, and a file that nothing reads by itself; with `more` entries. */
 export const busyboxTar = (busybox: string, ...more: readonly Buffer[]): Buffer =>
   archive(
     ...['bin', 'etc', 'data', 'home', 'home/web'].map((name) => directory(name)),
@@ -95,6 +95,7 @@ export const busyboxTar = (busybox: string, ...more: readonly Buffer[]): Buffer 
     file('etc/passwd', 'root:x:0:0::/root:/bin/sh\nweb:x:1000:1001::/home/web:/bin/sh\n'),
     file('etc/group', 'root:x:0:\nweb:x:1001:\nlog:x:1002:web\n'),
     file('data/blob', blob()),
+    symlink('away', '/etc'),
     file('data/text', 'no program\n', { mode: 0o755 }),
     ...more,
   )

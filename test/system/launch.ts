@@ -60,6 +60,8 @@ export interface Wish {
   readonly scratchBytesMax?: number
   readonly bootMs?: number
   readonly stopSignal?: string
+  readonly mounts?: Plan['mounts']
+  readonly sysctls?: Plan['sysctls']
   readonly network?: PodNetwork
   /** Another spawn than the machine's own. */
   readonly on?: SpawnHost
@@ -111,6 +113,8 @@ const defaults = {
   scratchBytesMax: 2 ** 30,
   bootMs: 600_000,
   stopSignal: 'TERM',
+  mounts: [],
+  sysctls: [],
 } as const
 
 function processOf(wish: Wish & typeof defaults): Plan['process'] {
@@ -154,6 +158,8 @@ function planOf(machine: Machine, given: Wish): Plan {
     process: processOf(wish),
     seccomp: 'default',
     readOnlyRoot: wish.readOnlyRoot,
+    mounts: wish.mounts,
+    sysctls: wish.sysctls,
     networked: wish.network !== undefined,
     egress: wish.network?.egress ?? null,
     names: wish.network?.names ?? NO_NAMES,

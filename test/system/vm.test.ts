@@ -16,6 +16,7 @@ import { type Machine, openMachine, whyNot } from './harness.ts'
 import { hostileCases, nonsenseCases } from './hostile.cases.ts'
 import { jailCases } from './jail.cases.ts'
 import { lifeCases } from './life.cases.ts'
+import { mountCases } from './mounts.cases.ts'
 import { networkCases } from './network.cases.ts'
 import { processorsCases } from './processors.cases.ts'
 import { ratesCases } from './rates.cases.ts'
@@ -39,6 +40,7 @@ const groups: readonly Group[] = [
   ['life', lifeCases],
   ['exec', execCases],
   ['restart', restartCases],
+  ['mounts', mountCases],
   ['processors', processorsCases],
   ['network', networkCases],
   ['ways', waysCases],

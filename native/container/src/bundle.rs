@@ -19,7 +19,8 @@ pub const PROGRAM: i32 = 3;
 pub const REPORT: i32 = 4;
 /// What the app is: canonical JSON, sealed.
 pub const CONFIG: i32 = 5;
-/// How many descriptors the runtime passes on, from 3.
+/// How many descriptors the runtime passes on, from 3, to every container. Behind them are the trees of mounts that
+/// are from outside, in the order of the mounts.
 pub const PASSED: i32 = 3;
 /// User ids, and group ids, of a pod.
 pub const IDS: u32 = 65_536;

@@ -21,8 +21,8 @@ impl Handing {
     ///
     /// # Errors
     /// No descriptors left.
-    pub fn new<const N: usize>(wanted: [(BorrowedFd<'_>, RawFd); N]) -> io::Result<Self> {
-        let mut descriptors = Vec::with_capacity(N);
+    pub fn new<'a>(wanted: impl IntoIterator<Item = (BorrowedFd<'a>, RawFd)>) -> io::Result<Self> {
+        let mut descriptors = Vec::new();
         for (fd, number) in wanted {
             descriptors.push((fcntl_dupfd_cloexec(fd, LOWEST)?, number));
         }

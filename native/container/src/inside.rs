@@ -3,9 +3,10 @@
 use casemate_ticket::app::App;
 use casemate_vmm::failure::{Failure, failure};
 use casemate_wire::control::Reason;
+use guest_init::mounts::is_from_outside;
 use guest_init::report::Reporter;
 
-use crate::bundle::{CONFIG, REPORT};
+use crate::bundle::{CONFIG, PASSED, PROGRAM, REPORT};
 use crate::gather::{bytes_of, present};
 use crate::limits_unsafe;
 
@@ -24,5 +25,9 @@ fn prepare() -> Result<std::convert::Infallible, Failure> {
     let (mut app, _, _) =
         App::parse_config(&config).map_err(|error| broken(format_args!("{error}")))?;
     limits_unsafe::within(&mut app.process.rlimits);
-    guest_init::child::run_in_container(&app, &report)
+    let outside = app.mounts.iter().filter(|mount| is_from_outside(&mount.kind));
+    let first = PROGRAM.saturating_add(PASSED);
+    let trees = outside.zip(first..).map(|(_, number)| present(number, "tree of a mount"));
+    let trees = trees.collect::<Result<_, _>>()?;
+    guest_init::child::run_in_container(&app, trees, &report)
 }

@@ -25,6 +25,8 @@ use crate::{bundle, idmap_unsafe, loop_unsafe};
 pub const PLACE: &str = "/tmp";
 /// The container's root.
 pub const ROOT: &str = "/tmp/root";
+/// The root of the scratch disk's file system.
+pub const SCRATCH: &str = "/tmp/scratch";
 
 /// What a mounted pod needs later on.
 #[derive(Debug)]
@@ -104,12 +106,12 @@ fn mount_image(image: &File, first: u32) -> io::Result<()> {
 
 fn mount_scratch(scratch: &File) -> io::Result<Scratch> {
     let (device, path) = loop_unsafe::attach(scratch.as_fd(), false)?;
-    let target = Path::new(PLACE).join("scratch");
+    let target = Path::new(SCRATCH);
     let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
     // What the app deletes goes back to the host.
-    mount(&path, &target, "ext4", flags, c"discard")?;
+    mount(&path, target, "ext4", flags, c"discard")?;
     let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(Scratch { device, directory: openat(CWD, &target, directory, Mode::empty())? })
+    Ok(Scratch { device, directory: openat(CWD, target, directory, Mode::empty())? })
 }
 
 /// The overlay's root directory has the owner and mode of the upper one, so those are the image's, as they are mapped.

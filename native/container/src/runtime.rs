@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, fchown};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use casemate_ticket::app::App;
@@ -13,6 +13,7 @@ use casemate_ticket::network::Network;
 use casemate_wire::payload::{ErrorCode, Resized};
 use guest_init::failure::{Failure, OrFailure};
 use guest_init::grow::grow_mounted;
+use guest_init::mounts;
 use guest_init::places::Places;
 use guest_init::report;
 use guest_init::running::{Begun, Running, pipe};
@@ -23,7 +24,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::bundle::{self, CONFIG, PASSED, PROGRAM, REPORT};
 use crate::hand_unsafe::Handing;
 use crate::loop_unsafe;
-use crate::root::{ROOT, Scratch};
+use crate::root::{ROOT, SCRATCH, Scratch};
 
 /// Where the runtime keeps what it knows of its containers.
 const STATE: &str = "/tmp/runtime";
@@ -78,15 +79,19 @@ impl Machine for Runtime {
         self.write_bundle().or_failure(ErrorCode::Other, "write the bundle")?;
         let mut command = self.command();
         command.args(["run", "--detach", "--bundle", BUNDLE, "--pid-file", PID_FILE]);
-        command.args(["--preserve-fds", &PASSED.to_string(), &self.pod]);
+        let trees = mounts::bring(Path::new(SCRATCH), &app.mounts, self.ids)?;
+        let passed = PASSED.saturating_add(i32::try_from(trees.len()).unwrap_or(i32::MAX));
+        command.args(["--preserve-fds", &passed.to_string(), &self.pod]);
         command.stdin(Stdio::from(child_stdin)).stdout(Stdio::from(child_stdout));
         command.stderr(Stdio::from(child_stderr));
-        let handing = Handing::new([
+        let always = [
             (self.program.as_fd(), PROGRAM),
             (child_report.as_fd(), REPORT),
             (config.as_fd(), CONFIG),
-        ])
-        .or_failure(ErrorCode::Other, "hand descriptors on")?;
+        ];
+        let trees = trees.iter().map(AsFd::as_fd).zip(PROGRAM.saturating_add(PASSED)..);
+        let handing = Handing::new(always.into_iter().chain(trees))
+            .or_failure(ErrorCode::Other, "hand descriptors on")?;
         let ended = handing.status(&mut command);
         // What the command holds of the pipes is the runtime's alone from here on.
         drop((command, handing, child_report));

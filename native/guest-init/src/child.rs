@@ -20,7 +20,7 @@ use crate::namespaces::Namespaces;
 use crate::places::Places;
 use crate::report::Reporter;
 use crate::users::{self, DATABASE_BYTES_MAX, Identity};
-use crate::{cgroup, exec, names, privileges, process_unsafe, root, seal};
+use crate::{cgroup, exec, mounts, names, privileges, process_unsafe, root, seal, sysctls};
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -70,17 +70,19 @@ fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &Reporter) -> Result<Identity,
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     sethostname(hostname.as_bytes()).or_failure(ErrorCode::Other, "set the host name")?;
     umask(Mode::empty());
-    root::enter(places, app.read_only_root, |root| {
+    let trees = root::enter(places, app, |root| {
         network.map_or(Ok(()), |network| names::write(root, network, hostname))
     })?;
     let identity = identify(&app.process.user)?;
     take_stdio(stdio, &identity)?;
-    settle(app, report)?;
+    settle(app, trees, report)?;
     Ok(identity)
 }
 
-/// What is left to do inside the new root, whoever made it.
-fn settle(app: &App, report: &Reporter) -> Result<(), Failure> {
+/// What is left to do inside the new root, whoever made it. `trees` are those of its mounts that are from outside.
+fn settle(app: &App, trees: Vec<OwnedFd>, report: &Reporter) -> Result<(), Failure> {
+    mounts::apply(&app.mounts, trees)?;
+    sysctls::apply(&app.sysctls)?;
     // From here on a descriptor of init or of the old root can be reached by no path, such as a
     // working directory of /proc/self/fd/7 (CVE-2024-21626).
     process_unsafe::close_all_but(report.as_fd())
@@ -93,20 +95,25 @@ fn settle(app: &App, report: &Reporter) -> Result<(), Failure> {
 }
 
 /// Becomes the app in a container, of which a runtime has made the namespaces, the root and its file systems, and of
-/// which 0, 1 and 2 are the pipes. The runtime has left all capabilities, of which the app keeps its own.
-pub fn run_in_container(app: &App, report: &Reporter) -> ! {
-    let prepared = prepare_in_container(app, report);
+/// which 0, 1 and 2 are the pipes. The runtime has left all capabilities, of which the app keeps its own. `trees` are
+/// those of its mounts that are from outside.
+pub fn run_in_container(app: &App, trees: Vec<OwnedFd>, report: &Reporter) -> ! {
+    let prepared = prepare_in_container(app, trees, report);
     report.fail(&prepared.map_or_else(|failure| failure, |who| finish(app, &who, None)));
     process_unsafe::exit_now(127)
 }
 
-fn prepare_in_container(app: &App, report: &Reporter) -> Result<Identity, Failure> {
+fn prepare_in_container(
+    app: &App,
+    trees: Vec<OwnedFd>,
+    report: &Reporter,
+) -> Result<Identity, Failure> {
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     umask(Mode::empty());
     root::make_temporary(app.read_only_root)?;
     let identity = identify(&app.process.user)?;
     own_stdio([stdin(), stdout(), stderr()], &identity)?;
-    settle(app, report)?;
+    settle(app, trees, report)?;
     Ok(identity)
 }
 

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
+use casemate_ticket::app::App;
 use casemate_wire::payload::ErrorCode;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
@@ -24,6 +25,7 @@ use rustix::process::{chdir, fchdir, pivot_root};
 
 use crate::devices;
 use crate::failure::{Failure, OrFailure};
+use crate::mounts;
 use crate::places::{Places, Source, wait_for_disk};
 
 const KERNEL_FS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -33,21 +35,23 @@ const DATA_FS: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// Builds the root in the calling process' mount namespace and makes it its root directory. `write` gets the place for
-/// files of ours above the image.
+/// files of ours above the image. Answers the trees of the app's mounts that are from outside of it.
 ///
 /// # Errors
 /// [`ErrorCode::Mount`] with the step that failed; what `write` fails with.
 pub fn enter(
     places: &Places,
-    read_only: bool,
+    app: &App,
     write: impl FnOnce(BorrowedFd<'_>) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+) -> Result<Vec<OwnedFd>, Failure> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .or_failure(ErrorCode::Mount, "make mounts private")?;
     let root = stack(places)?;
     write(root.as_fd())?;
-    populate(root.as_fd(), read_only, places.cgroup.is_some())?;
-    pivot(root.as_fd()).or_failure(ErrorCode::Mount, "change the root")
+    populate(root.as_fd(), app.read_only_root, places.cgroup.is_some())?;
+    let trees = mounts::bring(&places.staging.join("scratch"), &app.mounts, 0)?;
+    pivot(root.as_fd()).or_failure(ErrorCode::Mount, "change the root")?;
+    Ok(trees)
 }
 
 /// Image, scratch and the overlay of both; answers the overlay's root.
@@ -92,7 +96,7 @@ fn mount_image(source: &Source, target: &Path) -> Result<(), Failure> {
 
 fn mount_scratch(source: &Source, target: &Path) -> Result<(), Failure> {
     let what = "mount the scratch disk";
-    let flags = MountFlags::NODEV | MountFlags::NOATIME;
+    let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
     match source {
         // What the app deletes goes back to the host.
         Source::Disk(name) => mount(wait_for_disk(name)?, target, "ext4", flags, c"discard"),

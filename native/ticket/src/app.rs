@@ -3,11 +3,13 @@
 
 use crate::bytes::{Digest, decode_base64};
 use crate::json::{self, INTEGER_MAX, Value};
+use crate::mounts::{self, Mount};
 use crate::network::Network;
 use crate::shape::{
     self, ShapeError, boolean, digest, fields, fields_and_one, integer32, list, text, wrong,
 };
 use crate::spec::SpecError;
+use crate::sysctls::{self, Sysctl};
 
 /// Most bytes of a CONFIG frame's payload (docs/formats.md section 7).
 pub const CONFIG_BYTES_MAX: usize = 524_288;
@@ -25,6 +27,8 @@ const SIGNAL_MAX: u32 = 64;
 pub struct App {
     /// Name, unique in the pod.
     pub name: String,
+    /// What is mounted beside the image, in this order.
+    pub mounts: Vec<Mount>,
     /// Its process.
     pub process: Process,
     /// Whether the root file system is read-only.
@@ -33,6 +37,8 @@ pub struct App {
     pub seccomp: Option<Seccomp>,
     /// What it is sent first when it is told to stop, 1 to 64 (signal(7)).
     pub stop_signal: u8,
+    /// Parameters of the kernel that are its own.
+    pub sysctls: Vec<Sysctl>,
 }
 
 /// An OCI process section, reduced to what guest-init does.
@@ -162,10 +168,14 @@ pub const RESOURCES: [&str; 16] = [
 
 impl App {
     pub(crate) fn read(value: &Value) -> Result<Self, ShapeError> {
-        let [name, process, read_only_root, seccomp, stop_signal] =
-            fields(value, "app", ["name", "process", "read_only_root", "seccomp", "stop_signal"])?;
+        let names =
+            ["mounts", "name", "process", "read_only_root", "seccomp", "stop_signal", "sysctls"];
+        let [mounts, name, process, read_only_root, seccomp, stop_signal, sysctls] =
+            fields(value, "app", names)?;
         let stop_signal = integer32(stop_signal, "app.stop_signal", 1..=SIGNAL_MAX)?;
         Ok(Self {
+            mounts: mounts::read(mounts)?,
+            sysctls: sysctls::read(sysctls)?,
             name: shape::word(name, "app.name", 63, shape::is_tenant_character)?.into(),
             process: Process::read(process)?,
             read_only_root: boolean(read_only_root, "app.read_only_root")?,

@@ -31,6 +31,7 @@ suite('agent/images/resolve', () => {
       workingDir: '/srv',
       user: '1000:1000',
       stopSignal: 'SIGINT',
+      volumes: [],
     })
   })
 
@@ -45,6 +46,7 @@ suite('agent/images/resolve', () => {
       workingDir: '',
       user: '',
       stopSignal: null,
+      volumes: [],
     })
   })
 

@@ -57,9 +57,11 @@ export const app: CanonicalObject = {
     ],
     no_new_privileges: true,
   },
+  mounts: [],
   read_only_root: false,
   seccomp: { digest: digest(program), program: program.toString('base64') },
   stop_signal: 15,
+  sysctls: [],
 }
 
 export const rates: CanonicalObject = {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write, copy, stdin, stdout};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitCode};
 use std::thread::sleep;
 use std::time::Duration;
@@ -27,6 +28,12 @@ pub fn main(args: &[String]) -> ExitCode {
         }
         ["list", path] => list(path),
         ["write", path] => print!("{}", tell(fs::write(path, "new").map(|()| "written".into()))),
+        ["fill", path] => print!("{}", fill(path)),
+        ["mode", paths @ ..] => {
+            for path in paths {
+                print!("{:o} ", fs::metadata(path).unwrap().permissions().mode() & 0o7777);
+            }
+        }
         ["cwd"] => print!("{}", tell(std::env::current_dir().map(|d| d.display().to_string()))),
         ["node", path] => node(path),
         ["copy"] => drop(copy(&mut stdin(), &mut stdout()).unwrap()),
@@ -64,6 +71,18 @@ pub fn main(args: &[String]) -> ExitCode {
 
 fn tell(answer: std::io::Result<String>) -> String {
     answer.unwrap_or_else(|error| format!("error {}", error.raw_os_error().unwrap_or(0)))
+}
+
+/// Bytes that a file took until there was no room.
+fn fill(path: &str) -> String {
+    let mut file = fs::File::create(path).unwrap();
+    let mut sum = 0;
+    loop {
+        match file.write(&[b'x'; 4096]) {
+            Ok(count) => sum += count,
+            Err(error) => return format!("{sum} error {}", error.raw_os_error().unwrap_or(0)),
+        }
+    }
 }
 
 fn list(path: &str) {

@@ -16,6 +16,10 @@ pub struct Config {
     pub read_only_root: bool,
     pub stop_signal: i64,
     pub seccomp: Option<Vec<[u8; 8]>>,
+    /// Canonical JSON, an array.
+    pub mounts: String,
+    /// Names and values.
+    pub sysctls: Vec<(&'static str, &'static str)>,
     /// Canonical JSON.
     pub network: Option<&'static str>,
 }
@@ -36,6 +40,8 @@ pub fn app(what: &[&str]) -> Config {
         read_only_root: false,
         stop_signal: 15,
         seccomp: None,
+        mounts: "[]".into(),
+        sysctls: vec![],
         network: None,
     }
 }
@@ -89,12 +95,20 @@ impl Config {
                 ("program", Value::String(base64(&program.concat()))),
             ])
         });
+        let sysctls = self.sysctls.iter().map(|(name, value)| {
+            object(&[
+                ("name", Value::String((*name).into())),
+                ("value", Value::String((*value).into())),
+            ])
+        });
         let app = object(&[
+            ("mounts", parse(self.mounts.as_bytes(), 65_536).unwrap()),
             ("name", Value::String("app".into())),
             ("process", process),
             ("read_only_root", Value::Bool(self.read_only_root)),
             ("seccomp", seccomp),
             ("stop_signal", Value::Integer(self.stop_signal)),
+            ("sysctls", Value::Array(sysctls.collect())),
         ]);
         let mut members = vec![("app", app), ("hostname", Value::String("web-1".into()))];
         let network = self.network.map(|text| parse(text.as_bytes(), 4096).unwrap());

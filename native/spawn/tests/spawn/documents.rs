@@ -295,10 +295,12 @@ fn app(words: &[&str]) -> Value {
         ("no_new_privileges", Value::Bool(true)),
     ]);
     object([
+        ("mounts", Value::Array(vec![])),
         ("name", text("app")),
         ("process", process),
         ("read_only_root", Value::Bool(false)),
         ("seccomp", Value::Null),
         ("stop_signal", Value::Integer(15)),
+        ("sysctls", Value::Array(vec![])),
     ])
 }

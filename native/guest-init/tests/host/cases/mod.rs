@@ -1,6 +1,7 @@
 //! The cases, by what they look at.
 
 mod beside;
+mod mounts;
 mod network;
 mod process;
 mod protocol;
@@ -23,6 +24,10 @@ cases! {
         passes_tunables_only_under_software_kvm sets_user_groups_and_home sets_capabilities
         raises_ambient_capabilities sets_limits is_process_one_and_sees_no_other
         inherits_no_descriptor reopens_its_own_stdout_as_another_user finds_programs_on_the_path;
+    mounts: mounts_memory_of_a_size_with_a_mode mounts_shared_memory_of_another_size
+        mounts_in_order_with_what_the_root_lacks keeps_a_place_of_the_image_writable_in_a_read_only_root
+        follows_no_link_of_the_image_to_a_mount_point makes_nothing_in_what_is_read_only
+        sets_parameters_of_its_own_namespaces;
     network: writes_names_where_the_image_has_none leaves_the_images_names_unless_asked
         follows_no_link_of_the_image_to_its_names makes_the_card_what_it_is_told touches_no_card_without_a_network
         reports_a_card_that_is_not_there reports_a_link_that_stays_down;

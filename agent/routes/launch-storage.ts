@@ -1,0 +1,39 @@
+/** What is mounted in a pod, in the body of its launch. */
+import { type Static, type TArray, type TUnsafe, Type } from '@fastify/type-provider-typebox'
+import { MOUNTS_MAX, type MountWords } from '../../policy/index.ts'
+import { closed } from './schemas.ts'
+
+const PATH_CHARACTERS_MAX = 4096
+
+const mount = Type.Object(
+  {
+    type: Type.Union([Type.Literal('tmpfs'), Type.Literal('empty')], {
+      description: 'tmpfs: memory. empty: an empty directory, gone with the pod',
+    }),
+    target: Type.String({ maxLength: PATH_CHARACTERS_MAX, description: 'Where: an absolute path' }),
+    medium: Type.Optional(
+      Type.Union([Type.Literal('disk'), Type.Literal('memory')], {
+        description: 'Of an empty directory: the scratch disk, or memory. Without it, disk',
+      }),
+    ),
+    size_bytes: Type.Optional(
+      Type.Integer({ description: 'Most that it holds, in memory only; half of the pod’s memory' }),
+    ),
+    mode: Type.Optional(
+      Type.String({ maxLength: 4, description: 'Permissions, octal; 1777 if left out' }),
+    ),
+    exec: Type.Optional(
+      Type.Boolean({ description: 'Of a tmpfs: whether programs in it may be started; true' }),
+    ),
+    read_only: Type.Optional(
+      Type.Boolean({ description: 'Of a tmpfs: it hides what the image has there; false' }),
+    ),
+  },
+  closed,
+)
+
+/** Compiles only while schema and type say the same. */
+export const MOUNTS: TArray<TUnsafe<MountWords>> = Type.Array(
+  Type.Unsafe<Static<typeof mount>>(mount),
+  { maxItems: MOUNTS_MAX, description: 'Mounted beside the image, the outer ones first' },
+)

@@ -1,0 +1,106 @@
+//! What is mounted beside the image: where, with which rights, and past which traps of the image.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use casemate_wire::payload::{ErrorCode, Exit};
+
+use crate::config::{Config, app};
+use crate::machine::{End, Place, run, run_in};
+
+const FINE: End = End::Exit(Exit::Code(0));
+
+fn tmpfs(path: &str, more: &str) -> String {
+    format!(r#"{{"exec":true,"kind":"tmpfs","mode":1023,"path":"{path}",{more}}}"#)
+}
+
+fn with(what: &[&str], mounts: &[String]) -> Config {
+    Config { mounts: format!("[{}]", mounts.join(",")), ..app(what) }
+}
+
+/// Options of the mount at `path`, as the app sees them.
+fn options(mounts: &[String], path: &str) -> String {
+    let (text, end) = run(&with(&["print", "/proc/self/mountinfo"], mounts));
+    assert_eq!(end, FINE, "{text}");
+    let line = text.lines().rfind(|line| line.split(' ').nth(4) == Some(path));
+    line.unwrap_or_else(|| panic!("nothing is mounted on {path}: {text}")).to_owned()
+}
+
+pub fn mounts_memory_of_a_size_with_a_mode() {
+    let mount = [tmpfs("/x/y", r#""read_only":false,"size":65536"#)];
+    let line = options(&mount, "/x/y");
+    assert!(line.contains("nosuid,nodev") && line.contains("size=64k"), "{line}");
+    assert!(!line.contains("noexec"), "{line}");
+    let (said, end) = run(&with(&["fill", "/x/y/file"], &mount));
+    assert_eq!((said.as_str(), end), ("65536 error 28", FINE));
+    assert_eq!(run(&with(&["mode", "/x/y", "/x"], &mount)), ("1777 755 ".into(), FINE));
+    let locked = [tmpfs("/x", r#""read_only":true,"size":65536"#)];
+    assert_eq!(run(&with(&["write", "/x/file"], &locked)), ("error 30".into(), FINE));
+}
+
+pub fn mounts_shared_memory_of_another_size() {
+    let mount = [tmpfs("/dev/shm", r#""read_only":false,"size":8192"#)];
+    assert_eq!(run(&with(&["fill", "/dev/shm/file"], &mount)), ("8192 error 28".into(), FINE));
+    assert!(options(&mount, "/dev/shm").contains("noexec"));
+}
+
+pub fn mounts_in_order_with_what_the_root_lacks() {
+    let inner = r#"{"kind":"empty","mode":448,"path":"/x/y"}"#.to_owned();
+    let mounts = [tmpfs("/x", r#""read_only":false,"size":65536"#), inner];
+    for read_only_root in [false, true] {
+        let config = Config { read_only_root, ..with(&["write", "/x/y/file"], &mounts) };
+        assert_eq!(run(&config), ("written".into(), FINE));
+    }
+    assert_eq!(run(&with(&["mode", "/x/y"], &mounts)), ("700 ".into(), FINE));
+    let place = Place::new();
+    let outside = [r#"{"kind":"empty","mode":448,"path":"/etc"}"#.to_owned()];
+    assert_eq!(run_in(&place, &with(&["list", "/etc"], &outside)), (String::new(), FINE));
+}
+
+pub fn keeps_a_place_of_the_image_writable_in_a_read_only_root() {
+    let mounts = [r#"{"kind":"image","path":"/etc"}"#.to_owned()];
+    for (path, answer) in [("/etc/new", "written"), ("/new", "error 30")] {
+        let config = Config { read_only_root: true, ..with(&["write", path], &mounts) };
+        assert_eq!(run(&config), (answer.into(), FINE), "{path}");
+    }
+    let config = Config { read_only_root: true, ..with(&["list", "/etc"], &mounts) };
+    assert_eq!(run(&config), ("group passwd".into(), FINE));
+}
+
+pub fn follows_no_link_of_the_image_to_a_mount_point() {
+    for (link, target) in [("x", "/etc"), ("x", "../.."), ("x", "proc/sys"), ("a", "/")] {
+        let place = Place::new();
+        symlink(target, place.image(link)).unwrap();
+        let path = if link == "a" { "/a/x" } else { "/x" };
+        let mounts = [tmpfs(path, r#""read_only":false,"size":65536"#)];
+        let (out, end) = run_in(&place, &with(&["list", "/etc"], &mounts));
+        let End::Error(ErrorCode::Mount, text) = end else { panic!("{target}: {out}{end:?}") };
+        assert!(text.contains(path) && text.contains("a link"), "{text}");
+        assert!(!place.image("etc/x").exists());
+    }
+    let place = Place::new();
+    fs::write(place.image("file"), "").unwrap();
+    let mounts = [r#"{"kind":"empty","mode":448,"path":"/file"}"#.to_owned()];
+    let (_, end) = run_in(&place, &with(&["wait"], &mounts));
+    assert!(matches!(end, End::Error(ErrorCode::Mount, _)), "{end:?}");
+}
+
+pub fn makes_nothing_in_what_is_read_only() {
+    let inner = r#"{"kind":"empty","mode":448,"path":"/x/y"}"#.to_owned();
+    let mounts = [tmpfs("/x", r#""read_only":true,"size":65536"#), inner];
+    let (_, end) = run(&with(&["wait"], &mounts));
+    let End::Error(ErrorCode::Mount, text) = end else { panic!("{end:?}") };
+    assert!(text.contains("/x/y") && text.contains("read-only"), "{text}");
+}
+
+pub fn sets_parameters_of_its_own_namespaces() {
+    let before = fs::read_to_string("/proc/sys/kernel/shmmni").unwrap();
+    let mut config = app(&["print", "/proc/sys/kernel/shmmni", "/proc/sys/fs/mqueue/queues_max"]);
+    config.sysctls = vec![("kernel.shmmni", "77"), ("fs.mqueue.queues_max", "5")];
+    assert_eq!(run(&config), ("77\n5\n".into(), FINE));
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/shmmni").unwrap(), before);
+    config.sysctls = vec![("kernel.shmmni", "many")];
+    let (_, end) = run(&config);
+    let End::Error(ErrorCode::Other, text) = end else { panic!("{end:?}") };
+    assert!(text.contains("kernel.shmmni"), "{text}");
+}

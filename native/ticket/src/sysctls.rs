@@ -1,0 +1,127 @@
+//! Parameters of the kernel that belong to the pod alone (`app.sysctls` of the spec, docs/formats.md section 2).
+//!
+//! Each is one of its network or IPC namespace. policy/nouns/sysctl.ts has the same list, with the reasons; what is on
+//! neither is refused, whatever the kernel of the day would let a pod do.
+
+use crate::json::Value;
+use crate::shape::{self, ShapeError, fields, list, text, wrong};
+
+/// Most parameters of an app.
+pub const SYSCTLS_MAX: usize = 32;
+const VALUE_BYTES_MAX: usize = 256;
+
+/// Names that may be set, sorted.
+pub const NAMES: [&str; 30] = [
+    "fs.mqueue.msg_default",
+    "fs.mqueue.msg_max",
+    "fs.mqueue.msgsize_default",
+    "fs.mqueue.msgsize_max",
+    "fs.mqueue.queues_max",
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shm_rmid_forced",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "net.core.somaxconn",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_max_syn_backlog",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syn_retries",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_tw_reuse",
+    "net.ipv4.tcp_wmem",
+    "net.ipv6.conf.all.disable_ipv6",
+    "net.unix.max_dgram_qlen",
+];
+
+/// One parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysctl {
+    /// One of [`NAMES`].
+    pub name: &'static str,
+    /// What is written: printable ASCII.
+    pub value: String,
+}
+
+impl Sysctl {
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/sys/{}", self.name.replace('.', "/"))
+    }
+}
+
+/// Reads `app.sysctls`.
+///
+/// # Errors
+/// One that is not listed, or listed twice; a value that is no text.
+pub(crate) fn read(value: &Value) -> Result<Vec<Sysctl>, ShapeError> {
+    let sysctls = list(value, "app.sysctls", SYSCTLS_MAX, |item, at| {
+        let [name, value] = fields(item, at, ["name", "value"])?;
+        let name = text(name, at, 64)?;
+        let name = NAMES.into_iter().find(|known| *known == name);
+        Ok(Sysctl {
+            name: name.ok_or_else(|| wrong(at, "must name a parameter that is the pod's own"))?,
+            value: shape::word(value, at, VALUE_BYTES_MAX, shape::is_printable)?.into(),
+        })
+    })?;
+    let is_again = |at: usize, sysctl: &Sysctl| {
+        sysctls.iter().take(at).any(|before| before.name == sysctl.name)
+    };
+    if sysctls.iter().enumerate().any(|(at, sysctl)| is_again(at, sysctl)) {
+        return Err(wrong("app.sysctls", "must have each parameter once"));
+    }
+    Ok(sysctls)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+mod tests {
+    use super::*;
+    use crate::json::parse;
+
+    fn sysctls(pairs: &[(&str, &str)]) -> Result<Vec<Sysctl>, ShapeError> {
+        let items: Vec<String> = pairs
+            .iter()
+            .map(|(name, value)| format!(r#"{{"name":"{name}","value":"{value}"}}"#))
+            .collect();
+        read(&parse(format!("[{}]", items.join(",")).as_bytes(), 1 << 16).unwrap())
+    }
+
+    #[test]
+    fn takes_what_is_the_pod_s_alone() {
+        let found = sysctls(&[("net.core.somaxconn", "4096"), ("kernel.sem", "250 32000 32 128")]);
+        let paths: Vec<String> = found.unwrap().iter().map(Sysctl::path).collect();
+        assert_eq!(paths, ["/proc/sys/net/core/somaxconn", "/proc/sys/kernel/sem"]);
+    }
+
+    #[test]
+    fn refuses_what_is_the_host_s_or_no_parameter() {
+        for name in [
+            "kernel.core_pattern",
+            "vm.overcommit_memory",
+            "net.core.rmem_max",
+            "net.ipv4.ip_forward",
+            "net.core.somaxconn/../../kernel/core_pattern",
+            "net/core/somaxconn",
+            "NET.CORE.SOMAXCONN",
+            "",
+        ] {
+            assert!(sysctls(&[(name, "1")]).is_err(), "{name}");
+        }
+        for value in ["", r"1\n2", "é"] {
+            assert!(sysctls(&[("net.core.somaxconn", value)]).is_err(), "{value}");
+        }
+        assert!(sysctls(&[("net.core.somaxconn", "1"), ("net.core.somaxconn", "1")]).is_err());
+    }
+}

@@ -1,0 +1,128 @@
+/** What is mounted in a pod beside its image, and what of the kernel is its own. One pod of a kind, as each costs a start. */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { suite, test } from 'node:test'
+import { parseMountPath } from '../../policy/index.ts'
+import type { PlannedMount } from '../../policy/plan.ts'
+import type { Machine } from './harness.ts'
+import { type Ended, run, sh } from './launch.ts'
+
+const tmpfs = (path: string, changes: object = {}): PlannedMount => ({
+  kind: 'tmpfs',
+  path,
+  size: 65_536,
+  mode: 0o1777,
+  exec: true,
+  readOnly: false,
+  ...changes,
+})
+const empty = (path: string, mode = 0o1777): PlannedMount => ({
+  kind: 'empty',
+  path: parseMountPath(path),
+  mode,
+})
+
+/** Functions for what is tried in a pod: a line each, name and outcome. */
+const TRIES = `
+b=/bin/busybox
+try() { name=$1; shift; if "$@" 2>/dev/null; then echo "$name ok"; else echo "$name no"; fi; }
+options() { while read _ _ _ _ point rest; do [ "$point" = "$1" ] && found=$rest; done < /proc/self/mountinfo; echo "at:$1 $found"; }
+mode() { echo "mode:$1 $($b stat -c '%a %u:%g' $1)"; }
+fill() { $b dd if=/dev/zero of=$1 bs=4096 count=4096 2>/dev/null; echo "bytes:$1 $($b stat -c %s $1)"; }
+`
+
+const lines = ({ stdout }: Ended): ReadonlyMap<string, string> =>
+  new Map(
+    stdout.split('\n').map((line) => {
+      const at = line.indexOf(' ')
+      return [line.slice(0, at), line.slice(at + 1)] as const
+    }),
+  )
+const told = ({ exit, notes }: Ended): string => `${exit.how} ${exit.value} ${exit.cause} ${notes}`
+
+export function mountCases(machine: Machine): void {
+  suite('system/mounts', { concurrency: 1 }, () => {
+    test('mounts memory and empty directories, of the size and mode that were asked for, and no more', async () => {
+      const ended = await run(machine, {
+        args: sh(`${TRIES}
+          for at in /deep/memory /locked /data /deep/memory/disk /dev/shm; do options $at; mode $at; done
+          fill /deep/memory/file; fill /dev/shm/file
+          try disk $b dd if=/dev/zero of=/deep/memory/disk/file bs=1048576 count=8
+          try locked $b touch /locked/file
+          echo "data $(echo /data/*)"
+          try root $b touch /new
+          echo 'echo started' > /data/program; $b chmod 755 /data/program; try program /data/program
+          for number in $($b seq 1100); do true > /deep/memory/f$number || break; done 2>/dev/null
+          echo "files $($b ls /deep/memory | $b wc -l)"
+          try remount $b mount -o remount,bind,rw /locked`),
+        readOnlyRoot: true,
+        mounts: [
+          empty('/data', 0o700),
+          tmpfs('/deep/memory', { mode: 0o750, exec: false }),
+          empty('/deep/memory/disk'),
+          tmpfs('/dev/shm', { size: 8192, exec: false }),
+          tmpfs('/locked', { readOnly: true }),
+        ],
+      })
+      assert.match(told(ended), /^code \d+ APP_EXIT/u)
+      const found = lines(ended)
+      for (const at of ['/deep/memory', '/dev/shm']) {
+        assert.match(found.get(`at:${at}`) ?? '', /^rw,nosuid,nodev,noexec.* tmpfs /u, at)
+      }
+      assert.match(found.get('at:/locked') ?? '', /^ro,nosuid,nodev.* tmpfs /u)
+      for (const at of ['/data', '/deep/memory/disk']) {
+        assert.match(found.get(`at:${at}`) ?? '', /^rw,nosuid,nodev.* ext4 /u, at)
+      }
+      const modes = ['/data 700', '/deep/memory 750', '/deep/memory/disk 1777', '/dev/shm 1777']
+      for (const [at = '', mode = ''] of modes.map((text) => text.split(' '))) {
+        assert.equal(found.get(`mode:${at}`), `${mode} 0:0`, at)
+      }
+      assert.equal(found.get('bytes:/deep/memory/file'), '65536')
+      assert.equal(found.get('bytes:/dev/shm/file'), '8192')
+      const tried = ['disk', 'locked', 'root', 'program', 'remount'].map((name) => found.get(name))
+      assert.deepEqual(tried, ['ok', 'no', 'no', 'ok', 'no'])
+      assert.equal(found.get('data'), '/data/*')
+      assert.ok(Number(found.get('files')) <= 1024, 'a small one has no room for many files')
+    })
+
+    test('keeps what the image has where it says that it is written, and follows no link of the image', async () => {
+      const kept = await run(machine, {
+        args: sh(`${TRIES}
+          try data $b touch /data/new; try root $b touch /new; echo "text $($b cat /data/text)"`),
+        readOnlyRoot: true,
+        mounts: [{ kind: 'image', path: parseMountPath('/data') }],
+      })
+      const found = lines(kept)
+      const outcome = ['data', 'root', 'text'].map((name) => found.get(name))
+      assert.deepEqual(outcome, ['ok', 'no', 'no program'], kept.notes)
+      for (const mount of [tmpfs('/away'), empty('/away/x'), tmpfs('/bin/sh/x')]) {
+        // oxlint-disable-next-line no-await-in-loop -- one pod after the other
+        const { exit } = await run(machine, { args: sh('exit 0'), mounts: [mount] })
+        assert.equal(`${exit.how} ${exit.cause}`, 'failure APP_START', mount.path)
+        assert.match(exit.text ?? '', /^APP_MOUNT: .*a link or a file on the way/u)
+      }
+    })
+
+    test('sets parameters of the pod’s own namespaces, and none of the host’s', async () => {
+      const wanted = {
+        'fs.mqueue.queues_max': '7',
+        'kernel.msgmax': '8193',
+        'kernel.sem': '250 32000 32 100',
+        'kernel.shmmni': '77',
+        'net.core.somaxconn': '77',
+        'net.ipv4.ip_unprivileged_port_start': '77',
+      }
+      const fileOf = (name: string): string => `/proc/sys/${name.replaceAll('.', '/')}`
+      const names = Object.keys(wanted)
+      const read = (): readonly string[] => names.map((name) => readFileSync(fileOf(name), 'utf8'))
+      const before = read()
+      const ended = await run(machine, {
+        args: sh(names.map((name) => `echo ${name} $(cat ${fileOf(name)})`).join('\n')),
+        sysctls: Object.entries(wanted).map(([name, value]) => ({ name, value })),
+      })
+      assert.match(told(ended), /^code 0 APP_EXIT/u)
+      assert.deepEqual(Object.fromEntries(lines(ended)), { ...wanted, '': '' })
+      assert.deepEqual(read(), before)
+    })
+  })
+}

@@ -22,6 +22,8 @@ export interface AuditPort {
   appendReserve(body: RecordBody): Promise<Appended | null>
   receipt(index: number): Promise<string>
   read(index: number): Promise<Entry>
+  /** Calls `look` whenever there may be more records than before, until the function that it gives is called. */
+  onGrowth(look: () => void): () => void
   readonly size: number
   readonly unavailable: AuditUnavailable | null
 }
@@ -32,6 +34,7 @@ export class AuditGate implements AuditPort {
   #log: AuditLog | null = null
   #why: AuditUnavailable | null = null
   #timer: NodeJS.Timeout | null = null
+  readonly #watchers = new Set<() => void>()
 
   /** @param open opens the log; called again after each failure */
   constructor(open: () => Promise<AuditLog>, logger: FastifyBaseLogger) {
@@ -55,6 +58,7 @@ export class AuditGate implements AuditPort {
       this.#log = await this.#open()
       if (this.#why !== null) this.#logger.info('the audit log can be written again')
       this.#why = null
+      this.#grown()
     } catch (error) {
       if (!(error instanceof AuditUnavailable)) throw error
       this.#why = error
@@ -90,12 +94,25 @@ export class AuditGate implements AuditPort {
     throw this.#why ?? new AuditUnavailable('audit', new Error('the log is not open yet'))
   }
 
+  onGrowth(look: () => void): () => void {
+    this.#watchers.add(look)
+    return () => this.#watchers.delete(look)
+  }
+
+  #grown(): void {
+    for (const look of this.#watchers) look()
+  }
+
   async append(body: RecordBody): Promise<Appended> {
-    return await this.#usable().append(body)
+    const appended = await this.#usable().append(body)
+    this.#grown()
+    return appended
   }
 
   async appendReserve(body: RecordBody): Promise<Appended | null> {
-    return await this.#usable().appendReserve(body)
+    const appended = await this.#usable().appendReserve(body)
+    if (appended !== null) this.#grown()
+    return appended
   }
 
   async receipt(index: number): Promise<string> {

@@ -16,10 +16,12 @@ import { HostSafety } from './host/safety.ts'
 import { createImages } from './images/index.ts'
 import { PodFiles } from './pod-files.ts'
 import { auditRoutes } from './routes/audit.ts'
+import { eventRoutes } from './routes/events.ts'
 import { execRoutes } from './routes/exec.ts'
 import { healthRoutes } from './routes/health.ts'
 import { hostRoutes } from './routes/host.ts'
 import { killRoutes } from './routes/kill.ts'
+import { OpenAnswers } from './routes/open-answers.ts'
 import { podControlRoutes } from './routes/pod-control.ts'
 import { podRoutes } from './routes/pods.ts'
 import { renameRoutes } from './routes/rename.ts'
@@ -27,6 +29,7 @@ import { tenantRoutes } from './routes/tenants.ts'
 import { tokenRoutes } from './routes/tokens.ts'
 import { buildServer } from './server.ts'
 import { ChangeBudget } from './tasks/changes.ts'
+import { EventIndex } from './tasks/event-index.ts'
 import { ExecCounts } from './tasks/exec.ts'
 import { Housekeeping } from './tasks/housekeeping.ts'
 import type { LaunchPorts } from './tasks/launch.ts'
@@ -57,8 +60,9 @@ export interface Agent {
   closeWithPods(reason: string): Promise<void>
 }
 
-const allRoutes = (ports: LaunchPorts): readonly FastifyPluginCallback[] => [
-  ...podRoutes(ports),
+const allRoutes = (ports: LaunchPorts, open: OpenAnswers): readonly FastifyPluginCallback[] => [
+  ...podRoutes(ports, open),
+  eventRoutes(ports, open),
   podControlRoutes(ports),
   killRoutes(ports),
   renameRoutes(ports),
@@ -144,7 +148,7 @@ async function listen(
   const common = {
     requestsPerMinute: config.requestsPerMinute,
     log: ports.log,
-    routes: allRoutes(ports),
+    routes: allRoutes(ports, new OpenAnswers()),
   }
   const socket = path.join(config.runDir, AGENT_SOCKET)
   const unix = await buildServer({
@@ -185,8 +189,10 @@ export async function compose(
     changes: new ChangeBudget(),
     pauses: new Pauses(),
     execs: new ExecCounts(),
+    events: new EventIndex(base),
     launching,
   }
+  await ports.events.start()
   const housekeeping = new Housekeeping(ports, await findInterrupted(ports))
   const restarts = new Restarts(ports)
   const servers = await listen(config, ports)
@@ -204,6 +210,7 @@ export async function compose(
     watch.close()
     await refusals.flush()
     await watch.note({ type: 'agent.stop', pid: process.pid, reason })
+    await ports.events.stop()
     await audit.close()
     await ports.tenants.close()
   }

@@ -1,5 +1,6 @@
 /** What the tenants folder offers. */
 export { TENANTS_ERROR_CODES, TenantsError, type TenantsErrorCode } from './errors.ts'
+export type { EventScope } from './events.ts'
 export {
   EXCEPTION_MS_MAX,
   type NewException,
@@ -24,6 +25,7 @@ export {
   systemScope,
   type TenantScope,
 } from './scope.ts'
+export { EVENTS_KEPT, type NewEvent, type StoredEvent } from './store/events.ts'
 export {
   type Answer,
   type Created,

@@ -11,6 +11,7 @@ import type {
   TenantId,
 } from '../policy/index.ts'
 import { TenantsError } from './errors.ts'
+import { Events } from './events.ts'
 import type { NewException, StoredException } from './host-exception.ts'
 import type { Pod, PodChanges } from './pod.ts'
 import type { PodState } from './pod-state.ts'
@@ -94,9 +95,11 @@ export class Tenants {
   readonly #store: Store
   readonly #authority: TokenAuthority
   readonly #now: () => number
+  readonly events: Events
 
   constructor({ store, authority, now }: TenantsParts) {
     this.#store = store
+    this.events = new Events(store)
     this.#authority = authority
     this.#now = now
   }

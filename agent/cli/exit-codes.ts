@@ -25,6 +25,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   BODY_TOO_LARGE: EXIT.usage,
   CAPABILITY_NOT_PERMITTED: EXIT.denied,
   EGRESS_NOT_PERMITTED: EXIT.denied,
+  EVENTS_GONE: EXIT.notFound,
   EXEC_PROTOCOL: EXIT.usage,
   EXEC_SESSIONS_FULL: EXIT.capacity,
   FORBIDDEN: EXIT.authentication,

@@ -2,14 +2,10 @@
 import { once } from 'node:events'
 import type { Writable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Client, ProblemError, Unreachable } from './client.ts'
+import type { Client } from './client.ts'
 import { type GlobalOptions, podPath } from './context.ts'
+import { AGAIN_MAX, AGAIN_MS, linesOf, passing } from './going-on.ts'
 import { field, say } from './output.ts'
-
-const LINE_CHARACTERS_MAX = 1 << 20
-/** Between two tries to go on with a log whose agent has gone, and how many in a row. */
-const AGAIN_MS = 500
-const AGAIN_MAX = 120
 
 export interface LogsCall {
   readonly pod: string
@@ -26,16 +22,6 @@ export interface LogsCall {
 interface Place {
   readonly attempt: string
   readonly since: string
-}
-
-async function* linesOf(stream: AsyncIterable<Buffer>): AsyncGenerator<string> {
-  let held = ''
-  for await (const chunk of stream) {
-    const found = (held + chunk.toString('latin1')).split('\n') // ASCII: data is base64
-    held = found.pop() ?? ''
-    if (held.length > LINE_CHARACTERS_MAX) throw new Error('a line of the log is too long')
-    yield* found
-  }
 }
 
 /** Puts a time before each line, also where a line comes in several records. */
@@ -105,14 +91,6 @@ async function printOnce(
 async function isOver(client: Client, path: string): Promise<boolean> {
   const found = await client.json({ method: 'GET', path })
   return ['exited', 'failed', 'refused'].includes(field(found, 'state'))
-}
-
-/** @throws what is no agent that has gone away for a while */
-const passing = (error: unknown): null => {
-  const away = error instanceof ProblemError && error.code === 'SHUTTING_DOWN'
-  const cut = error instanceof Error && !(error instanceof ProblemError) && 'code' in error
-  if (away || cut || error instanceof Unreachable) return null
-  throw error
 }
 
 /** Resolves at the end of the log; with `follow`, at the end of the pod, whichever agent that is with. */

@@ -5,6 +5,7 @@ import { VERSION } from '../version.ts'
 import { UsageError } from './arguments.ts'
 import { addAudit } from './audit.ts'
 import { ProblemError, Unreachable } from './client.ts'
+import { addEvents } from './events.ts'
 import { addExec } from './exec.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
 import { addHost } from './host.ts'
@@ -30,6 +31,7 @@ function programOf(): Command {
   addRun(program)
   addPods(program)
   addPodControl(program)
+  addEvents(program)
   addExec(program)
   addTenants(program)
   addTokens(program)

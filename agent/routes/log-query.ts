@@ -69,6 +69,10 @@ function nsOf(name: string, text: string, nowMs: number): bigint {
   return BigInt(ms) * NS_PER_MS + BigInt(fraction.slice(1).padEnd(9, '0'))
 }
 
+/** The same in milliseconds, which is as fine as most clocks are read. @throws ApiError BAD_REQUEST */
+export const msOf = (name: string, text: string, nowMs: number): number =>
+  Number(nsOf(name, text, nowMs) / NS_PER_MS)
+
 const streamsOf = (stream: string | undefined): ReadonlySet<PodLogStream> | null => {
   if (stream === 'stdout' || stream === 'stderr') return new Set([stream])
   return null

@@ -25,7 +25,7 @@ import {
   restartOf,
 } from './launch-body.ts'
 import { LOG_QUERY, selectionOf } from './log-query.ts'
-import { OpenAnswers } from './open-answers.ts'
+import type { OpenAnswers } from './open-answers.ts'
 import { isListed, POD_LIST_QUERY } from './pod-filter.ts'
 import { asLines, asText } from './pod-logs.ts'
 import { closed, POD, POD_PARAMS, POD_WITH_STARTS, PODS, PROBLEMS } from './schemas.ts'
@@ -303,7 +303,7 @@ const logs: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbackType
     done()
   }
 
-export const podRoutes = (ports: LaunchPorts): readonly FastifyPluginCallback[] => {
-  const open = new OpenAnswers()
-  return [commands(ports), questions(ports, open), logs(ports, open)]
-}
+export const podRoutes = (
+  ports: LaunchPorts,
+  open: OpenAnswers,
+): readonly FastifyPluginCallback[] => [commands(ports), questions(ports, open), logs(ports, open)]

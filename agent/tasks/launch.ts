@@ -21,6 +21,7 @@ import { decide, keysToTry, type LaunchRequest, type Plan, Refusal } from '../..
 import type { Pod, TenantScope } from '../../tenants/index.ts'
 import type { CheckedSignature, Credentials, ImageSession } from '../images/index.ts'
 import type { ChangeBudget } from './changes.ts'
+import type { EventIndex } from './event-index.ts'
 import type { ExecCounts } from './exec.ts'
 import { giveUp } from './give-up.ts'
 import { describeHost, type FoundHost, hostFacts } from './host.ts'
@@ -54,6 +55,7 @@ export interface LaunchPorts extends Ports {
   readonly changes: ChangeBudget
   readonly pauses: Pauses
   readonly execs: ExecCounts
+  readonly events: EventIndex
 }
 
 export interface LaunchCall {

@@ -149,7 +149,7 @@ CREATE INDEX published_ports_pod ON published_ports (pod);
 `
 
 /** UDP beside TCP. */
-const ELEVENTH = `
+const UDP_PORTS = `
 CREATE TABLE ports_of_both (
   protocol TEXT NOT NULL CHECK (protocol IN ('tcp', 'udp')),
   address TEXT NOT NULL,
@@ -164,6 +164,27 @@ ALTER TABLE ports_of_both RENAME TO published_ports;
 CREATE INDEX published_ports_pod ON published_ports (pod);
 `
 
+/** Which records of the log are whose: events.ts. */
+const EVENTS = `
+CREATE TABLE events (
+  record INTEGER PRIMARY KEY CHECK (record >= 0),
+  subject TEXT NOT NULL,
+  time_ms INTEGER NOT NULL,
+  launch TEXT,
+  pod TEXT,
+  attempt INTEGER,
+  name TEXT,
+  labels TEXT NOT NULL CHECK (json_valid(labels))
+) STRICT;
+CREATE INDEX events_subject ON events (subject, record);
+CREATE INDEX events_launch ON events (launch, record) WHERE launch IS NOT NULL;
+CREATE TABLE event_floors (subject TEXT PRIMARY KEY, floor INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE event_position (
+  id INTEGER PRIMARY KEY CHECK (id = 0),
+  next INTEGER NOT NULL CHECK (next >= 0)
+) STRICT;
+`
+
 const MIGRATIONS: readonly string[] = [
   FIRST,
   SECOND,
@@ -175,7 +196,8 @@ const MIGRATIONS: readonly string[] = [
   EIGHTH,
   NINTH,
   TENTH,
-  ELEVENTH,
+  UDP_PORTS,
+  EVENTS,
 ]
 
 /** What `user_version` is when all steps are applied. */

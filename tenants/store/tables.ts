@@ -107,7 +107,35 @@ export interface PublishedPortRow {
   readonly pod: string
 }
 
+/** A record of the audit log, and whose it is. */
+export interface EventRow {
+  /** Its index in the log. */
+  readonly record: number
+  /** The tenant; empty: the host. */
+  readonly subject: string
+  readonly time_ms: number
+  readonly launch: string | null
+  /** Of the launch's pod, as it was then. */
+  readonly pod: string | null
+  readonly attempt: number | null
+  readonly name: string | null
+  readonly labels: string
+}
+
+export interface EventFloorRow {
+  readonly subject: string
+  readonly floor: number
+}
+
+export interface EventPositionRow {
+  readonly id: number
+  readonly next: number
+}
+
 export interface Tables {
+  readonly events: EventRow
+  readonly event_floors: EventFloorRow
+  readonly event_position: EventPositionRow
   readonly published_ports: PublishedPortRow
   readonly tenants: TenantRow
   readonly pods: PodRow

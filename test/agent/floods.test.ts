@@ -1,14 +1,18 @@
 /** What nobody can use up for others: lines of the agent's log, answers that stay open. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { createServer as createHttpServer, type ServerResponse } from 'node:http'
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { createServer as createHttpServer, IncomingMessage, ServerResponse } from 'node:http'
+import { type AddressInfo, connect, createServer, Socket } from 'node:net'
 import path from 'node:path'
 import { Writable } from 'node:stream'
 import { suite, type TestContext, test } from 'node:test'
 import { pino } from 'pino'
 import { AGENT_SOCKET } from '../../agent/compose.ts'
-import { OPEN_ANSWERS_MAX, OpenAnswers } from '../../agent/routes/open-answers.ts'
+import {
+  OPEN_ANSWERS_ALL_MAX,
+  OPEN_ANSWERS_MAX,
+  OpenAnswers,
+} from '../../agent/routes/open-answers.ts'
 import { buildServer } from '../../agent/server.ts'
 import { parseTenantId } from '../../policy/index.ts'
 import { afterwards } from '../audit/harness.ts'
@@ -147,6 +151,31 @@ suite('agent/floods', () => {
     await until(ask, (status) => status === 408)
     hangUp()
     await launched
+  })
+  test('tenants together leave room: what is scarce is for those that have few open', () => {
+    const open = new OpenAnswers()
+    const answers: ServerResponse[] = []
+    const begin = (tenant: string): void => {
+      const answer = new ServerResponse(new IncomingMessage(new Socket()))
+      open.begin(tenant, answer)
+      answers.push(answer)
+    }
+    const full = { code: 'TOO_MANY_REQUESTS' }
+    for (let count = 0; count < OPEN_ANSWERS_MAX; count += 1)
+      for (const who of ['a', 'b']) begin(who)
+    // Half of all connections are taken, and so a third tenant does not get as many.
+    let some = 0
+    assert.throws(() => {
+      for (; ; some += 1) begin('c')
+    }, full)
+    assert.ok(some > 0 && some < OPEN_ANSWERS_MAX, `${some}`)
+    let many = 0
+    assert.throws(() => {
+      for (; ; many += 1) begin(`tenant ${many}`)
+    }, full)
+    assert.equal(answers.length, OPEN_ANSWERS_ALL_MAX)
+    for (const answer of answers) answer.emit('close')
+    begin('a')
   })
   test('who has gone before it was known who it is, is not counted for ever', async (t) => {
     const open = new OpenAnswers()

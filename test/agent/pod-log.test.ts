@@ -3,11 +3,8 @@
  * The ring is written as a VMM writes it; the agent only reads.
  */
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { join, resolve } from 'node:path'
-import { suite, type TestContext, test } from 'node:test'
-import { AGENT_SOCKET } from '../../agent/compose.ts'
-import { afterwards } from '../audit/harness.ts'
+import { suite, test } from 'node:test'
+import { casemate } from './command-line.ts'
 import { member } from './harness.ts'
 import { exitCode, type PodHost, podHost, run } from './pod-host.ts'
 
@@ -25,30 +22,6 @@ async function text(host: PodHost, pod: string, query = ''): Promise<string> {
 function tailOf(whole: string, lines: number): string {
   const parts = whole.split(/(?<=\n)/u)
   return lines === 0 ? '' : parts.slice(-lines).join('')
-}
-
-interface Printed {
-  stdout: string
-  readonly ended: Promise<number | null>
-}
-
-/** The command line, as an operator of the tenant would use it. */
-function casemate(t: TestContext, host: PodHost, ...words: readonly string[]): Printed {
-  const main = resolve(import.meta.dirname, '../../agent/cli/main.ts')
-  const socket = join(host.agent.directory, 'run', AGENT_SOCKET)
-  const args = [main, '--socket', socket, '-t', 'acme', ...words]
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
-  afterwards(t, () => child.kill('SIGKILL'))
-  const printed = {
-    stdout: '',
-    ended: new Promise<number | null>((ended) => {
-      child.once('close', ended)
-    }),
-  }
-  child.stdout.on('data', (bytes: Buffer) => {
-    printed.stdout += bytes.toString('utf8')
-  })
-  return printed
 }
 
 suite('agent/pod-log', () => {

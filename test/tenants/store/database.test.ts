@@ -72,7 +72,10 @@ suite('tenants/store/database', () => {
     const { folder, file } = await filled(t)
     spoil(
       file,
-      `DROP INDEX pods_name;
+      `DROP TABLE events;
+       DROP TABLE event_floors;
+       DROP TABLE event_position;
+       DROP INDEX pods_name;
        ${['name', 'labels', 'annotations']
          .map((column) => `ALTER TABLE pods DROP COLUMN ${column};`)
          .join('\n')}

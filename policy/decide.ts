@@ -73,7 +73,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
     seccomp: 'default',
     readOnlyRoot: request.readOnlyRoot,
     ...storage,
-    ...planWays(question, choice.level),
+    ...planWays(question),
     limits: limitsFor(choice.level, { vcpus, memoryMib }, request),
     scratchBytesMax: SCRATCH_BYTES_MAX,
     logBytes: LOG_BYTES,

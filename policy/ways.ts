@@ -2,7 +2,6 @@
 import type { LaunchQuestion } from './facts.ts'
 import { parseIp } from './nouns/address.ts'
 import { beyondEgress, type Egress, type EgressRule, egressWords } from './nouns/egress.ts'
-import type { IsolationLevel } from './nouns/isolation.ts'
 import { type Names, NO_NAMES } from './nouns/names.ts'
 import { type NetworkName, NO_NETWORK, TENANT_NETWORK } from './nouns/network.ts'
 import { permitsPort, portRangeWords } from './nouns/ports.ts'
@@ -14,10 +13,9 @@ const DNS_PORT = 53
 /** @throws Refusal NETWORK_NOT_AVAILABLE, EGRESS_NOT_PERMITTED, PORT_NOT_PERMITTED */
 export function planWays(
   question: LaunchQuestion,
-  level: IsolationLevel,
 ): Pick<Plan, 'networked' | 'egress' | 'names' | 'ports'> {
   const { request } = question
-  if (!isNetworked(request.network, level)) {
+  if (!isNetworked(request.network)) {
     return { networked: false, egress: null, names: NO_NAMES, ports: [] }
   }
   refusePorts(question)
@@ -28,14 +26,7 @@ export function planWays(
 }
 
 /** @throws Refusal */
-function isNetworked(network: NetworkName, level: IsolationLevel): boolean {
-  if (network === TENANT_NETWORK && level !== 'vm') {
-    throw new Refusal(
-      'NETWORK_NOT_AVAILABLE',
-      `In this version a pod at level ${level} has no network but its own loopback. Ask for network ${NO_NETWORK}, or for level vm.`,
-      { network, level },
-    )
-  }
+function isNetworked(network: NetworkName): boolean {
   if (network === NO_NETWORK || network === TENANT_NETWORK) return network === TENANT_NETWORK
   throw new Refusal(
     'NETWORK_NOT_AVAILABLE',

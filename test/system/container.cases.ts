@@ -17,7 +17,6 @@ import {
 import path from 'node:path'
 import { before as first, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { networkOf } from '../native/networks.ts'
 import type { Machine, SpawnHost } from './harness.ts'
 import {
   type Ended,
@@ -158,9 +157,6 @@ export function containerCases(machine: Machine): void {
         })
         assert.equal(await refusal(mixed, await papers(machine, mixed)), 'SPEC_MALFORMED', name)
       }
-      const network = networkOf()
-      const wired = await prepare(machine, { args: probe(), network })
-      assert.equal(await refusal(wired, await papers(machine, wired)), 'NETWORK_FAILED')
     })
 
     test('runs no image with a byte that was not signed, and no byte that is changed under it', async () => {

@@ -5,12 +5,15 @@
 import { after, suite, test } from 'node:test'
 import { appCases } from './app.cases.ts'
 import { containerCases } from './container.cases.ts'
+import { containerNetworkCases } from './container-network.cases.ts'
 import { floodCases } from './flood.cases.ts'
 import { type Machine, openMachine, whyNoContainers } from './harness.ts'
 import { lifeCases } from './life.cases.ts'
 import { mountCases } from './mounts.cases.ts'
+import { networkCases } from './network.cases.ts'
 import { resizeCases } from './resize.cases.ts'
 import { restartCases } from './restart.cases.ts'
+import { waysCases } from './ways.cases.ts'
 
 type Group = readonly [name: string, add: (machine: Machine) => void]
 
@@ -21,7 +24,10 @@ const groups: readonly Group[] = [
   ['mounts', mountCases],
   ['flood', floodCases],
   ['resize', resizeCases],
+  ['network', networkCases],
+  ['ways', waysCases],
   ['container', containerCases],
+  ['network of a container', containerNetworkCases],
 ]
 
 const reason = whyNoContainers()

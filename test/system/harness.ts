@@ -124,7 +124,7 @@ const configuration = ({ directory, artifacts, keys, uids, level }: Configured):
   node: NODE_ID,
   log_keys: keys,
   allow_software_kvm: artifacts.kernel.endsWith('softkvm'),
-  levels: level === 'vm' ? {} : { [TENANT]: [level] },
+  levels: level === 'vm' ? {} : { [TENANT]: [level], other: [level] },
   container: {
     count: CONTAINERS,
     monitor: artifacts.container,

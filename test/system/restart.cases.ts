@@ -14,7 +14,7 @@ const COUNTING = `
   i=0; count ${LINES}; read word; echo "took $word"; count ${2 * LINES}; read word; echo "took $word"; exit 3`
 
 /** The spawn that is kept running, which is the keeper's child with these arguments. */
-function spawnOf(host: SpawnHost): number {
+export function spawnOf(host: SpawnHost): number {
   const keeper = host.program.pid
   const children = readFileSync(`/proc/${keeper}/task/${keeper}/children`, 'utf8')
   const found = children

@@ -181,8 +181,10 @@ suite('system/up with a container', {
     }
     const inspect = async (pod: string): Promise<unknown> =>
       JSON.parse(await casemate('-t', 'acme', 'inspect', pod))
-    const networked = await host.as(0, 'CASEMATE', ...asked, '--network', 'default', image)
-    assert.match(networked.stderr, /NETWORK_NOT_AVAILABLE/u)
+    const card = ['/bin/sh', '-c', 'cat /sys/class/net/eth0/address'] as const
+    const wired = ['--network', 'default', image, '--', ...card] as const
+    const networked = await host.as(0, 'CASEMATE', ...asked, ...wired)
+    assert.match(networked.stdout, /^02:/u, networked.stderr)
     const once = await host.as(
       0,
       'CASEMATE',

@@ -25,6 +25,9 @@ pub const PASSED: i32 = 3;
 /// User ids, and group ids, of a pod.
 pub const IDS: u32 = 65_536;
 
+/// A file system of the kernel's that the monitor has mounted for the container.
+pub const SYS: &str = "/tmp/sys";
+
 /// What differs from pod to pod.
 #[derive(Clone, Copy, Debug)]
 pub struct Pod<'a> {
@@ -80,15 +83,17 @@ fn process() -> Value {
 /// As guest-init mounts them (native/guest-init/src/root.rs, devices.rs).
 fn mounts() -> Value {
     const INERT: [&str; 3] = ["nosuid", "nodev", "noexec"];
-    let mount = |kind: &str, target: &str, options: &[&str]| {
+    let of = |kind: &str, source: &str, target: &str, options: &[&str]| {
         let options = options.iter().map(|option| text(option)).collect();
         object(vec![
             ("destination", text(target)),
             ("options", Value::Array(options)),
-            ("source", text(kind)),
+            ("source", text(source)),
             ("type", text(kind)),
         ])
     };
+    let mount = |kind: &str, target: &str, options: &[&str]| of(kind, kind, target, options);
+    let bound = |source: &str, target: &str, options: &[&str]| of("bind", source, target, options);
     let inert = |more: &[&'static str]| [INERT.as_slice(), more].concat();
     Value::Array(vec![
         mount("proc", "/proc", &INERT),
@@ -96,13 +101,16 @@ fn mounts() -> Value {
         mount("devpts", "/dev/pts", &["nosuid", "noexec", "ptmxmode=0666", "mode=0620", "gid=5"]),
         mount("tmpfs", "/dev/shm", &inert(&["mode=1777", "size=64m"])),
         mount("mqueue", "/dev/mqueue", &INERT),
-        mount("sysfs", "/sys", &inert(&["ro"])),
+        // Of the pod's network, which is not its user namespace's: the kernel lets nobody mount that inside.
+        bound(SYS, "/sys", &inert(&["ro", "bind"])),
         mount("cgroup", "/sys/fs/cgroup", &inert(&["ro"])),
     ])
 }
 
 fn linux(pod: &Pod<'_>) -> Value {
-    let names = ["pid", "network", "ipc", "uts", "mount", "user", "cgroup"];
+    // The network is the monitor's, which has no socket in it: made for the pod, and by root, so that nobody in the pod's
+    // user namespace has a privilege over it, its interfaces, addresses and rules.
+    let names = ["pid", "ipc", "uts", "mount", "user", "cgroup"];
     let namespaces = names.iter().map(|name| object(vec![("type", text(name))])).collect();
     let range = || {
         Value::Array(vec![object(vec![

@@ -61,10 +61,8 @@ pub fn gather() -> Result<Parts, Failure> {
         return Err(failure(Reason::LaunchDocument, format_args!("there are no templates here")));
     }
     let spec = admit(&document)?.spec;
-    let (Level::Container, Means::Container(container), None) =
-        (spec.level, &spec.means, &spec.network)
-    else {
-        let text = "the spec is not of a pod at level container without a network";
+    let (Level::Container, Means::Container(container)) = (spec.level, &spec.means) else {
+        let text = "the spec is not of a pod at level container";
         return Err(failure(Reason::Machine, format_args!("{text}")));
     };
     let container = *container;

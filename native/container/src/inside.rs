@@ -22,12 +22,12 @@ fn prepare() -> Result<std::convert::Infallible, Failure> {
     let report = present(REPORT, "report")?;
     let config = bytes_of(&present(CONFIG, "configuration")?.into(), "configuration")?;
     let report = Reporter::inherited(report).map_err(|error| broken(format_args!("{error}")))?;
-    let (mut app, _, _) =
+    let (mut app, hostname, network) =
         App::parse_config(&config).map_err(|error| broken(format_args!("{error}")))?;
     limits_unsafe::within(&mut app.process.rlimits);
     let outside = app.mounts.iter().filter(|mount| is_from_outside(&mount.kind));
     let first = PROGRAM.saturating_add(PASSED);
     let trees = outside.zip(first..).map(|(_, number)| present(number, "tree of a mount"));
     let trees = trees.collect::<Result<_, _>>()?;
-    guest_init::child::run_in_container(&app, trees, &report)
+    guest_init::child::run_in_container(&app, &hostname, network.as_ref(), trees, &report)
 }

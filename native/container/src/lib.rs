@@ -27,5 +27,6 @@ mod limits_unsafe;
 #[expect(unsafe_code, reason = "requests about loop devices that no library offers")]
 mod loop_unsafe;
 pub mod monitor;
+mod network;
 mod root;
 mod runtime;

@@ -30,7 +30,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use crate::bundle::{self, Pod};
 use crate::gather::{Parts, gather};
 use crate::runtime::{Runtime, bundle_of};
-use crate::{hand_unsafe, limits_unsafe, root};
+use crate::{hand_unsafe, limits_unsafe, network, root};
 
 /// Exit status after a panic: a bug of this program.
 const EXIT_PANIC: i32 = 70;
@@ -71,6 +71,7 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
     // The container's first process becomes a child of this one when the runtime has ended.
     set_child_subreaper(Some(getpid())).map_err(|errno| failed("children", &errno.into()))?;
     limits_unsafe::make_room(&spec.app.process.rlimits);
+    network::make(spec.network.as_ref(), &spec.app, ids)?;
     let image = root::take_image(image, copy)?;
     let scratch = root::build(&image, &scratch, ids)?;
     let pod = Pod {

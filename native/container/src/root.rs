@@ -84,7 +84,10 @@ fn make_place() -> io::Result<()> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
     let inert = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("tmpfs", PLACE, "tmpfs", inert, c"size=16m,mode=755")?;
-    ["image", "scratch", "root"].iter().try_for_each(|name| create_dir(Path::new(PLACE).join(name)))
+    ["image", "scratch", "root", "sys"]
+        .iter()
+        .try_for_each(|name| create_dir(Path::new(PLACE).join(name)))?;
+    Ok(mount("sysfs", bundle::SYS, "sysfs", inert | MountFlags::RDONLY, None)?)
 }
 
 fn mount_image(image: &File, first: u32) -> io::Result<()> {

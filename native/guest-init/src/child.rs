@@ -97,19 +97,33 @@ fn settle(app: &App, trees: Vec<OwnedFd>, report: &Reporter) -> Result<(), Failu
 /// Becomes the app in a container, of which a runtime has made the namespaces, the root and its file systems, and of
 /// which 0, 1 and 2 are the pipes. The runtime has left all capabilities, of which the app keeps its own. `trees` are
 /// those of its mounts that are from outside.
-pub fn run_in_container(app: &App, trees: Vec<OwnedFd>, report: &Reporter) -> ! {
-    let prepared = prepare_in_container(app, trees, report);
+pub fn run_in_container(
+    app: &App,
+    hostname: &str,
+    network: Option<&Network>,
+    trees: Vec<OwnedFd>,
+    report: &Reporter,
+) -> ! {
+    let prepared = prepare_in_container(app, hostname, network, trees, report);
     report.fail(&prepared.map_or_else(|failure| failure, |who| finish(app, &who, None)));
     process_unsafe::exit_now(127)
 }
 
 fn prepare_in_container(
     app: &App,
+    hostname: &str,
+    network: Option<&Network>,
     trees: Vec<OwnedFd>,
     report: &Reporter,
 ) -> Result<Identity, Failure> {
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     umask(Mode::empty());
+    if let Some(network) = network {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open("/", flags, Mode::empty())
+            .or_failure(ErrorCode::Network, "open the root")?;
+        names::write(root.as_fd(), network, hostname)?;
+    }
     root::make_temporary(app.read_only_root)?;
     let identity = identify(&app.process.user)?;
     own_stdio([stdin(), stdout(), stderr()], &identity)?;

@@ -1,20 +1,24 @@
 //! Launching a container: what takes the place of KVM, kernel and VMM in a launch.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use casemate_ticket::bytes::Digest;
 use casemate_ticket::container::Container;
 use casemate_ticket::document::LaunchDocument;
 use casemate_ticket::spec::{Level, Vmm};
 use casemate_ticket::ticket::Admitted;
+use rustix::fs::{Mode, OFlags};
 
 use crate::cgroup::Cgroup;
+use crate::config::CONTAINER_IDS;
 use crate::daemon::Daemon;
-use crate::jail::Jailed;
+use crate::jail::{Jailed, kill_and_reap};
 use crate::launch::{Files, Plan, no_resources, same_host};
+use crate::network::refuse;
 use crate::pod::Identity;
 use crate::refusal::{Refusal, Result};
 use crate::resize::{FREE_BYTES_MIN, free_bytes};
+use crate::router::pairs::PAIR;
 use crate::sparse;
 use crate::starter::{Order, Starter};
 
@@ -31,10 +35,6 @@ impl Daemon {
         if spec.level != Level::Container {
             let message = format!("this version starts no pods at level {}", spec.level.as_str());
             return Err(Refusal::new("LEVEL_NOT_AVAILABLE", message));
-        }
-        if spec.network.is_some() {
-            let message = "this version has no networks at level container";
-            return Err(Refusal::new("NETWORK_FAILED", message));
         }
         let facts = &self.containers()?.facts;
         same_host(&[
@@ -70,6 +70,7 @@ impl Daemon {
             file_bytes_max: 0,
             name: spec.launch_id.clone(),
             way: None,
+            network: spec.network.clone(),
             document: document.write(),
             descriptors: vec![Some(image), Some(copy), Some(scratch), Some(log)],
             scratch: Some(kept),
@@ -96,5 +97,32 @@ impl Daemon {
             descriptors.push(fd.try_clone().map_err(no_resources)?);
         }
         self.containers()?.begin(&Order { ids, group: &group, oom: &oom }, &descriptors)
+    }
+
+    /// Gives the monitor's network, in which nothing runs yet, the pod's card. The container shares that network: it is
+    /// made by root and stays root's, so no privilege within the container is one over it.
+    pub(crate) fn connect_container(
+        &mut self,
+        plan: &mut Plan,
+        ids: u32,
+        jailed: Jailed,
+    ) -> Result<Jailed> {
+        let (Some(network), Some(identity)) = (plan.network.take(), &plan.identity) else {
+            return Ok(jailed);
+        };
+        // No other pod has these ids, so none has this name.
+        let port = format!("{PAIR}{}", ids / CONTAINER_IDS);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let path = format!("/proc/{}/ns/net", jailed.pid);
+        let way = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(no_resources)
+            .and_then(|namespace| {
+                let networks = self.networks.as_mut().map_err(|sentence| refuse(sentence))?;
+                let of = (identity.pod.as_str(), identity.tenant.as_str());
+                networks.connect_namespace(of, &network, port, namespace.as_fd())
+            })
+            .inspect_err(|_| kill_and_reap(&jailed.pidfd))?;
+        plan.way = Some(way);
+        Ok(jailed)
     }
 }

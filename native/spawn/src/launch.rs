@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use casemate_ticket::document::{LaunchDocument, Mode};
+use casemate_ticket::network::Network;
 use casemate_ticket::spec::{Level, Limits, Means, Spec, Vm, Vmm};
 use casemate_ticket::ticket::{TicketError, check};
 use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
@@ -64,6 +65,8 @@ pub struct Plan {
     pub name: String,
     /// Its place on its tenant's bridge.
     pub way: Option<Way>,
+    /// Of a container: that place is made once there is a namespace to make it for.
+    pub network: Option<Network>,
     /// Text of the launch document.
     pub document: String,
     /// Descriptors 6 and up (docs/formats.md section 6); `None` for what this launch has no use for.
@@ -95,7 +98,7 @@ impl Daemon {
             Means::Vm(vm) => vm,
             Means::Container(container) => {
                 let plan = self.plan_container(&admitted, *container, &document, files)?;
-                return self.start_pod(plan, Some(client)).map(|_| ());
+                return self.start_connected(plan, client);
             }
         };
         let (_, kvm) = kvm.map_err(|reason| Refusal::new("KVM_UNAVAILABLE", reason))?;
@@ -114,11 +117,17 @@ impl Daemon {
             file_bytes_max: spec.scratch.size_max.max(spec.log_size),
             name: spec.launch_id.clone(),
             way,
+            network: None,
             document: document.write(),
             descriptors,
             scratch: Some(scratch),
         };
-        let pod = spec.launch_id.clone();
+        self.start_connected(plan, client)
+    }
+
+    /// A pod that could not be started has no way left.
+    fn start_connected(&mut self, plan: Plan, client: u64) -> Result<()> {
+        let pod = plan.name.clone();
         self.start_pod(plan, Some(client)).map(|_| ()).inspect_err(|_| self.leave_network(&pod))
     }
 
@@ -192,7 +201,7 @@ impl Daemon {
     }
 
     /// Makes uid, cgroup, sockets and jail and starts the VMM or the monitor. Returns the pod's number.
-    pub(crate) fn start_pod(&mut self, plan: Plan, client: Option<u64>) -> Result<u64> {
+    pub(crate) fn start_pod(&mut self, mut plan: Plan, client: Option<u64>) -> Result<u64> {
         let Some(uid) = self.ids(plan.level).take() else {
             let message = "every id of vm_uid_count, or of container.count, has its pod";
             return Err(Refusal::new("HOST_FULL", message));
@@ -213,7 +222,7 @@ impl Daemon {
             .map_err(|error| {
                 Refusal::new("CGROUP", format!("the pod's cgroup could not be made: {error}"))
             })
-            .and_then(|cgroup| match self.enter_jail(&plan, uid, &cgroup) {
+            .and_then(|cgroup| match self.enter_jail(&mut plan, uid, &cgroup) {
                 Ok(entered) => Ok((cgroup, entered)),
                 Err(refusal) => {
                     self.forget_launch(plan.identity.as_ref());
@@ -231,7 +240,12 @@ impl Daemon {
         self.keep(plan, uid, cgroup, entered, client)
     }
 
-    fn enter_jail(&self, plan: &Plan, uid: u32, cgroup: &cgroup::Cgroup) -> Result<Entered> {
+    fn enter_jail(
+        &mut self,
+        plan: &mut Plan,
+        uid: u32,
+        cgroup: &cgroup::Cgroup,
+    ) -> Result<Entered> {
         let document = sparse::sealed_memfd("launch-document", plan.document.as_bytes())
             .map_err(no_resources)?;
         let document = sparse::reopen_read_only(document.as_fd()).map_err(no_resources)?;
@@ -240,43 +254,56 @@ impl Daemon {
         let has_stream = plan.identity.is_some();
         let boot = Duration::from_millis(plan.limits.boot_ms.into()).saturating_add(BOOT_GRACE);
         let boot_until = Instant::now().checked_add(boot);
-        let write_down = |jailed: &jail::Jailed| match (&plan.identity, &plan.scratch) {
-            (Some(identity), Some(scratch)) => {
-                let entry = Entry {
-                    identity: identity.clone(),
-                    level: plan.level,
-                    shape: plan.shape,
-                    vmm: plan.vmm.clone(),
-                    pid: jailed.pid,
-                    uid,
-                    way: plan.way.clone(),
-                    scratch: scratch.size,
-                    launched: false,
-                    heard: Vec::new(),
-                    killed: None,
-                    boot_until,
-                    stop_until: None,
-                    exit: None,
-                };
-                let kept = [control.as_fd(), jailed.pidfd.as_fd(), scratch.file.as_fd()];
-                self.bequeath(&entry, &kept)
-            }
-            _ => Ok(()),
-        };
         let jailed = match plan.level {
             Level::Vm => {
                 let stream = has_stream.then_some(vmm_stream.as_fd());
                 let first = [Some(document.as_fd()), Some(vmm_control.as_fd()), stream];
-                self.start_vmm(plan, uid, cgroup, &first, write_down)?
+                self.start_vmm(plan, uid, cgroup, &first, |jailed| {
+                    self.write_down(plan, uid, &control, boot_until, jailed)
+                })?
             }
             Level::Container | Level::Host => {
                 let first = [document, vmm_control, vmm_stream];
                 let jailed = self.begin_container(plan, uid, cgroup, first)?;
-                jail::let_in(jailed, None, Some(cgroup), write_down)?
+                let jailed = self.connect_container(plan, uid, jailed)?;
+                jail::let_in(jailed, None, Some(cgroup), |jailed| {
+                    self.write_down(plan, uid, &control, boot_until, jailed)
+                })?
             }
         };
         steps::at("released");
         Ok(Entered { jailed, control, stream: has_stream.then_some(stream), boot_until })
+    }
+
+    /// What the next spawn has to know, before the process does anything.
+    fn write_down(
+        &self,
+        plan: &Plan,
+        uid: u32,
+        control: &OwnedFd,
+        boot_until: Option<Instant>,
+        jailed: &jail::Jailed,
+    ) -> Result<()> {
+        let (Some(identity), Some(scratch)) = (&plan.identity, &plan.scratch) else {
+            return Ok(());
+        };
+        let entry = Entry {
+            identity: identity.clone(),
+            level: plan.level,
+            shape: plan.shape,
+            vmm: plan.vmm.clone(),
+            pid: jailed.pid,
+            uid,
+            way: plan.way.clone(),
+            scratch: scratch.size,
+            launched: false,
+            heard: Vec::new(),
+            killed: None,
+            boot_until,
+            stop_until: None,
+            exit: None,
+        };
+        self.bequeath(&entry, &[control.as_fd(), jailed.pidfd.as_fd(), scratch.file.as_fd()])
     }
 
     fn start_vmm(

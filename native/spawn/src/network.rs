@@ -144,7 +144,7 @@ impl Networks {
             self.pods.push(pod);
             self.state.ways.push(way);
         }
-        if let Err(complaint) = self.router.apply(&self.state) {
+        if let Err(complaint) = self.router.apply(&self.state, None) {
             log(&format!("pods that were taken over reach nothing: {complaint}"));
         }
         let text = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
@@ -173,16 +173,37 @@ impl Networks {
     ) -> Result<(OwnedFd, Way)> {
         let (tap, port, bridge) =
             self.make(tenant, network.mtu).map_err(|failed| refuse(&sentence(&failed)))?;
-        // Whose tap had this name is gone, or the kernel had not given it again.
-        if let Some(at) = self.state.ways.iter().position(|way| way.port == port) {
+        let way = self.open(pod, Way { bridge, port, network: network.clone() }, None)?;
+        Ok((tap, way))
+    }
+
+    /// A card for the pod in the network namespace `namespace`, on the bridge of `tenant`, and every way from it. Spawn
+    /// can neither make nor move one under its filter: the router does, `port` being its end's name.
+    ///
+    /// # Errors
+    /// As of [`Self::connect`].
+    pub fn connect_namespace(
+        &mut self,
+        (pod, tenant): (&str, &str),
+        network: &Network,
+        port: String,
+        namespace: BorrowedFd<'_>,
+    ) -> Result<Way> {
+        let bridge = self.bridge_of(tenant).map_err(|failed| refuse(&sentence(&failed)))?;
+        self.open(pod, Way { bridge, port, network: network.clone() }, Some(namespace))
+    }
+
+    /// Has the router make everything for one pod more.
+    fn open(&mut self, pod: &str, way: Way, namespace: Option<BorrowedFd<'_>>) -> Result<Way> {
+        // Whose port had this name is gone, or nobody had given it again.
+        if let Some(at) = self.state.ways.iter().position(|known| known.port == way.port) {
             self.state.ways.remove(at);
             self.pods.remove(at);
         }
-        let way = Way { bridge, port, network: network.clone() };
         self.pods.push(pod.to_owned());
         self.state.ways.push(way.clone());
-        match self.router.apply(&self.state) {
-            Ok(()) => Ok((tap, way)),
+        match self.router.apply(&self.state, namespace) {
+            Ok(()) => Ok(way),
             Err(complaint) => {
                 self.disconnect(pod);
                 Err(match complaint.strip_prefix(TAKEN) {

@@ -148,6 +148,7 @@ impl Daemon {
         let plan = Plan {
             level: Level::Vm,
             way: None,
+            network: None,
             identity: None,
             shape,
             vmm: self.assets.vmm_digests.clone(),

@@ -4,6 +4,9 @@
  *   reach ADDRESS PORT    what a server there answers, or why there is none
  *   onlink                makes the card the way to every address (CAP_NET_ADMIN)
  *   spoof                 sends frames of somebody else (CAP_NET_RAW), one of each kind
+ *   honest ADDRESS        sends a question of its own
+ *   ping ADDRESS          an echo, by a socket that is there for it (icmp(7))
+ *   hear                  says of all frames that come to the card whose they are, for ever
  *   sink PORT / pour ADDRESS PORT MIB   bytes in one direction, and how long that took
  *   card, say WORDS, hold
  */
@@ -147,6 +150,40 @@ static void spoof(void) {
     close(fd);
 }
 
+static void honest(const char *address) {
+    struct ifreq own = card(SIOCGIFHWADDR);
+    int fd = socket(AF_PACKET, SOCK_RAW, 0);
+    send_frame(fd, (const unsigned char *)own.ifr_hwaddr.sa_data, 1, address);
+    close(fd);
+}
+
+static void ping(const char *address) {
+    struct sockaddr_in to = {.sin_family = AF_INET};
+    unsigned char echo[8] = {8};
+    inet_pton(AF_INET, address, &to.sin_addr);
+    int fd = socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
+    if (fd < 0 || sendto(fd, echo, sizeof echo, 0, (struct sockaddr *)&to, sizeof to) < 0 || read(fd, echo, sizeof echo) < 0) fails("ping");
+    else printf("ping answer %d\n", echo[0]);
+    close(fd);
+}
+
+static void hear(void) {
+    int fd = socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL));
+    printf(fd < 0 ? "hear fails\n" : "hear ready\n");
+    for (;;) {
+        struct sockaddr_ll from;
+        socklen_t size = sizeof from;
+        unsigned char frame[2048];
+        char text[INET_ADDRSTRLEN];
+        fflush(NULL);
+        ssize_t count = recvfrom(fd, frame, sizeof frame, 0, (struct sockaddr *)&from, &size);
+        int arp = frame[12] == 8 && frame[13] == 6;
+        if (count < 38 || from.sll_pkttype == PACKET_OUTGOING || frame[12] != 8) continue;
+        inet_ntop(AF_INET, frame + (arp ? 28 : 26), text, sizeof text);
+        printf("heard %02x:%02x of %s %s\n", frame[6], frame[11], arp ? "arp" : "ip", text);
+    }
+}
+
 /* The byte at this place of a stream; no two pieces of it are alike. */
 static char pattern(long long place) {
     return (char)(place ^ place >> 8 ^ place >> 16);
@@ -193,6 +230,9 @@ int main(int count, char **words) {
         if (strcmp(word, "onlink") == 0) onlink();
         if (strcmp(word, "card") == 0) show_card();
         if (strcmp(word, "spoof") == 0) spoof();
+        if (strcmp(word, "hear") == 0) hear();
+        if (strcmp(word, "ping") == 0 && left >= 1) ping(words[++at]);
+        if (strcmp(word, "honest") == 0 && left >= 1) honest(words[++at]);
         if (strcmp(word, "serve") == 0 && left >= 1) serve(words[++at]);
         if (strcmp(word, "sink") == 0 && left >= 1) sink(words[++at]);
         if (strcmp(word, "say") == 0 && left >= 1) printf("%s\n", words[++at]);

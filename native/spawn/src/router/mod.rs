@@ -7,6 +7,7 @@
 mod datagrams;
 pub mod doors;
 pub mod outside;
+pub mod pairs;
 mod programs;
 pub mod rules;
 pub mod serve;
@@ -83,11 +84,16 @@ impl Router {
         self.socket.try_clone()
     }
 
-    /// Has everything made as `state` says, and waits for it.
+    /// Has everything made as `state` says, and waits for it. With a `namespace`, the last way is a container's that has
+    /// no card yet, and it gets one in there.
     ///
     /// # Errors
     /// A sentence. The rules before hold.
-    pub fn apply(&mut self, state: &State) -> std::result::Result<(), String> {
+    pub fn apply(
+        &mut self,
+        state: &State,
+        namespace: Option<BorrowedFd<'_>>,
+    ) -> std::result::Result<(), String> {
         // What it still has to do is overtaken by this.
         if self.answered < self.number {
             // Whether that failed was for its own launch to know.
@@ -100,13 +106,13 @@ impl Router {
                 return answer;
             }
         }
-        self.send(state)?;
+        self.send(state, namespace)?;
         self.wait_for(self.number)
     }
 
     /// The same without waiting: for what is gone. When the router is busy it is told later, by [`Self::hear`].
     pub fn update(&mut self, state: &State) {
-        self.behind = self.answered < self.number || self.send(state).is_err();
+        self.behind = self.answered < self.number || self.send(state, None).is_err();
     }
 
     /// Takes what it says; `state` is what there is to be. False when it has ended.
@@ -124,12 +130,18 @@ impl Router {
         true
     }
 
-    fn send(&mut self, state: &State) -> std::result::Result<(), String> {
+    fn send(
+        &mut self,
+        state: &State,
+        namespace: Option<BorrowedFd<'_>>,
+    ) -> std::result::Result<(), String> {
         let number = self.number.saturating_add(1);
         let send = || -> io::Result<()> {
             let file = sealed_memfd("casemate-router", state.write().as_bytes())?;
             let file = crate::sparse::reopen_read_only(file.as_fd())?;
-            connection::send(self.socket.as_fd(), number.to_string().as_bytes(), &[file])?;
+            let namespace = namespace.map(|fd| fd.try_clone_to_owned()).transpose()?;
+            let descriptors: Vec<OwnedFd> = [file].into_iter().chain(namespace).collect();
+            connection::send(self.socket.as_fd(), number.to_string().as_bytes(), &descriptors)?;
             Ok(())
         };
         send().map_err(|error| format!("the router was not told: {error}"))?;

@@ -28,7 +28,7 @@ use super::doors::{Doors, listening, wanted};
 use super::programs::{ip, nft};
 use super::rules::{HostFacts, OUT, gateway_mac, inside};
 use super::state::{STATE_BYTES_MAX, State, Uplink, Way};
-use super::{NUMBER_BYTES_MAX, outside};
+use super::{NUMBER_BYTES_MAX, outside, pairs};
 use crate::connection;
 use crate::daemon::log;
 use crate::daemon::prepare_process;
@@ -224,14 +224,16 @@ impl Serving {
                 Err(_) => return Ok(false),
             }
         }
-        let Some(mut packet) = last else {
+        let Some(packet) = last else {
             self.look();
             return Ok(true);
         };
         let number = std::str::from_utf8(&packet.bytes).ok().and_then(|text| text.parse().ok());
         let number = number.ok_or("spawn sent no number")?;
-        let done = packet.descriptors.pop().ok_or("spawn sent no state".into());
-        let done = done.and_then(read_state).and_then(|state| self.apply(state));
+        let mut descriptors = packet.descriptors.into_iter();
+        let (state, namespace) = (descriptors.next(), descriptors.next());
+        let state = state.ok_or("spawn sent no state".into()).and_then(read_state);
+        let done = state.and_then(|state| self.apply(state, namespace));
         self.answer(number, &done)?;
         Ok(true)
     }
@@ -249,15 +251,17 @@ impl Serving {
     /// The host may have other addresses by now.
     fn look(&mut self) {
         let state = self.state.clone();
-        if let Err(complaint) = self.apply(state) {
+        if let Err(complaint) = self.apply(state, None) {
             log(&format!("router: the way out could not be looked after: {complaint}"));
         }
     }
 
-    /// Makes everything as `state` says. When that fails, the rules before hold.
-    fn apply(&mut self, state: State) -> Step<()> {
+    /// Makes everything as `state` says. When that fails, the rules before hold. In `namespace` the last way of it gets
+    /// its card, once it has its rules.
+    fn apply(&mut self, state: State, namespace: Option<OwnedFd>) -> Step<()> {
         // First: whatever of the rest fails, what is gone is closed, and a port may be another pod's now.
         self.doors.close_others(&state);
+        pairs::remove_others(&state)?;
         let host = match &state.uplink {
             Some(uplink) if state.has_egress() => self.outside.open(uplink)?,
             None if state.has_egress() => {
@@ -285,9 +289,12 @@ impl Serving {
             nft(&inside(&state, &host))?;
             self.is_known = true;
         }
-        self.doors.open(doors).map_err(|error| format!("a published port: {error}"))?;
+        // In force from here on, whatever becomes of the rest: spawn takes back a launch that fails.
         (self.state, self.host) = (state, host);
-        Ok(())
+        if let (Some(namespace), Some(way)) = (namespace, self.state.ways.last()) {
+            pairs::make(way, namespace)?;
+        }
+        self.doors.open(doors).map_err(|error| format!("a published port: {error}"))
     }
 }
 

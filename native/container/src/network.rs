@@ -1,0 +1,51 @@
+//! The pod's network: the monitor's own, which nothing else was ever in. The router has put the card into it before the
+//! monitor was let in, and judges what comes out of the other end; what is set here, inside, is as in a machine.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+
+use casemate_ticket::app::{App, CAPABILITIES};
+use casemate_ticket::network::Network;
+use casemate_vmm::failure::{Failure, failure};
+use casemate_wire::control::Reason;
+use guest_init::network::{CARD, bring_loopback_up, configure};
+
+use crate::bundle::IDS;
+
+/// Makes everything as the spec says, for a pod with ids from `first` on.
+///
+/// # Errors
+/// `IO` with the step.
+pub fn make(network: Option<&Network>, app: &App, first: u32) -> Result<(), Failure> {
+    let failed = |text: std::fmt::Arguments<'_>| failure(Reason::Io, text);
+    bring_loopback_up().map_err(|errno| failed(format_args!("the loopback interface: {errno}")))?;
+    allow(app, first).map_err(|error| failed(format_args!("settings of the network: {error}")))?;
+    network.map_or(Ok(()), |network| {
+        configure(CARD, network).map_err(|error| failed(format_args!("{}", error.text)))
+    })
+}
+
+/// Capabilities of the app are of its user namespace, and this network is not. What two of those that images count on are
+/// there for is permitted to the whole pod instead, if its app may have them: ports below 1024, and ping.
+fn allow(app: &App, first: u32) -> io::Result<()> {
+    let may = |name: &str| {
+        let number = CAPABILITIES.iter().position(|known| *known == name);
+        let bit = number.and_then(|number| u32::try_from(number).ok());
+        bit.is_some_and(|bit| app.process.capabilities.bounding & (1 << bit) != 0)
+    };
+    if may("CAP_NET_BIND_SERVICE") {
+        set("ip_unprivileged_port_start", "0")?;
+    }
+    if may("CAP_NET_RAW") {
+        let last = first.saturating_add(IDS.saturating_sub(1));
+        set("ping_group_range", &format!("{first} {last}"))?;
+    }
+    Ok(())
+}
+
+fn set(name: &str, value: &str) -> io::Result<()> {
+    match fs::write(format!("/proc/sys/net/ipv4/{name}"), value) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        written => written,
+    }
+}

@@ -111,6 +111,7 @@ export function mountCases(machine: Machine): void {
         'kernel.shmmni': '77',
         'net.core.somaxconn': '77',
         'net.ipv4.ip_unprivileged_port_start': '77',
+        'net.ipv4.ping_group_range': '0 42',
       }
       const fileOf = (name: string): string => `/proc/sys/${name.replaceAll('.', '/')}`
       const names = Object.keys(wanted)

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 
 use casemate_ticket::app::{App, CAPABILITIES};
 use casemate_ticket::network::Network;
+use casemate_ticket::sysctls::Sysctl;
 use casemate_vmm::failure::{Failure, failure};
 use casemate_wire::control::Reason;
 use guest_init::network::{CARD, bring_loopback_up, configure};
@@ -20,6 +21,11 @@ pub fn make(network: Option<&Network>, app: &App, first: u32) -> Result<(), Fail
     let failed = |text: std::fmt::Arguments<'_>| failure(Reason::Io, text);
     bring_loopback_up().map_err(|errno| failed(format_args!("the loopback interface: {errno}")))?;
     allow(app, first).map_err(|error| failed(format_args!("settings of the network: {error}")))?;
+    for sysctl in app.sysctls.iter().filter(|sysctl| sysctl.is_of_network()) {
+        fs::write(sysctl.path(), value_of(sysctl, first)).map_err(|error| {
+            failed(format_args!("cannot set {} to {:?}: {error}", sysctl.name, sysctl.value))
+        })?;
+    }
     network.map_or(Ok(()), |network| {
         configure(CARD, network).map_err(|error| failed(format_args!("{}", error.text)))
     })
@@ -41,6 +47,19 @@ fn allow(app: &App, first: u32) -> io::Result<()> {
         set("ping_group_range", &format!("{first} {last}"))?;
     }
     Ok(())
+}
+
+/// Ids are the pod's there, and the host's where it is written.
+fn value_of(sysctl: &Sysctl, first: u32) -> String {
+    if sysctl.name != "net.ipv4.ping_group_range" {
+        return sysctl.value.clone();
+    }
+    let words = sysctl.value.split_ascii_whitespace().map(|word| match word.parse::<u32>() {
+        Ok(id) => first.saturating_add(id.min(IDS.saturating_sub(1))).to_string(),
+        // For the kernel to refuse.
+        Err(_) => word.into(),
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn set(name: &str, value: &str) -> io::Result<()> {

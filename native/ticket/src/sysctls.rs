@@ -54,6 +54,12 @@ pub struct Sysctl {
 }
 
 impl Sysctl {
+    /// Whether it is one of the network namespace.
+    #[must_use]
+    pub fn is_of_network(&self) -> bool {
+        self.name.starts_with("net.")
+    }
+
     /// Its file.
     #[must_use]
     pub fn path(&self) -> String {

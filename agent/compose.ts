@@ -16,6 +16,7 @@ import { HostSafety } from './host/safety.ts'
 import { createImages } from './images/index.ts'
 import { PodFiles } from './pod-files.ts'
 import { auditRoutes } from './routes/audit.ts'
+import { debugRoutes } from './routes/debug.ts'
 import { eventRoutes } from './routes/events.ts'
 import { execRoutes } from './routes/exec.ts'
 import { healthRoutes } from './routes/health.ts'
@@ -65,6 +66,7 @@ const allRoutes = (ports: LaunchPorts, open: OpenAnswers): readonly FastifyPlugi
   eventRoutes(ports, open),
   podControlRoutes(ports),
   killRoutes(ports),
+  debugRoutes(ports),
   renameRoutes(ports),
   execRoutes(ports),
   ...tenantRoutes(ports),

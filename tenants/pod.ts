@@ -1,5 +1,5 @@
 /** A pod as the store holds it. */
-import type { Canonical } from '../policy/canonical.ts'
+import type { Canonical, CanonicalObject } from '../policy/canonical.ts'
 import type {
   Charge,
   Digest,
@@ -16,6 +16,10 @@ import { isFinal, type PodState } from './pod-state.ts'
 export interface PodProblem {
   readonly code: string
   readonly message: string
+  /** How far its launch had come; absent: nobody noted it. */
+  readonly stage?: string
+  /** What the problem document said beside the sentence. */
+  readonly facts?: CanonicalObject
 }
 
 /** The rule by which a pod is started again, and how far it is with that. */

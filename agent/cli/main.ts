@@ -5,6 +5,7 @@ import { VERSION } from '../version.ts'
 import { UsageError } from './arguments.ts'
 import { addAudit } from './audit.ts'
 import { ProblemError, Unreachable } from './client.ts'
+import { addDebug } from './debug.ts'
 import { addEvents } from './events.ts'
 import { addExec } from './exec.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
@@ -31,6 +32,7 @@ function programOf(): Command {
   addRun(program)
   addPods(program)
   addPodControl(program)
+  addDebug(program)
   addEvents(program)
   addExec(program)
   addTenants(program)

@@ -46,6 +46,9 @@ function stateOf(pod: Pod, paused: boolean): string {
   return isFinal(pod.state) && !isOver(pod) ? 'restarting' : pod.state
 }
 
+const problemView = ({ problem }: Pick<Pod, 'problem'>): PodView['problem'] =>
+  problem && { code: problem.code, message: problem.message }
+
 /** @param pod the newest start; @param paused whether spawn has it stand still; nothing but a running pod can */
 export const podView = (pod: Pod, paused = false): PodView => ({
   id: pod.origin,
@@ -70,7 +73,7 @@ export const podView = (pod: Pod, paused = false): PodView => ({
   started: instant(pod.startedMs),
   ended: instant(pod.endedMs),
   exit: pod.exit,
-  problem: pod.problem === null ? null : { ...pod.problem },
+  problem: problemView(pod),
   facts: pod.facts,
 })
 
@@ -83,7 +86,7 @@ export const startView = ({ id, attempt, state, recordIndex, ...pod }: Pod): obj
   started: instant(pod.startedMs),
   ended: instant(pod.endedMs),
   exit: pod.exit,
-  problem: pod.problem === null ? null : { ...pod.problem },
+  problem: problemView(pod),
 })
 
 export const tenantView = (tenant: Tenant): object => ({

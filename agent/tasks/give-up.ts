@@ -6,6 +6,7 @@
 import { SpawnError } from '../../native/spawn-client.ts'
 import { SpecError } from '../../native/spec.ts'
 import { Refusal } from '../../policy/index.ts'
+import type { PodProblem } from '../../tenants/index.ts'
 import { ApiError, type PublicError, publicError, STATUSES } from '../errors.ts'
 import { ImageError } from '../images/index.ts'
 import { spawnUnavailable } from './host.ts'
@@ -95,9 +96,17 @@ async function refuseRestart(
   // What ends a pod has a record of its own; of what is tried again the count is enough.
   if (next.restart === undefined) await ports.refusals.recordAlone(refused)
   else await ports.refusals.record(refused)
-  const problem = { code: shown.code, message: shown.message }
+  const problem = problemFor(progress, shown)
   await ports.tenants.movePod(scope, request.pod, 'failed', { problem, ...next })
 }
+
+/** What is kept of it, for `inspect` and `debug`. */
+const problemFor = ({ stage }: Progress, shown: PublicError): PodProblem => ({
+  code: shown.code,
+  message: shown.message.slice(0, MESSAGE_CHARACTERS_MAX),
+  stage,
+  facts: shown instanceof ImageError ? {} : shown.facts,
+})
 
 /** Only a restart has a next start: the first one's caller was told, and may ask again. */
 async function nextAfter(
@@ -117,7 +126,7 @@ async function refuse(
 ): Promise<void> {
   const { scope, request } = call
   const alone = await ports.refusals.record(refusedOf(ports, call, progress, shown))
-  const problem = { code: shown.code, message: shown.message }
+  const problem = problemFor(progress, shown)
   await ports.tenants.movePod(scope, request.pod, 'refused', { problem })
   // Of a flood only the count is kept, here as in the log.
   if (alone) return
@@ -143,7 +152,7 @@ async function fail(
     message,
     ...restarted(call),
   })
-  const problem = { code: shown.code, message }
+  const problem = problemFor(progress, shown)
   const next = await nextAfter(ports, call, shown)
   await ports.tenants.movePod(scope, request.pod, 'failed', { problem, ...next })
   await ports.files.remove(request.pod)

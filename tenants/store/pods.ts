@@ -94,9 +94,7 @@ const columnsOf = (changes: PodChanges): Partial<PodRow> => ({
   ...(changes.specDigest === undefined ? {} : { spec_digest: changes.specDigest }),
   ...(changes.recordIndex === undefined ? {} : { record_index: changes.recordIndex }),
   ...(changes.exit === undefined ? {} : { exit: jsonColumn(changes.exit) }),
-  ...(changes.problem === undefined
-    ? {}
-    : { problem: jsonColumn({ code: changes.problem.code, message: changes.problem.message }) }),
+  ...(changes.problem === undefined ? {} : { problem: jsonColumn({ ...changes.problem }) }),
   ...(changes.facts === undefined ? {} : { facts: jsonColumn(changes.facts) }),
   ...(changes.stopRecorded === undefined ? {} : { stop_recorded: 1 }),
 })

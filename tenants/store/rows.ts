@@ -2,7 +2,13 @@
  * Rows into types. A database file is input like any other: what does not parse is damage, and is
  * said to be, instead of travelling on.
  */
-import { type Canonical, canonicalJson, parseCanonical } from '../../policy/canonical.ts'
+import {
+  type Canonical,
+  type CanonicalObject,
+  canonicalJson,
+  isCanonicalObject,
+  parseCanonical,
+} from '../../policy/canonical.ts'
 import {
   type Egress,
   egressWords,
@@ -90,12 +96,22 @@ export const tenantOf = (row: TenantRow): Tenant =>
 
 function problemOf(text: string): PodProblem {
   const value = parseCanonical(text, POD_JSON_BYTES_MAX)
-  if (typeof value === 'object' && value !== null && 'code' in value && 'message' in value) {
-    const { code, message } = value
-    if (typeof code === 'string' && typeof message === 'string') return { code, message }
+  if (isObject(value)) {
+    const { code, message, stage, facts } = value
+    if (typeof code === 'string' && typeof message === 'string') {
+      return {
+        code,
+        message,
+        ...(typeof stage === 'string' ? { stage } : {}),
+        ...(isObject(facts) ? { facts } : {}),
+      }
+    }
   }
   throw new TypeError('a problem has a code and a message')
 }
+
+const isObject = (value: Canonical | undefined): value is CanonicalObject =>
+  value !== undefined && value !== null && typeof value === 'object' && isCanonicalObject(value)
 
 function objectOf(text: string): object {
   const value: unknown = JSON.parse(text)

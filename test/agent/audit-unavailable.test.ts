@@ -108,6 +108,16 @@ const asked = (agent: TestAgent, from: number): readonly string[] => {
   return all.filter((op) => !looks.has(op))
 }
 
+/** What its tenant is told of the launch that was asked for last. */
+async function isNamed({ agent, token }: Stage, stageOf: string, code: string): Promise<void> {
+  const listed = await agent.tenant(token, { path: '/v1/tenants/acme/pods?limit=1' })
+  const [pod] = member(listed.json, 'pods') as unknown[]
+  const place = `/v1/tenants/acme/pods/${String(member(pod, 'id'))}/debug`
+  const found = await agent.tenant(token, { path: place })
+  assert.deepEqual([member(found.json, 'stage'), member(found.json, 'code')], [stageOf, code])
+  assert.doesNotMatch(found.text, /\/(?:var|tmp|run)\//u)
+}
+
 /** The launch is refused for `errno`, the operator is told where, and nothing was started. */
 async function refusesLaunch(on: Stage, errno: string, directory: string): Promise<void> {
   const { agent } = on
@@ -116,6 +126,7 @@ async function refusesLaunch(on: Stage, errno: string, directory: string): Promi
   assert.equal(reply.status, 503, reply.text)
   assert.equal(member(reply.json, 'code'), 'AUDIT_UNAVAILABLE')
   assert.equal(member(reply.json, 'facts', 'errno'), errno)
+  await isNamed(on, 'RECORD', 'AUDIT_UNAVAILABLE')
   // Where the log is on the host is for the operator, and not for tenants.
   assert.ok(!reply.text.includes(directory), reply.text)
   const detail = await auditBecomes(agent, 'failed')
@@ -265,6 +276,7 @@ suite('agent/disk below its floor', () => {
     const before = agent.spawn.requests.length
     const reply = await on.launch()
     assert.deepEqual([reply.status, member(reply.json, 'code')], [507, 'IMAGE_STORAGE_FULL'])
+    await isNamed(on, 'IMAGE_PULL', 'IMAGE_STORAGE_FULL')
     assert.deepEqual(asked(agent, before), [])
     const refused = (await records(agent)).find(
       (record) => member(record, 'type') === 'launch.refused',
@@ -296,6 +308,7 @@ suite('agent/isolation unavailable', () => {
       const reply = await on.launch('acme', KEY)
       assert.equal(reply.status, 503, reply.text)
       assert.equal(member(reply.json, 'code'), 'ISOLATION_UNAVAILABLE')
+      await isNamed(on, 'VMM_START', 'ISOLATION_UNAVAILABLE')
       assert.deepEqual(asked(agent, before), [])
       const refused = (await records(agent)).filter(
         (record) => member(record, 'type') === 'launch.refused',

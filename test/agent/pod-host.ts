@@ -58,8 +58,8 @@ export interface PodHost extends Stage {
   write(launch: string, text: string | Buffer, stream?: number, timeNs?: bigint): Promise<void>
   /** Moves the agent's clock. */
   pass(ms: number): void
-  /** Makes the next launch fail at spawn, with this code. */
-  refuseNext(code: string): void
+  /** Makes the next launch fail at spawn, with this code and sentence. */
+  refuseNext(code: string, sentence?: string): void
   /** Calls `look` until it gives something. */
   until<T>(
     what: string,
@@ -97,15 +97,15 @@ export async function podHost(t: TestContext): Promise<PodHost> {
   const started: Started[] = []
   const writers = new Map<string, LogWriter>()
   let skew = 0
-  let refusal: string | null = null
+  let refusal: SpawnError | null = null
   const begin = async (call: LaunchCall): Promise<RunningPod> => {
     const spec = JSON.parse(call.spec) as Record<string, unknown>
     const pod = String(spec['launch_id'])
     const one = { pod, spec, record: JSON.parse(call.record) as unknown }
-    const code = refusal
+    const refused = refusal
     refusal = null
-    if (code !== null) started.push(one)
-    if (code !== null) throw new SpawnError(code, 'as the test has it')
+    if (refused !== null) started.push(one)
+    if (refused !== null) throw refused
     const { fd, far } = await open()
     vmms.set(pod, { tenant: String(spec['tenant']), exit: null, stream: far })
     started.push(one)
@@ -194,8 +194,8 @@ export async function podHost(t: TestContext): Promise<PodHost> {
     pass: (ms) => {
       skew += ms
     },
-    refuseNext: (code) => {
-      refusal = code
+    refuseNext: (code, sentence = 'as the test has it') => {
+      refusal = new SpawnError(code, sentence)
     },
     inspect: async (pod) =>
       (await on.agent.operator({ path: `/v1/tenants/acme/pods/${pod}` })).json,

@@ -5,6 +5,7 @@ import { suite, test } from 'node:test'
 import { run as interpret, X86_64 } from '../native/bpf-interpreter.ts'
 import type { Machine } from './harness.ts'
 import { type Ended, facts, prepare, probe, run, sh, start } from './launch.ts'
+import { isNamed } from './named.ts'
 
 const told = ({ exit }: Ended): string =>
   `${exit.how} ${exit.value} ${exit.cause} ${String(exit.guest_reported)}`
@@ -155,6 +156,7 @@ export function appCases(machine: Machine): void {
         const { exit } = ended
         assert.equal(`${exit.how} ${exit.cause}`, 'failure APP_START')
         assert.match(exit.text ?? '', new RegExp(`^${code}: `, 'u'))
+        isNamed(exit, 'APP_START', code)
         assert.deepEqual(kinds(ended), ['error'])
       })
     }

@@ -30,6 +30,7 @@ import {
   start,
   submit,
 } from './launch.ts'
+import { isNamed } from './named.ts'
 
 const RUNC = '/usr/sbin/runc'
 const IDS = 65_536
@@ -288,6 +289,7 @@ export function containerCases(machine: Machine): void {
       assert.match(full.stdout, /^claim \/claim ENOSPC\nalive\n$/u)
       const eaten = await run(machine, { args: probe('eat') })
       assert.equal(told(eaten), 'oom 9 APP_OOM', eaten.notes)
+      isNamed(eaten.exit, 'RUNNING')
     })
 
     test('kills its own children, and goes on', async () => {

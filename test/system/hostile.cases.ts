@@ -10,6 +10,7 @@ import { archive, directory, file } from '../native/workers/rootfs/tar-writer.ts
 import type { Machine, SpawnHost } from './harness.ts'
 import { buildDisk, compile } from './images.ts'
 import { run, type Wish } from './launch.ts'
+import { isNamed } from './named.ts'
 
 /** What it does, spawn's word on the end, and the sentence. */
 const ends: readonly (readonly [string, string, RegExp])[] = [
@@ -65,6 +66,7 @@ export function hostileCases(machine: Machine): void {
         assert.equal(`${exit.how} ${exit.cause}`, cause, exit.text ?? '')
         assert.match(exit.text ?? '', sentence)
         assert.equal(exit.guest_reported, false)
+        isNamed(exit, 'RUNNING')
       })
     }
 
@@ -79,11 +81,13 @@ export function hostileCases(machine: Machine): void {
     test('ends a guest that has its configuration and says nothing more', async () => {
       const { exit } = await run(machine, { ...wish('silence'), bootMs: SILENCE_MS })
       assert.equal(`${exit.how} ${exit.cause}`, 'failure GUEST_SILENT', exit.text ?? '')
+      isNamed(exit, 'GUEST_INIT')
     })
 
     test('ends a guest that boots and never speaks', async () => {
       const { exit } = await run(machine, { ...wish('-'), template: null, bootMs: SILENCE_MS })
       assert.equal(`${exit.how} ${exit.cause}`, 'failure BOOT_TIMEOUT', exit.text ?? '')
+      isNamed(exit, 'GUEST_INIT')
     })
 
     test('ends a guest that said EXIT and stays, with the code it reported', async () => {

@@ -6,6 +6,7 @@ import { alter } from './descriptors.cases.ts'
 import type { Machine } from './harness.ts'
 import { blob, type DiskFile } from './images.ts'
 import { type Ended, probe, run, start } from './launch.ts'
+import { isNamed } from './named.ts'
 
 const BLOCK = 4096
 
@@ -34,6 +35,7 @@ function endOfBlob({ image }: Machine): number {
 
 function refused({ exit, stdout }: Ended, block: number | null): void {
   assert.equal(`${exit.how} ${exit.cause}`, 'failure VERITY')
+  isNamed(exit, 'RUNNING')
   const which = block === null ? '\\d+' : String(block)
   assert.match(exit.text ?? '', new RegExp(`^block ${which} of the image is not the one`, 'u'))
   assert.doesNotMatch(stdout, /slurp/u, 'not one byte of it reached the app')

@@ -1,0 +1,177 @@
+/**
+ * Why a pod is as it is: the stage that its newest start came to, the code that names it, its facts, the last lines of
+ * its boot, and what to do. Nothing new is measured; it is read from what launch and end left in the store.
+ *
+ * A tenant gets the same but for paths and other facts of the host: the words of spawn and its parts are the provider's.
+ */
+import { followPodLog } from '../../native/pod-log-follow.ts'
+import { type Canonical, type CanonicalObject, isCanonicalObject } from '../../policy/canonical.ts'
+import type { Pod } from '../../tenants/index.ts'
+import { isFinal } from '../../tenants/index.ts'
+import { type Stage, type Step, stepOf } from './debug-steps.ts'
+import type { Ports } from './ports.ts'
+
+const BOOT_LINES = 50
+const LINE_CHARACTERS_MAX = 400
+
+export interface Diagnosis {
+  readonly stage: Stage
+  /** The most exact there is: spawn's, the VMM's or the guest's before the one that the API answered. null: nothing is wrong. */
+  readonly code: string | null
+  readonly message: string | null
+  readonly facts: CanonicalObject
+  readonly who: Step['who'] | null
+  readonly next: string
+}
+
+const textOf = (value: Canonical | undefined): string | null =>
+  typeof value === 'string' ? value : null
+
+const objectOf = (value: Canonical): CanonicalObject | null =>
+  value !== null && typeof value === 'object' && isCanonicalObject(value) ? value : null
+
+/** Where a launch failed of which the code says too little. */
+const STAGE_OF: Readonly<Record<string, Stage>> = {
+  resolve: 'IMAGE_PULL',
+  decide: 'POLICY',
+  build: 'BUILD',
+  reserve: 'QUOTA',
+  intent: 'RECORD',
+  start: 'SPAWN',
+}
+
+const UNKNOWN = 'Another version’s code: operating.md of that version has it.'
+
+/** @param at where it was, if the code is not known */
+function told(code: string, at: Stage, rest: Pick<Diagnosis, 'message' | 'facts'>): Diagnosis {
+  const step = stepOf(code)
+  return {
+    stage: step?.stage ?? at,
+    code,
+    ...rest,
+    who: step?.who ?? 'provider',
+    next: step?.next ?? UNKNOWN,
+  }
+}
+
+function ofProblem({ problem }: Pod): Diagnosis | null {
+  if (problem === null) return null
+  const { code, message, stage = 'start', facts = {} } = problem
+  const at = STAGE_OF[stage] ?? 'SPAWN'
+  const own = textOf(facts['spawn'])
+  // What spawn said is more exact, unless it is a code of another version.
+  const exact = own !== null && stepOf(own) !== null ? own : code
+  return told(exact, at, { message, facts: { ...facts, failed_at: stage } })
+}
+
+/** Codes of guest-init begin the VMM's sentence about APP_START. */
+function causeOf(exit: CanonicalObject): string {
+  const cause = textOf(exit['cause']) ?? ''
+  const [own = ''] = (textOf(exit['text']) ?? '').split(':')
+  return cause === 'APP_START' && stepOf(own) !== null ? own : cause
+}
+
+/** Of an end, as spawn reports it; null: there was none. */
+export function ofExit(exit: Canonical): Diagnosis | null {
+  const facts = objectOf(exit)
+  if (facts === null) return null
+  return told(causeOf(facts), 'ENDED', { message: textOf(facts['text']), facts })
+}
+
+const underWay = (stage: Stage, next: string): Diagnosis => ({
+  stage,
+  code: null,
+  message: null,
+  facts: {},
+  who: null,
+  next,
+})
+
+function ofLaunch({ state, level, imageDigest, recordIndex }: Pod): Diagnosis {
+  if (state === 'running') return underWay('RUNNING', 'Nothing: it runs.')
+  const wait = 'Wait: the launch is under way.'
+  if (state === 'launching') return underWay(recordIndex === null ? 'RECORD' : 'SPAWN', wait)
+  return underWay(level === null || imageDigest === null ? 'IMAGE_PULL' : 'BUILD', wait)
+}
+
+/** What can be told from one start of a pod. */
+export const diagnose = (pod: Pod): Diagnosis => ofProblem(pod) ?? ofExit(pod.exit) ?? ofLaunch(pod)
+
+/** Beginning of a path of some host, in words around it. */
+const PATH = /(?<![\w.])\/[\w.+-][^\s"'`,;:)\]}]*/gu
+const HIDDEN = '(a path of the host)'
+
+function withoutPaths(value: Canonical): Canonical {
+  if (typeof value === 'string') return value.replace(PATH, HIDDEN)
+  if (Array.isArray(value)) return value.map(withoutPaths)
+  const found = objectOf(value)
+  if (found === null) return value
+  return Object.fromEntries(Object.entries(found).map(([name, one]) => [name, withoutPaths(one)]))
+}
+
+/** Stages whose words are about the tenant's own: image and request. Paths there are the image's. */
+const OWN: ReadonlySet<Stage> = new Set([
+  'REQUEST',
+  'IMAGE_PULL',
+  'VERIFY',
+  'POLICY',
+  'BUILD',
+  'APP_START',
+])
+
+const ASK = 'This is the provider’s to mend: tell them the code and the launch’s id.'
+
+/** As a tenant may see it. */
+export function forTenant(found: Diagnosis): Diagnosis {
+  const { stage, who, message, facts } = found
+  const next = who === 'provider' ? ASK : found.next
+  if (OWN.has(stage) && who === 'tenant') return { ...found, next }
+  const shown = objectOf(withoutPaths(facts)) ?? {}
+  return { ...found, next, facts: shown, message: message?.replace(PATH, HIDDEN) ?? null }
+}
+
+/** The last lines of the guest's console and of the VMM's notes; none of a launch that never came so far. */
+async function bootLines({ files }: DebugPorts, { id }: Pod): Promise<readonly string[]> {
+  if (!(await files.hasLog(id))) return []
+  const gone = new AbortController().signal
+  const options = { since: 0, follow: false, ended: AbortSignal.abort(), gone }
+  let lines: string[] = ['']
+  for await (const entry of followPodLog(files.logPath(id), options)) {
+    if (entry.kind === 'gap' || (entry.stream !== 'console' && entry.stream !== 'vmm')) continue
+    const [rest = '', ...more] = entry.payload.toString('utf8').split(/\r?\n/u)
+    lines.push(`${lines.pop() ?? ''}${rest}`, ...more)
+    lines = lines.slice(-BOOT_LINES - 1).map((line) => line.slice(0, LINE_CHARACTERS_MAX))
+  }
+  return lines.filter((line) => line !== '').slice(-BOOT_LINES)
+}
+
+export type DebugPorts = Pick<Ports, 'tenants' | 'files'>
+
+export interface DebugAnswer extends Diagnosis {
+  readonly pod: string
+  readonly launch: string
+  readonly attempt: number
+  readonly state: string
+  readonly record: number | null
+  readonly ended: boolean
+  readonly boot: readonly string[]
+}
+
+/** @param whole for operators: with the host's paths */
+export async function debug(
+  ports: DebugPorts,
+  pod: Pod,
+  { whole }: { readonly whole: boolean },
+): Promise<DebugAnswer> {
+  const found = diagnose(pod)
+  return {
+    pod: pod.origin,
+    launch: pod.id,
+    attempt: pod.attempt,
+    state: pod.state,
+    record: pod.recordIndex,
+    ended: isFinal(pod.state),
+    ...(whole ? found : forTenant(found)),
+    boot: await bootLines(ports, pod),
+  }
+}

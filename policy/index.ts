@@ -195,6 +195,7 @@ export type {
   PlannedProcess,
   ResourceLimit,
 } from './plan.ts'
+export { NETWORK_RATES } from './rates.ts'
 export { type Facts, isRefusalCode, REFUSAL_CODES, Refusal, type RefusalCode } from './refusal.ts'
 export {
   type EndedStart,

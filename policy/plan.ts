@@ -49,16 +49,22 @@ export interface PlannedProcess {
 }
 
 /** A token bucket: it starts full, has `burst` once on top, and gets `refill` back in a second. */
-export interface TokenBucket {
+export type TokenBucket = {
   readonly capacity: number
   readonly burst: number
   readonly refill: number
 }
 
 /** What a device does in one direction; null is not limited. */
-export interface DeviceRate {
+export type DeviceRate = {
   readonly operations: TokenBucket | null
   readonly bytes: TokenBucket | null
+}
+
+/** Of a card, each way; null is not limited. */
+export type NetworkRates = {
+  readonly receive: DeviceRate | null
+  readonly transmit: DeviceRate | null
 }
 
 /** Each disk has the disks' rates for itself; null is not limited. */

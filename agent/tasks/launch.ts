@@ -17,7 +17,14 @@ import { type Actor, type Appended, deadlineIn, type RestartFacts } from '../../
 import { defaultSeccompProfile } from '../../native/seccomp/default-profile.ts'
 import type { HostDescription } from '../../native/spawn-answers.ts'
 import { buildSpec, type Spec } from '../../native/spec.ts'
-import { decide, keysToTry, type LaunchRequest, type Plan, Refusal } from '../../policy/index.ts'
+import {
+  decide,
+  keysToTry,
+  type LaunchRequest,
+  NETWORK_RATES,
+  type Plan,
+  Refusal,
+} from '../../policy/index.ts'
 import type { Pod, TenantScope } from '../../tenants/index.ts'
 import type { CheckedSignature, Credentials, ImageSession } from '../images/index.ts'
 import type { ChangeBudget } from './changes.ts'
@@ -130,7 +137,8 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
 
   progress.stage = 'reserve'
   const place = await ports.tenants.reserve(scope, request.pod, plan)
-  const network = place && { ...place, egress: plan.egress, names: plan.names, ports: plan.ports }
+  const { egress, names, ports: published } = plan
+  const network = place && { ...place, egress, names, ports: published, rates: NETWORK_RATES }
   await ports.tenants.movePod(scope, request.pod, 'launching')
 
   progress.stage = 'intent'

@@ -1,4 +1,5 @@
 /** A pod's network: which one it asks for, and its place on it. Addresses are given out by the host alone. */
+import type { NetworkRates } from '../plan.ts'
 import { BadNoun, type Branded } from './brand.ts'
 import type { Egress } from './egress.ts'
 import type { Names } from './names.ts'
@@ -41,6 +42,7 @@ export type PodNetwork = PodPlace & {
   readonly names: Names
   /** Of the host, that lead here. */
   readonly ports: readonly PublishedPort[]
+  readonly rates: NetworkRates
 }
 
 /**

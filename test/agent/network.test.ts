@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
 import { spawnClient } from '../../native/spawn-client.ts'
-import { NO_NAMES, podNetwork } from '../../policy/index.ts'
+import { NETWORK_RATES, NO_NAMES, type PodNetwork, podNetwork } from '../../policy/index.ts'
 import { networkOf } from '../native/networks.ts'
 import { member, type Reply } from './harness.ts'
 import { layOut } from './host/layout.ts'
@@ -13,6 +13,10 @@ import { DESCRIPTION } from './spawn-peer.ts'
 import { records, type Stage, stage } from './stage.ts'
 
 const codeOf = (reply: Reply): unknown => member(reply.json, 'code')
+
+/** With the rates that every card gets. */
+const given = (changes: Partial<PodNetwork>): PodNetwork =>
+  networkOf({ ...changes, rates: NETWORK_RATES })
 
 async function host(t: TestContext): Promise<Stage> {
   const on = await stage(t, {
@@ -43,10 +47,10 @@ suite('agent/network', () => {
     const on = await host(t)
     await on.admit('bolt')
     for (const [tenant, expected] of [
-      ['acme', networkOf(podNetwork(1, 2))],
-      ['bolt', networkOf(podNetwork(2, 2))],
+      ['acme', given(podNetwork(1, 2))],
+      ['bolt', given(podNetwork(2, 2))],
       // Spawn started nothing, so that nothing is held.
-      ['acme', networkOf(podNetwork(1, 2))],
+      ['acme', given(podNetwork(1, 2))],
     ] as const) {
       const reply = await on.launch(tenant, undefined, { network: 'default' })
       assert.deepEqual([reply.status, codeOf(reply)], [502, 'LAUNCH_FAILED'], reply.text)
@@ -73,7 +77,7 @@ suite('agent/network', () => {
     assert.deepEqual([member(record, 'egress'), member(record, 'ports')], [body.egress, body.ports])
     const asked = { egress: ['10.1.2.0/24=tcp:5432'], publish: ['8080:80'], hosts: ['db:10.1.2.3'] }
     await on.launch('acme', undefined, { network: 'default', ...asked })
-    const network = networkOf({
+    const network = given({
       ...podNetwork(1, 2),
       egress: {
         internet: false,

@@ -11,5 +11,6 @@ export const networkOf = (changes: Partial<PodNetwork> = {}): PodNetwork => ({
   mtu: 1500,
   names: NO_NAMES,
   ports: [],
+  rates: { receive: null, transmit: null },
   ...changes,
 })

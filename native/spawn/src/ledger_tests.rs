@@ -37,7 +37,7 @@ fn entry() -> Entry {
 }
 
 fn way() -> Way {
-    let network = r#"{"addresses":["10.88.0.2/24"],"egress":{"internet":true,"rules":[]},"gateways":["10.88.0.1"],"mac":"02:00:0a:58:00:02","mtu":1500,"names":{"hosts":[],"nameservers":[],"options":[],"search":[]},"ports":[]}"#;
+    let network = r#"{"addresses":["10.88.0.2/24"],"egress":{"internet":true,"rules":[]},"gateways":["10.88.0.1"],"mac":"02:00:0a:58:00:02","mtu":1500,"names":{"hosts":[],"nameservers":[],"options":[],"search":[]},"ports":[],"rates":{"receive":null,"transmit":null}}"#;
     let text = format!(r#"{{"bridge":"cmb0","network":{network},"port":"cmt0"}}"#);
     Way::read(&json::parse(text.as_bytes(), 4096).unwrap(), "way").unwrap()
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::json::Value;
 use crate::published::{Published, read_ports};
+use crate::rates::NetworkRates;
 use crate::shape::{ShapeError, fields, integer, list, text, wrong};
 use crate::ways::{Egress, Names, read_ip};
 
@@ -45,6 +46,8 @@ pub struct Network {
     pub names: Names,
     /// Ports of the host that lead to the pod.
     pub ports: Vec<Published>,
+    /// How much of the network it has.
+    pub rates: NetworkRates,
 }
 
 impl Network {
@@ -53,10 +56,10 @@ impl Network {
     /// # Errors
     /// What is not as docs/formats.md says.
     pub fn read(value: &Value) -> Result<Self, ShapeError> {
-        let [addresses, egress, gateways, mac, mtu, names, ports] = fields(
+        let [addresses, egress, gateways, mac, mtu, names, ports, rates] = fields(
             value,
             "network",
-            ["addresses", "egress", "gateways", "mac", "mtu", "names", "ports"],
+            ["addresses", "egress", "gateways", "mac", "mtu", "names", "ports", "rates"],
         )?;
         let addresses = list(addresses, "network.addresses", ADDRESSES_MAX, read_address)?;
         let twice =
@@ -74,6 +77,7 @@ impl Network {
             mtu: u16::try_from(mtu).map_err(|_| wrong("network.mtu", "must fit 16 bits"))?,
             names: Names::read(names)?,
             ports: read_ports(ports)?,
+            rates: NetworkRates::read(rates)?,
             addresses,
         })
     }
@@ -92,6 +96,7 @@ impl Network {
             ("mtu".into(), Value::Integer(self.mtu.into())),
             ("names".into(), self.names.to_value()),
             ("ports".into(), Value::Array(self.ports.iter().map(|port| port.to_value()).collect())),
+            ("rates".into(), self.rates.to_value()),
         ])
     }
 

@@ -13,7 +13,7 @@ fn read(addresses: &[&str], mac: &str, mtu: u64) -> Option<Network> {
 fn with_gateways(addresses: &str, gateways: &str, mac: &str, mtu: u64) -> Option<Network> {
     let names = r#"{"hosts":[],"nameservers":[],"options":[],"search":[]}"#;
     let text = format!(
-        r#"{{"addresses":[{addresses}],"egress":null,"gateways":[{gateways}],"mac":"{mac}","mtu":{mtu},"names":{names},"ports":[]}}"#
+        r#"{{"addresses":[{addresses}],"egress":null,"gateways":[{gateways}],"mac":"{mac}","mtu":{mtu},"names":{names},"ports":[],"rates":{{"receive":null,"transmit":null}}}}"#
     );
     let network = Network::read(&json::parse(text.as_bytes(), 4096).unwrap()).ok()?;
     assert_eq!(json::write(&network.to_value()), text);

@@ -53,6 +53,56 @@ impl Rates {
     }
 }
 
+/// The limits of a card.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetworkRates {
+    /// What comes to the pod: frames, and their bytes.
+    pub receive: Rate,
+    /// What it sends.
+    pub transmit: Rate,
+}
+
+impl NetworkRates {
+    pub(crate) fn read(value: &Value) -> Result<Self, ShapeError> {
+        let [receive, transmit] = fields(value, "network.rates", ["receive", "transmit"])?;
+        Ok(Self {
+            receive: read_rate(receive, "network.rates.receive")?,
+            transmit: read_rate(transmit, "network.rates.transmit")?,
+        })
+    }
+
+    pub(crate) fn to_value(self) -> Value {
+        Value::object(vec![
+            ("receive".into(), self.receive.to_value()),
+            ("transmit".into(), self.transmit.to_value()),
+        ])
+    }
+}
+
+impl Rate {
+    fn to_value(self) -> Value {
+        if self == Self::default() {
+            return Value::Null;
+        }
+        let bucket = |bucket: Option<Bucket>| bucket.map_or(Value::Null, Bucket::to_value);
+        Value::object(vec![
+            ("bytes".into(), bucket(self.bytes)),
+            ("operations".into(), bucket(self.operations)),
+        ])
+    }
+}
+
+impl Bucket {
+    fn to_value(self) -> Value {
+        let tokens = |count: u64| Value::Integer(i64::try_from(count).unwrap_or(i64::MAX));
+        Value::object(vec![
+            ("burst".into(), tokens(self.burst)),
+            ("capacity".into(), tokens(self.capacity)),
+            ("refill".into(), tokens(self.refill)),
+        ])
+    }
+}
+
 pub(crate) fn read_rate(value: &Value, path: &str) -> Result<Rate, ShapeError> {
     if *value == Value::Null {
         return Ok(Rate::default());

@@ -228,7 +228,7 @@ fn spec_with(changes: &[(&str, &str)]) -> Vec<u8> {
 
 #[test]
 fn a_network_and_a_tap_come_together() {
-    let network = r#"{"addresses":["10.88.0.2/24"],"egress":null,"gateways":["10.88.0.1"],"mac":"02:0a:58:00:00:02","mtu":1500,"names":{"hosts":[],"nameservers":[],"options":[],"search":[]},"ports":[]}"#;
+    let network = r#"{"addresses":["10.88.0.2/24"],"egress":null,"gateways":["10.88.0.1"],"mac":"02:0a:58:00:00:02","mtu":1500,"names":{"hosts":[],"nameservers":[],"options":[],"search":[]},"ports":[],"rates":{"receive":null,"transmit":null}}"#;
     let vector = valid();
     let spec = json::parse(string(&vector, "spec").as_bytes(), 1 << 20).unwrap();
     let four = json::write(spec.get("descriptors").unwrap());

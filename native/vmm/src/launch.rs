@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use casemate_devices::{Network, Rate, Scratch, Verified, Verity};
+use casemate_devices::{Network, Scratch, Verified, Verity};
 use casemate_ticket::document::{DOCUMENT_BYTES_MAX, LaunchDocument, Mode};
 use casemate_ticket::exec;
 use casemate_ticket::spec::{
@@ -24,6 +24,7 @@ use crate::descriptors::{
 };
 use crate::failure::{Failure, failure};
 use crate::gate::Gate;
+use crate::machine::rate;
 
 /// Where the machine starts from.
 #[derive(Debug)]
@@ -191,8 +192,8 @@ fn connect(network: &casemate_ticket::network::Network) -> Result<Network, Failu
         mac: network.mac,
         addresses: network.addresses.iter().map(|address| address.ip).collect(),
         mtu: network.mtu,
-        receive: Rate::default(),
-        transmit: Rate::default(),
+        receive: rate(&network.rates.receive),
+        transmit: rate(&network.rates.transmit),
     })
 }
 

@@ -165,7 +165,8 @@ fn devices(
     ])
 }
 
-fn rate(limit: &Limit) -> Rate {
+/// Full buckets of a spec's sizes.
+pub fn rate(limit: &Limit) -> Rate {
     let size = |bucket: Bucket| BucketSize {
         capacity: bucket.capacity,
         burst: bucket.burst,

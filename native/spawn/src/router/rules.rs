@@ -9,6 +9,7 @@ use std::fmt::{self, Display, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 
 use casemate_ticket::network::mac_text;
+use casemate_ticket::rates::Rate;
 use casemate_ticket::ways::{Egress, Rule};
 
 use super::state::{State, Way};
@@ -28,6 +29,9 @@ const SPECIAL_6: &str = "2001::/23, 2001:db8::/32, 2002::/16, 3fff::/20";
 /// Connections of one pod at a time, and new ones in a second.
 const CONNECTIONS_MAX: u32 = 2048;
 const CONNECTIONS_PER_SECOND: u32 = 500;
+
+/// The most in a second, and at once, that the kernel's arithmetic holds; more is no limit.
+const RATE_MAX: u64 = 4_000_000_000;
 
 /// What the host says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,6 +142,14 @@ fn write_bridge(out: &mut String, ways: &[Way]) -> fmt::Result {
     }
     let tells = ways.iter().map(|way| format!("\"{0}\" : jump tells_{0}", way.port));
     collection(out, "map", "tells", "type ifname : verdict;", tells)?;
+    for way in ways {
+        write_rate(out, "sends", &way.port, &way.network.rates.transmit)?;
+        write_rate(out, "gets", &way.port, &way.network.rates.receive)?;
+    }
+    for name in ["sends", "gets"] {
+        let ports = ways.iter().map(|way| format!("\"{0}\" : jump {name}_{0}", way.port));
+        collection(out, "map", name, "type ifname : verdict;", ports)?;
+    }
     out.write_str(
         r"chain six {
 icmpv6 type { nd-router-advert, nd-redirect } drop
@@ -148,6 +160,7 @@ ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener
 }
 chain entry { type filter hook prerouting priority -300; policy drop;
 iifname . ether saddr != @cards drop
+iifname vmap @sends
 ether type arp iifname . arp saddr ether != @cards drop
 ether type arp arp htype 1 arp ptype ip arp operation { request, reply } iifname . arp saddr ip @own4 accept
 ether type arp arp htype 1 arp ptype ip arp operation request arp saddr ip 0.0.0.0 accept
@@ -155,9 +168,30 @@ ether type ip udp sport 67 drop
 ether type ip iifname . ip saddr @own4 accept
 ether type ip6 jump six
 }
+chain exit { type filter hook postrouting priority 0; policy accept;
+oifname vmap @gets
+}
 }
 ",
     )
+}
+
+/// What is beyond a card's rate is dropped. A VMM holds its guest to the same rate before, and makes it wait; this is
+/// for containers, and for a VMM that was taken over.
+fn write_rate(out: &mut String, name: &str, port: &str, rate: &Rate) -> fmt::Result {
+    writeln!(out, "chain {name}_{port} {{")?;
+    for (bucket, unit, burst_unit) in
+        [(rate.bytes, "bytes", "bytes"), (rate.operations, "", "packets")]
+    {
+        let Some(bucket) = bucket.filter(|bucket| bucket.refill <= RATE_MAX) else { continue };
+        let burst = bucket.capacity.saturating_add(bucket.burst).min(RATE_MAX);
+        writeln!(
+            out,
+            "limit rate over {} {unit}/second burst {burst} {burst_unit} drop",
+            bucket.refill
+        )?;
+    }
+    writeln!(out, "}}")
 }
 
 /// The hardware address of the bridge with this gateway, which has one of version 4 (serve.rs).

@@ -248,6 +248,7 @@ pub fn publish(
             ]),
         ),
         ("ports", ports),
+        ("rates", object(["receive", "transmit"].map(|name| (name, Value::Null)))),
     ]);
     let Value::Object(members) = spec else { panic!("no object") };
     let tap = object([("access", text("read-write")), ("role", text("net"))]);

@@ -4,10 +4,10 @@
 use std::fs;
 use std::process::Command;
 
-use casemate_ticket::json::Value;
+use casemate_ticket::json::{self, Value};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use crate::documents::connect;
+use crate::documents::{connect, connect_as, set};
 use crate::host::{Host, ended, host, kept_host, wait_for};
 use crate::wire::{
     ARP, BROADCAST, GATEWAY, IPV4, IPV6, Wire, echo, icmpv6, is_refusal, udp, word_of,
@@ -50,6 +50,64 @@ fn pods_of_one_tenant_reach_each_other_and_nobody_else() {
     // Nor does what the other tenant says come here.
     two.call("from two");
     one.hears_next("from two");
+}
+
+/// A card's rates, in JSON: one bucket of `capacity` that gets one token back in a second.
+fn rates(way: &str, unit: &str, capacity: u32) -> Value {
+    let bucket = format!(r#"{{"burst":0,"capacity":{capacity},"refill":1}}"#);
+    let none = if way == "receive" { "transmit" } else { "receive" };
+    let other = if unit == "bytes" { "operations" } else { "bytes" };
+    let mut members =
+        [format!(r#""{unit}":{bucket}"#), format!(r#""{other}":null"#)].map(String::from);
+    members.sort();
+    let rate = format!(r#""{way}":{{{}}}"#, members.join(","));
+    let mut ways = [rate, format!(r#""{none}":null"#)];
+    ways.sort();
+    json::parse(format!("{{{}}}", ways.join(",")).as_bytes(), 4096).unwrap()
+}
+
+/// As a VMM is kept to that was taken over, and a container.
+#[test]
+fn a_card_has_no_more_of_the_network_than_its_rates_say() {
+    let Some(host) = host() else { return };
+    let limited = |number, rates| {
+        let (pod, mut spec) = host.spec(&["wire"]);
+        connect_as(&mut spec, number, &[&format!("10.88.0.{number}/24")], "null", 1400);
+        set(&mut spec, "network.rates", rates);
+        let mut answer = host.launch(&spec);
+        assert_eq!(answer.code(), "ok", "{}", answer.text());
+        Wire::of(pod, &mut answer, number)
+    };
+    // A packet of a word is of 46 bytes.
+    let mut sender = limited(2, rates("transmit", "bytes", 300));
+    let mut receiver = limited(3, rates("receive", "operations", 3));
+    let mut witness = Wire::start(&host, "acme", 4);
+    let mut other = Wire::start(&host, "acme", 5);
+    let said_before = |wire: &mut Wire, last: &str| {
+        let words = std::iter::from_fn(|| word_of(&wire.hears()).filter(|word| word != last));
+        words.filter(|word| word == "often").count()
+    };
+    (0..20).for_each(|_| sender.call("often"));
+    wait_for("all that was sent", || {
+        let stats = inside(&host, &["ip", "-s", "-o", "link", "show"]);
+        let taps = stats.lines().filter(|line| line.contains(": cmt"));
+        let packets = taps.filter_map(|line| {
+            let mut words = line.split(r"RX:").nth(1)?.split('\\').nth(1)?.split_whitespace();
+            words.nth(1)?.parse::<u32>().ok()
+        });
+        (packets.sum::<u32>() >= 20).then_some(())
+    });
+    other.call("last");
+    let heard = said_before(&mut witness, "last");
+    assert!((1..=6).contains(&heard), "{heard} of 6");
+    (0..20).for_each(|_| other.call("often"));
+    for _ in 0..10 {
+        // A token comes back in a second.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        other.call("late");
+    }
+    let heard = said_before(&mut receiver, "late");
+    assert!((1..=10).contains(&heard), "{heard} of 3, and one for each second since");
 }
 
 /// Each address that a bridge remembers is memory of the kernel, and a VMM that was taken over can have as many as it likes.

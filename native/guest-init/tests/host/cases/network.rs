@@ -8,9 +8,9 @@ use casemate_wire::payload::{ErrorCode, Exit};
 use crate::config::{Config, app};
 use crate::machine::{End, Machine, Place};
 
-const NETWORK: &str = r#"{"addresses":["10.88.0.2/24","fd58:1:2:3::2/64"],"egress":null,"gateways":["10.88.0.1","fd58:1:2:3::1"],"mac":"02:0a:58:00:00:02","mtu":1400,"names":{"hosts":[],"nameservers":[],"options":[],"search":[]},"ports":[]}"#;
+const NETWORK: &str = r#"{"addresses":["10.88.0.2/24","fd58:1:2:3::2/64"],"egress":null,"gateways":["10.88.0.1","fd58:1:2:3::1"],"mac":"02:0a:58:00:00:02","mtu":1400,"names":{"hosts":[],"nameservers":[],"options":[],"search":[]},"ports":[],"rates":{"receive":null,"transmit":null}}"#;
 /// The same, with names.
-const NAMED: &str = r#"{"addresses":["10.88.0.2/24"],"egress":null,"gateways":[],"mac":"02:0a:58:00:00:02","mtu":1400,"names":{"hosts":[{"address":"10.0.0.5","name":"db.internal"}],"nameservers":["10.0.0.2","fd00::53"],"options":["ndots:2"],"search":["a.example","b.example"]},"ports":[]}"#;
+const NAMED: &str = r#"{"addresses":["10.88.0.2/24"],"egress":null,"gateways":[],"mac":"02:0a:58:00:00:02","mtu":1400,"names":{"hosts":[{"address":"10.0.0.5","name":"db.internal"}],"nameservers":["10.0.0.2","fd00::53"],"options":["ndots:2"],"search":["a.example","b.example"]},"ports":[],"rates":{"receive":null,"transmit":null}}"#;
 const CARD: &str = "ip link add eth0 type veth peer name wire";
 const CARD_AND_WIRE: &str = "ip link add eth0 type veth peer name wire && ip link set wire up";
 

@@ -17,6 +17,7 @@ import { createImages } from './images/index.ts'
 import { PodFiles } from './pod-files.ts'
 import { auditRoutes } from './routes/audit.ts'
 import { debugRoutes } from './routes/debug.ts'
+import { drainRoutes } from './routes/drain.ts'
 import { eventRoutes } from './routes/events.ts'
 import { execRoutes } from './routes/exec.ts'
 import { healthRoutes } from './routes/health.ts'
@@ -30,6 +31,7 @@ import { tenantRoutes } from './routes/tenants.ts'
 import { tokenRoutes } from './routes/tokens.ts'
 import { buildServer } from './server.ts'
 import { ChangeBudget } from './tasks/changes.ts'
+import { Drain } from './tasks/drain.ts'
 import { EventIndex } from './tasks/event-index.ts'
 import { ExecCounts } from './tasks/exec.ts'
 import { Housekeeping } from './tasks/housekeeping.ts'
@@ -74,6 +76,7 @@ const allRoutes = (ports: LaunchPorts, open: OpenAnswers): readonly FastifyPlugi
   ...auditRoutes(ports),
   healthRoutes(ports),
   hostRoutes(ports),
+  drainRoutes(ports),
 ]
 
 async function openAudit(config: AgentConfig, log: FastifyBaseLogger): Promise<AuditGate> {
@@ -192,9 +195,11 @@ export async function compose(
     pauses: new Pauses(),
     execs: new ExecCounts(),
     events: new EventIndex(base),
+    drain: new Drain({ ...base, watch, launching }),
     launching,
   }
   await ports.events.start()
+  await ports.drain.start()
   const housekeeping = new Housekeeping(ports, await findInterrupted(ports))
   const restarts = new Restarts(ports)
   const servers = await listen(config, ports)
@@ -209,6 +214,7 @@ export async function compose(
   }
   const release = async (reason: string): Promise<void> => {
     housekeeping.stop()
+    await ports.drain.stop()
     watch.close()
     await refusals.flush()
     await watch.note({ type: 'agent.stop', pid: process.pid, reason })

@@ -226,6 +226,19 @@ export type RecordBodies = {
     readonly actor: Actor
   }
   'host.exception_removed': { readonly finding: string; readonly actor: Actor }
+  'host.drain_started': {
+    /** Pods that run then are killed. */
+    readonly until: string
+    readonly actor: Actor
+  }
+  /** No pod is left, or those left could not be ended in time. */
+  'host.drained': {
+    /** Since the drain began. */
+    readonly ended: number
+    readonly killed: number
+    readonly left: number
+  }
+  'host.drain_ended': { readonly actor: Actor }
   'agent.start': {
     readonly pid: number
     readonly kvm: KvmClass | null
@@ -292,6 +305,9 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'host.examined': 0,
     'host.exception_added': 0,
     'host.exception_removed': 0,
+    'host.drain_started': 0,
+    'host.drained': 0,
+    'host.drain_ended': 0,
     'agent.start': 0,
     'agent.stop': 0,
     'log.genesis': 0,

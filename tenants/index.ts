@@ -25,6 +25,7 @@ export {
   systemScope,
   type TenantScope,
 } from './scope.ts'
+export type { DrainCounts, HostDrain } from './store/drain.ts'
 export { EVENTS_KEPT, type NewEvent, type StoredEvent } from './store/events.ts'
 export {
   type Answer,

@@ -10,6 +10,7 @@ import type {
   TenantFacts,
   TenantId,
 } from '../policy/index.ts'
+import { Drains } from './drains.ts'
 import { TenantsError } from './errors.ts'
 import { Events } from './events.ts'
 import type { NewException, StoredException } from './host-exception.ts'
@@ -96,10 +97,12 @@ export class Tenants {
   readonly #authority: TokenAuthority
   readonly #now: () => number
   readonly events: Events
+  readonly drains: Drains
 
   constructor({ store, authority, now }: TenantsParts) {
     this.#store = store
     this.events = new Events(store)
+    this.drains = new Drains(store, now)
     this.#authority = authority
     this.#now = now
   }

@@ -1,6 +1,7 @@
 /** `casemate host exception add|list|rm`: findings of the host that operators put up with for a time. */
 import type { Command } from 'commander'
 import { globalsOf, show, withClient } from './context.ts'
+import { addDrain } from './drain.ts'
 import { field, items, printDetails, printTable } from './output.ts'
 
 const PATH = '/v1/host/exceptions'
@@ -15,7 +16,10 @@ interface AddOptions {
 }
 
 export function addExceptions(program: Command): void {
-  const host = program.command('host').description('this host: what is put up with')
+  const host = program
+    .command('host')
+    .description('this host: what is put up with, and taking it out of service')
+  addDrain(host)
   const exception = host
     .command('exception')
     .description('severe findings of `doctor` that do not keep tenants out, until a day')

@@ -29,6 +29,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   EXEC_PROTOCOL: EXIT.usage,
   EXEC_SESSIONS_FULL: EXIT.capacity,
   FORBIDDEN: EXIT.authentication,
+  HOST_DRAINING: EXIT.capacity,
   HOST_FULL: EXIT.capacity,
   HOST_UNSAFE: EXIT.isolation,
   IDEMPOTENCY_IN_FLIGHT: EXIT.conflict,

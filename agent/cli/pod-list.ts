@@ -1,5 +1,5 @@
 /** Lists of pods, by filters, and the removal of those that ended long enough ago. */
-import { type Command, InvalidArgumentError } from 'commander'
+import type { Command } from 'commander'
 import { UsageError } from './arguments.ts'
 import { type Client, ProblemError } from './client.ts'
 import {
@@ -12,6 +12,7 @@ import {
   withClient,
 } from './context.ts'
 import { field, items, say } from './output.ts'
+import { span } from './span.ts'
 
 export interface PsOptions {
   readonly all?: boolean
@@ -61,15 +62,6 @@ export async function listAll(
     if (next === '') return { pods, next: null }
     query.set('cursor', next)
   }
-}
-
-const MS: Readonly<Record<string, number>> = { d: 86_400_000, h: 3_600_000, m: 60_000, s: 1000 }
-
-/** Milliseconds of `24h`, `30d`. @throws InvalidArgumentError */
-function span(text: string): number {
-  const [, count, unit = ''] = /^(\d{1,6})([dhms])$/u.exec(text) ?? []
-  if (count === undefined) throw new InvalidArgumentError('It must be as 24h, 30d, 10m or 90s.')
-  return Number(count) * (MS[unit] ?? 0)
 }
 
 /** Whether it was there to be removed; somebody may have been quicker. */

@@ -41,6 +41,7 @@ const BUG = 'Keep the log and tell who maintains Casemate: a fault of it, or a g
 
 const GROUPS: Readonly<Record<Stage, readonly Group[]>> = {
   REQUEST: [
+    ['HOST_DRAINING', 'tenant', 'Launch it on another host, or when this one is in service again.'],
     ['BAD_REQUEST', 'tenant', 'Correct what the message names, and launch again.'],
     ['INTERNAL', 'provider', 'The agent’s log has the reason, by the launch’s id.'],
     ['SHUTTING_DOWN', 'tenant', 'Send it again when the agent is back.'],
@@ -112,7 +113,7 @@ const GROUPS: Readonly<Record<Stage, readonly Group[]>> = {
       'Mend the findings in `casemate doctor`, or set them aside for a time.',
     ],
     [
-      'ISOLATION_NOT_PERMITTED CAPABILITY_NOT_PERMITTED ULIMIT_NOT_PERMITTED',
+      'ISOLATION_NOT_PERMITTED CAPABILITY_NOT_PERMITTED ULIMIT_NOT_PERMITTED SYSCTL_NOT_PERMITTED MOUNT_CONFLICT MOUNT_TOO_LARGE',
       'tenant',
       'Ask for less, or for the level that is permitted.',
     ],

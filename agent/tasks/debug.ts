@@ -7,8 +7,9 @@
 import { followPodLog } from '../../native/pod-log-follow.ts'
 import { type Canonical, type CanonicalObject, isCanonicalObject } from '../../policy/canonical.ts'
 import type { Pod } from '../../tenants/index.ts'
-import { isFinal } from '../../tenants/index.ts'
+import { isFinal, isOver } from '../../tenants/index.ts'
 import { type Stage, type Step, stepOf } from './debug-steps.ts'
+import type { Launching } from './launching.ts'
 import type { Ports } from './ports.ts'
 
 const BOOT_LINES = 50
@@ -78,6 +79,8 @@ export function ofExit(exit: Canonical): Diagnosis | null {
   return told(causeOf(facts), 'ENDED', { message: textOf(facts['text']), facts })
 }
 
+const NO_WORDS = { message: null, facts: {} } as const
+
 const underWay = (stage: Stage, next: string): Diagnosis => ({
   stage,
   code: null,
@@ -145,7 +148,7 @@ async function bootLines({ files }: DebugPorts, { id }: Pod): Promise<readonly s
   return lines.filter((line) => line !== '').slice(-BOOT_LINES)
 }
 
-export type DebugPorts = Pick<Ports, 'tenants' | 'files'>
+export type DebugPorts = Pick<Ports, 'tenants' | 'files'> & { readonly launching: Launching }
 
 export interface DebugAnswer extends Diagnosis {
   readonly pod: string
@@ -163,7 +166,9 @@ export async function debug(
   pod: Pod,
   { whole }: { readonly whole: boolean },
 ): Promise<DebugAnswer> {
-  const found = diagnose(pod)
+  // A start that is due is held back: why the one before ended is not what it waits for.
+  const isHeld = ports.launching.held && isFinal(pod.state) && !isOver(pod)
+  const found = isHeld ? told('HOST_DRAINING', 'REQUEST', NO_WORDS) : diagnose(pod)
   return {
     pod: pod.origin,
     launch: pod.id,

@@ -43,6 +43,8 @@ const FACTS: Partial<Readonly<Record<RecordType, Picked>>> = {
   'host.examined': { findings: ['findings'] },
   'host.exception_added': { ...finding, reason: ['reason'], until: ['until'] },
   'host.exception_removed': finding,
+  'host.drain_started': { until: ['until'] },
+  'host.drained': { ended: ['ended'], killed: ['killed'], left: ['left'] },
   'agent.stop': { reason: ['reason'] },
 }
 

@@ -28,6 +28,7 @@ import {
 import type { Pod, TenantScope } from '../../tenants/index.ts'
 import type { CheckedSignature, Credentials, ImageSession } from '../images/index.ts'
 import type { ChangeBudget } from './changes.ts'
+import type { Drain } from './drain.ts'
 import type { EventIndex } from './event-index.ts'
 import type { ExecCounts } from './exec.ts'
 import { giveUp } from './give-up.ts'
@@ -63,6 +64,7 @@ export interface LaunchPorts extends Ports {
   readonly pauses: Pauses
   readonly execs: ExecCounts
   readonly events: EventIndex
+  readonly drain: Drain
 }
 
 export interface LaunchCall {

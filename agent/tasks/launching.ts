@@ -8,13 +8,19 @@ import { ApiError } from '../errors.ts'
 export class Launching {
   #count = 0
   #closed = false
+  #held = false
   readonly #over = new AbortController()
 
   /**
    * Counts one more until the function that it gives is called.
-   * @throws ApiError SHUTTING_DOWN
+   * @throws ApiError SHUTTING_DOWN, HOST_DRAINING
    */
   begin(): () => void {
+    if (this.#held) {
+      const sentence =
+        'This host is drained and launches nothing. Launch on another one, or when its operators have ended that.'
+      throw new ApiError('HOST_DRAINING', sentence)
+    }
     if (this.#closed) {
       const sentence =
         'The agent is ending and launches nothing more. Send the request again when it is back; its Idempotency-Key is not used up.'
@@ -25,6 +31,15 @@ export class Launching {
       this.#count -= 1
       if (this.#closed && this.#count === 0) this.#over.abort()
     }
+  }
+
+  /** Takes no more while the host is drained; those under way go on. */
+  hold(held: boolean): void {
+    this.#held = held
+  }
+
+  get held(): boolean {
+    return this.#held
   }
 
   /** Takes no more, and waits for those under way, but not longer than `patienceMs`. */

@@ -53,7 +53,7 @@ export class Restarts {
     try {
       end = this.#ports.launching.begin()
     } catch {
-      return // the agent is ending; the next one finds the pod due
+      return // the agent is ending, or the host is drained; the pod stays due
     }
     this.#underWay.set(origin, tenant)
     restart(this.#ports, due)

@@ -185,6 +185,18 @@ CREATE TABLE event_position (
 ) STRICT;
 `
 
+/** The host takes no pods: drain.ts. Ended pods are counted by when they ended. */
+const DRAIN = `
+CREATE TABLE host_drain (
+  id INTEGER PRIMARY KEY CHECK (id = 0),
+  since_ms INTEGER NOT NULL,
+  until_ms INTEGER NOT NULL,
+  identity TEXT NOT NULL,
+  reported_ms INTEGER
+) STRICT;
+CREATE INDEX pods_ended ON pods (ended_ms) WHERE ended_ms IS NOT NULL;
+`
+
 const MIGRATIONS: readonly string[] = [
   FIRST,
   SECOND,
@@ -198,6 +210,7 @@ const MIGRATIONS: readonly string[] = [
   TENTH,
   UDP_PORTS,
   EVENTS,
+  DRAIN,
 ]
 
 /** What `user_version` is when all steps are applied. */

@@ -132,7 +132,17 @@ export interface EventPositionRow {
   readonly next: number
 }
 
+/** One row while the host is drained. */
+export interface HostDrainRow {
+  readonly id: number
+  readonly since_ms: number
+  readonly until_ms: number
+  readonly identity: string
+  readonly reported_ms: number | null
+}
+
 export interface Tables {
+  readonly host_drain: HostDrainRow
   readonly events: EventRow
   readonly event_floors: EventFloorRow
   readonly event_position: EventPositionRow

@@ -75,6 +75,8 @@ suite('tenants/store/database', () => {
       `DROP TABLE events;
        DROP TABLE event_floors;
        DROP TABLE event_position;
+       DROP TABLE host_drain;
+       DROP INDEX pods_ended;
        DROP INDEX pods_name;
        ${['name', 'labels', 'annotations']
          .map((column) => `ALTER TABLE pods DROP COLUMN ${column};`)

@@ -73,7 +73,11 @@ impl<Source: Copy> Poller<Source> {
     pub fn wait(&self, deadline: Option<Instant>) -> io::Result<Vec<(Source, Interest)>> {
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         // A millisecond more, so that what is due is due when we wake.
-        let left = left.map(|left| left.saturating_add(Duration::from_millis(1)));
+        let more = |left: Duration| match left {
+            Duration::ZERO => left,
+            left => left.saturating_add(Duration::from_millis(1)),
+        };
+        let left = left.map(more);
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         let mut events = Vec::with_capacity(EVENTS_MAX);
         match epoll::wait(&self.inner.epoll, spare_capacity(&mut events), timeout.as_ref()) {

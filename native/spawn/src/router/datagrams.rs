@@ -2,27 +2,19 @@
 //! which hears what the pod answers to it. UDP has no connections: a client is forgotten after a while without a word, as
 //! the kernel's own tracking of connections does it.
 //!
-//! One thread for each port, without any privilege, that waits in poll alone: what a socket does not take at once is lost,
-//! as datagrams are. Nobody's sending can hold up another port.
+//! What a socket does not take at once is lost, as datagrams are. Nobody's sending can hold up another port.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::doors::drop_capabilities;
+use super::served::{OF_A_PORT_MAX, Place, Places, Served};
 use crate::poller::{Interest, Poller, Watched};
 
-/// Clients of one port, and of all: a socket each.
-const CLIENTS_MAX: usize = 256;
-const CLIENTS_OF_ALL_MAX: usize = 1024;
 /// How long a client is remembered without a word; longer once the pod has answered (`nf_conntrack_udp_timeout` and
 /// `nf_conntrack_udp_timeout_stream` of the kernel).
 const UNANSWERED: Duration = Duration::from_secs(30);
@@ -32,55 +24,15 @@ const LOOK: Duration = Duration::from_secs(5);
 const BATCH: usize = 32;
 /// More than a datagram can be.
 const DATAGRAM_BYTES: usize = 1 << 16;
-const STACK_BYTES: usize = 256 << 10;
 
-static OPEN: AtomicUsize = AtomicUsize::new(0);
-
-/// A port that is served until this is dropped; its socket is closed then.
-#[derive(Debug)]
-pub struct Datagrams {
-    /// The thread hears when it is closed.
-    end: Option<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Datagrams {
-    /// Serves what `socket` hears; `pod` is reached from the network of the calling thread.
-    ///
-    /// # Errors
-    /// No thread, or no descriptors.
-    pub fn open(socket: OwnedFd, pod: SocketAddr) -> io::Result<Self> {
-        let (ended, end) = pipe_with(PipeFlags::CLOEXEC)?;
-        let front = UdpSocket::from(socket);
-        front.set_nonblocking(true)?;
-        let (tell, told) = sync_channel(1);
-        let serve = move || {
-            let opened = drop_capabilities()
-                .map_err(io::Error::from)
-                .and_then(|()| Relay::new(front, pod, ended));
-            match opened {
-                Ok(mut relay) => {
-                    let _ = tell.send(Ok(()));
-                    relay.serve();
-                }
-                Err(error) => drop(tell.send(Err(error))),
-            }
-        };
-        let thread =
-            Builder::new().name("datagrams".into()).stack_size(STACK_BYTES).spawn(serve)?;
-        told.recv().unwrap_or_else(|_| Err(io::Error::other("the thread is gone")))?;
-        Ok(Self { end: Some(end), thread: Some(thread) })
-    }
-}
-
-impl Drop for Datagrams {
-    fn drop(&mut self) {
-        self.end = None;
-        // It waits for nothing but this, and the port is free when it is gone.
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// Serves what `socket` hears with the pod at `pod`.
+///
+/// # Errors
+/// As of [`Served::start`].
+pub fn open(socket: OwnedFd, pod: SocketAddr, places: Places) -> io::Result<Served> {
+    let front = UdpSocket::from(socket);
+    front.set_nonblocking(true)?;
+    Served::start(move |ended| Relay::new(front, pod, places, ended), Relay::serve)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,22 +40,6 @@ enum Source {
     End,
     Front,
     Session(u64),
-}
-
-/// One of [`CLIENTS_OF_ALL_MAX`].
-struct Place;
-
-impl Place {
-    fn take() -> Option<Self> {
-        let less = |open: usize| (open < CLIENTS_OF_ALL_MAX).then(|| open.saturating_add(1));
-        OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok().map(|_| Self)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        OPEN.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// A client, and the socket that speaks for it.
@@ -125,6 +61,7 @@ impl Session {
 struct Relay {
     front: UdpSocket,
     pod: SocketAddr,
+    places: Places,
     poller: Poller<Source>,
     sessions: BTreeMap<u64, Session>,
     by_client: BTreeMap<SocketAddr, u64>,
@@ -135,13 +72,14 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(front: UdpSocket, pod: SocketAddr, ended: OwnedFd) -> io::Result<Self> {
+    fn new(front: UdpSocket, pod: SocketAddr, places: Places, ended: OwnedFd) -> io::Result<Self> {
         let poller = Poller::new()?;
         let heard = poller.watch(front.try_clone()?.into(), Interest::IN, Source::Front)?;
         let ended = poller.watch(ended, Interest::IN, Source::End)?;
         Ok(Self {
             front,
             pod,
+            places,
             poller,
             sessions: BTreeMap::new(),
             by_client: BTreeMap::new(),
@@ -153,7 +91,7 @@ impl Relay {
     }
 
     /// Until the other end of the pipe is closed.
-    fn serve(&mut self) {
+    fn serve(mut self) {
         loop {
             let look = self.swept.checked_add(LOOK).filter(|_| !self.sessions.is_empty());
             let Ok(events) = self.poller.wait(look) else { return };
@@ -213,12 +151,12 @@ impl Relay {
         if let Some(id) = self.by_client.get(&client) {
             return Some(*id);
         }
-        if self.sessions.len() >= CLIENTS_MAX {
+        if self.sessions.len() >= OF_A_PORT_MAX {
             self.make_room()?;
         }
-        let place = Place::take().or_else(|| {
+        let place = self.places.take().or_else(|| {
             self.make_room()?;
-            Place::take()
+            self.places.take()
         })?;
         self.begin(client, place).ok()
     }

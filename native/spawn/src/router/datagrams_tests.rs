@@ -1,6 +1,7 @@
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 use super::*;
+use crate::router::served::Tenants;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Long enough for a loaded machine; nothing waits so long that is there.
@@ -12,11 +13,15 @@ fn bound() -> UdpSocket {
     socket
 }
 
+fn places() -> Places {
+    Tenants::default().places("cmb0")
+}
+
 /// A pod's server, and a port that leads to it.
-fn world() -> (UdpSocket, SocketAddr, Datagrams) {
+fn world() -> (UdpSocket, SocketAddr, Served) {
     let (pod, front) = (bound(), bound());
     let place = front.local_addr().unwrap();
-    let served = Datagrams::open(front.into(), pod.local_addr().unwrap()).unwrap();
+    let served = open(front.into(), pod.local_addr().unwrap(), places()).unwrap();
     (pod, place, served)
 }
 
@@ -61,7 +66,7 @@ fn who_was_answered_stays_when_a_crowd_comes_that_is_not() {
     let (_, back) = pod.recv_from(&mut buffer).unwrap();
     pod.send_to(b"hello", back).unwrap();
     assert_eq!(heard(&friend), b"hello");
-    for _ in 0..CLIENTS_MAX.saturating_add(20) {
+    for _ in 0..OF_A_PORT_MAX.saturating_add(20) {
         let stranger = client_of(place);
         stranger.send(b"strange").unwrap();
         // Each is heard: one that was silent longer gave way.
@@ -131,7 +136,7 @@ fn forgets_who_was_silent_and_who_was_answered_later() {
         socket: poller.watch(bound().into(), Interest::IN, Source::Front).unwrap(),
         last: now,
         is_answered: false,
-        _place: Place::take().unwrap(),
+        _place: places().take().unwrap(),
     };
     let later = |wait: Duration| now.checked_add(wait).unwrap();
     assert!(!session.is_over(now) && session.is_over(later(UNANSWERED)));

@@ -1,7 +1,10 @@
-use std::net::Ipv4Addr;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::thread::{self, spawn};
+use std::time::Duration;
 
 use super::*;
+use crate::router::served::OF_A_PORT_MAX;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -16,7 +19,8 @@ fn world() -> (TcpListener, SocketAddr, Doors) {
     let socket = listening(&port).unwrap();
     let place = SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).unwrap();
     let mut doors = Doors::default();
-    doors.open(vec![((port, LOOPBACK), socket)]).unwrap();
+    let door = Door { port, pod: LOOPBACK, bridge: "cmb0".into() };
+    doors.open(vec![(door, socket)]).unwrap();
     (pod, place, doors)
 }
 
@@ -52,6 +56,65 @@ fn passes_a_thousand_requests_on_and_every_byte_of_them() {
         assert!(answer == wanted, "request {number}");
     }
     server.join().unwrap();
+}
+
+#[test]
+fn one_that_takes_nothing_holds_up_nobody_and_loses_nothing() {
+    const BYTES: usize = 16 << 20;
+    let (pod, place, _doors) = world();
+    let slow = TcpStream::connect(place).unwrap();
+    let (slow_server, _) = pod.accept().unwrap();
+    // Both say more than the kernel and the relay hold before either takes anything.
+    let say = |mut stream: TcpStream, byte: u8| {
+        spawn(move || {
+            stream.write_all(&vec![byte; BYTES]).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+        })
+    };
+    let saying = [say(slow.try_clone().unwrap(), 1), say(slow_server.try_clone().unwrap(), 2)];
+    for _ in 0..100 {
+        let mut client = TcpStream::connect(place).unwrap();
+        client.write_all(b"x").unwrap();
+        let (mut server, _) = pod.accept().unwrap();
+        let mut word = [0; 1];
+        server.read_exact(&mut word).unwrap();
+        server.write_all(&word).unwrap();
+        client.read_exact(&mut word).unwrap();
+        assert_eq!(&word, b"x");
+    }
+    for (mut stream, byte) in [(slow_server, 1), (slow, 2)] {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        assert!(all.len() == BYTES && all.iter().all(|found| *found == byte), "{}", all.len());
+    }
+    for one in saying {
+        one.join().unwrap();
+    }
+}
+
+#[test]
+fn who_comes_beyond_the_limit_is_closed_and_others_stay() {
+    let (pod, place, _doors) = world();
+    let mut open = Vec::new();
+    for _ in 0..OF_A_PORT_MAX {
+        let client = TcpStream::connect(place).unwrap();
+        open.push((client, pod.accept().unwrap().0));
+    }
+    let mut more = TcpStream::connect(place).unwrap();
+    assert_eq!(more.read(&mut [0; 1]).unwrap_or(0), 0);
+    let (mut client, mut server) = open.swap_remove(OF_A_PORT_MAX / 2);
+    client.write_all(b"still").unwrap();
+    let mut word = [0; 5];
+    server.read_exact(&mut word).unwrap();
+    // A place that is given back is another's, some time.
+    drop((client, server));
+    loop {
+        let mut next = TcpStream::connect(place).unwrap();
+        next.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        if !matches!(next.read(&mut [0; 1]), Ok(0)) {
+            break;
+        }
+    }
 }
 
 #[test]

@@ -11,7 +11,9 @@ pub mod pairs;
 mod programs;
 pub mod rules;
 pub mod serve;
+mod served;
 pub mod state;
+mod streams;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

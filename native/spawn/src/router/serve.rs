@@ -24,7 +24,7 @@ use rustix::thread::{
     move_into_link_name_space, remove_capability_from_bounding_set, set_capabilities,
 };
 
-use super::doors::{Doors, listening, wanted};
+use super::doors::{Door, Doors, listening, wanted};
 use super::programs::{ip, nft};
 use super::rules::{HostFacts, OUT, gateway_mac, inside};
 use super::state::{STATE_BYTES_MAX, State, Uplink, Way};
@@ -301,10 +301,10 @@ impl Serving {
 impl Serving {
     /// Sockets for the doors that are not there. Those of pods that run already, of which another process may have taken
     /// the port while there was no router, are tried again later, and fail nobody's launch.
-    fn listen(&self, state: &State) -> Step<Vec<((Published, IpAddr), OwnedFd)>> {
+    fn listen(&self, state: &State) -> Step<Vec<(Door, OwnedFd)>> {
         let known = wanted(if self.is_known { &self.state } else { state });
         let missing = self.doors.missing(state);
-        let ports: Vec<Published> = missing.iter().map(|(port, _)| *port).collect();
+        let ports: Vec<Published> = missing.iter().map(|door| door.port).collect();
         let sockets =
             self.outside.within(move || Ok(ports.iter().map(listening).collect::<Vec<_>>()))?;
         let mut found = Vec::new();

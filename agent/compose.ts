@@ -13,13 +13,14 @@ import { AuditGate } from './audit-gate.ts'
 import type { AgentConfig } from './config.ts'
 import { HostRoot } from './host/root.ts'
 import { HostSafety } from './host/safety.ts'
-import { createImages } from './images/index.ts'
+import { createImages, type OnEvicted } from './images/index.ts'
 import { PodFiles } from './pod-files.ts'
 import { auditRoutes } from './routes/audit.ts'
 import { debugRoutes } from './routes/debug.ts'
 import { drainRoutes } from './routes/drain.ts'
 import { eventRoutes } from './routes/events.ts'
 import { execRoutes } from './routes/exec.ts'
+import { gcRoutes } from './routes/gc.ts'
 import { healthRoutes } from './routes/health.ts'
 import { hostRoutes } from './routes/host.ts'
 import { killRoutes } from './routes/kill.ts'
@@ -77,6 +78,7 @@ const allRoutes = (ports: LaunchPorts, open: OpenAnswers): readonly FastifyPlugi
   healthRoutes(ports),
   hostRoutes(ports),
   drainRoutes(ports),
+  gcRoutes(ports),
 ]
 
 async function openAudit(config: AgentConfig, log: FastifyBaseLogger): Promise<AuditGate> {
@@ -105,6 +107,17 @@ export interface Surroundings {
 
 const HERE: Surroundings = { root: '/', now: Date.now, spawn: spawnClient }
 
+/** What gave way is on record, and its tenant can see it; the disk has it back either way. */
+const evictionNotes =
+  (audit: AuditGate, log: FastifyBaseLogger): OnEvicted =>
+  (tenant, { bytes, files }, reason) => {
+    audit
+      .appendReserve({ type: 'image.evicted', tenant, files, bytes, reason })
+      .catch((error: unknown) => {
+        log.error({ err: error, tenant, files, bytes }, 'evicted images are not on record')
+      })
+  }
+
 function makePorts(
   config: AgentConfig,
   log: FastifyBaseLogger,
@@ -126,6 +139,7 @@ function makePorts(
       runWorker: (work) => spawn.worker(work),
       openRootImages: async () =>
         (await tenants.unfinishedPods()).map(rootImageOf).filter((one) => one !== null),
+      onEvicted: evictionNotes(audit, log),
     }),
     audit,
     clock: systemClock(),
@@ -138,6 +152,7 @@ function makePorts(
     policies: activatePolicies(DEFAULT_POLICIES),
     imageFloor: config.imageFloor === null ? null : parseImageRule(config.imageFloor),
     resolver: config.resolver,
+    ages: config.ages,
     log,
   }
 }

@@ -14,6 +14,7 @@ import {
   SEARCH_MAX,
 } from '../policy/index.ts'
 import type { RegistryAllowance } from './images/index.ts'
+import type { Ages } from './tasks/gc.ts'
 
 const FILE_BYTES_MAX = 65_536
 const PATH_CHARACTERS_MAX = 4096
@@ -39,6 +40,8 @@ export interface AgentConfig {
   readonly requestsPerMinute: number
   /** What pods with a way out are told of names. */
   readonly resolver: Resolver
+  /** From which ages on ended pods and unused images go by themselves. */
+  readonly ages: Ages
   /** SHA-256 of the file, for the records. */
   readonly digest: string
 }
@@ -57,6 +60,7 @@ const MEMBERS = [
   'image_floor',
   'requests_per_minute',
   'resolver',
+  'keep',
 ] as const
 
 function place(value: unknown, at: string): string {
@@ -82,6 +86,17 @@ function resolver(value: unknown): Resolver {
   }
 }
 
+const DAY_MS = 86_400_000
+const DAYS_MAX = 3650
+
+/** null: for ever. */
+function ages(value: unknown): Ages {
+  const found = members(value, 'keep', ['ended_pods_days', 'unused_images_days'])
+  const age = (name: string): number | null =>
+    nullable(found[name], (days) => integer(days, `keep.${name}`, 1, DAYS_MAX) * DAY_MS)
+  return { podsMs: age('ended_pods_days'), imagesMs: age('unused_images_days') }
+}
+
 /** @throws BadJsonText, BadShape, BadNoun or TypeError, with the member that is wrong */
 export function parseConfig(bytes: Uint8Array): AgentConfig {
   const document = parseJson(bytes, { bytesMax: FILE_BYTES_MAX, depthMax: 16 })
@@ -102,6 +117,7 @@ export function parseConfig(bytes: Uint8Array): AgentConfig {
     registries: list(found['registries'], 'registries', 64, registry),
     imageFloor: nullable(found['image_floor'], (rule) => text(rule, 'image_floor', FILE_BYTES_MAX)),
     resolver: resolver(found['resolver']),
+    ages: ages(found['keep']),
     requestsPerMinute: integer(found['requests_per_minute'], 'requests_per_minute', 1, 1_000_000),
     digest: `sha256:${createHash('sha256').update(bytes).digest('hex')}`,
   }

@@ -129,6 +129,21 @@ export type RecordBodies = {
     /** All bytes of the disk that were asked for. */
     readonly scratch_bytes: number
   }
+  /** A pod was removed with its log, of which this was a start; its records stay. */
+  'launch.removed': LaunchId & { readonly actor: Actor; readonly reason: 'asked' | 'age' }
+  /** Layers that the tenant did not have. */
+  'image.pulled': LaunchId & {
+    readonly manifest: Digest
+    readonly layers: number
+    readonly bytes: number
+  }
+  /** Cached files of images that nobody uses were deleted: for room, or because of their age. */
+  'image.evicted': {
+    readonly tenant: string
+    readonly files: number
+    readonly bytes: number
+    readonly reason: 'room' | 'age'
+  }
   /** One more process in a running pod; nothing of it reaches the guest without this record's receipt. */
   'exec.intent': LaunchId & {
     readonly actor: Actor
@@ -293,6 +308,9 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'launch.pause_requested': 0,
     'launch.resume_requested': 0,
     'launch.resize_requested': 0,
+    'launch.removed': 0,
+    'image.pulled': 0,
+    'image.evicted': 0,
     'exec.intent': 0,
     'exec.refused': 0,
     'exec.ended': 0,

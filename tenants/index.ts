@@ -26,6 +26,7 @@ export {
   type TenantScope,
 } from './scope.ts'
 export type { DrainCounts, HostDrain } from './store/drain.ts'
+export type { EndedPod } from './store/ended.ts'
 export { EVENTS_KEPT, type NewEvent, type StoredEvent } from './store/events.ts'
 export {
   type Answer,

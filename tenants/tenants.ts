@@ -23,6 +23,7 @@ import {
   type TenantScope,
   tenantScope,
 } from './scope.ts'
+import { selectOld, selectSurplus } from './store/ended.ts'
 import { deleteException, putException, selectExceptions } from './store/host-exceptions.ts'
 import { findPod, renamePod } from './store/names.ts'
 import {
@@ -31,7 +32,6 @@ import {
   notePod,
   selectPod,
   selectPods,
-  selectSurplus,
   selectUnfinished,
 } from './store/pods.ts'
 import { reserve, type Wanted } from './store/quota.ts'
@@ -285,7 +285,12 @@ export class Tenants {
     return await selectUnfinished(this.#store)
   }
 
-  /** Ended pods of all tenants beyond the `keep` newest of each. */
+  /** Pods of all tenants that ended for good at that time or before, ms since 1970, the oldest first. */
+  async oldPods(untilMs: number, limit: number): ReturnType<typeof selectOld> {
+    return await selectOld(this.#store, { untilMs, limit })
+  }
+
+  /** Ended starts of all tenants beyond the `keep` newest of each. */
   async surplusPods(keep: number, limit: number): ReturnType<typeof selectSurplus> {
     return await selectSurplus(this.#store, { keep, limit })
   }

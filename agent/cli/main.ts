@@ -9,6 +9,7 @@ import { addDebug } from './debug.ts'
 import { addEvents } from './events.ts'
 import { addExec } from './exec.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
+import { addGc } from './gc.ts'
 import { addHost } from './host.ts'
 import { addImages } from './images.ts'
 import { plain, printJson, say } from './output.ts'
@@ -40,6 +41,7 @@ function programOf(): Command {
   addImages(program)
   addAudit(program)
   addHost(program)
+  addGc(program)
   return program
 }
 

@@ -3,15 +3,16 @@
  * each, and what goes when there is no room: what was used longest ago, and never what is in use.
  * A tenant that has its most gives way by itself; where the disk is full, all tenants do.
  */
+import { rm } from 'node:fs/promises'
 import path from 'node:path'
 
 import type { TenantId } from '../../policy/index.ts'
-import { type Amount, isNothing, plus, totalOf, without } from './amount.ts'
+import { type Amount, isNothing, NOTHING, plus, totalOf, without } from './amount.ts'
 import { BlobStore } from './blob-store.ts'
 import { IMAGES_BYTES_MAX, IMAGES_FILES_MAX } from './limits.ts'
 import { Room } from './room.ts'
 import { RootfsStore } from './rootfs-store.ts'
-import { type CachedFile, evictOldest, filesIn, type InUse, namesIn } from './trim.ts'
+import { type CachedFile, evictOldest, filesIn, type InUse, namesIn, unusedSince } from './trim.ts'
 
 /** A root image that a pod has open: it takes its bytes until the pod ends, even when it is deleted. */
 export interface OpenRootImage {
@@ -22,6 +23,17 @@ export interface OpenRootImage {
 
 /** Of the pods of all tenants; an image of several pods may come several times. */
 export type OpenRootImages = () => Promise<readonly OpenRootImage[]>
+
+/** What of a tenant's images nobody has used for long. */
+export interface UnusedImages extends Amount {
+  readonly tenant: string
+}
+
+/** Told what was deleted of whose, and why. */
+export type OnEvicted = (tenant: string, amount: Amount, reason: 'room' | 'age') => void
+
+/** Whose file it is: each tenant's lie in a folder of its own. */
+const tenantOf = ({ place }: CachedFile): string => path.basename(path.dirname(place))
 
 interface Uses {
   readonly isUsed: InUse
@@ -37,11 +49,13 @@ export class Caches {
   readonly room: Room
   readonly #directories: readonly string[]
   readonly #openRootImages: OpenRootImages
+  readonly #onEvicted: OnEvicted
   /** How many sessions use a file, by its path. */
   readonly #uses = new Map<string, number>()
 
   /** @param directory private to the agent; made when needed */
-  constructor(directory: string, openRootImages: OpenRootImages) {
+  constructor(directory: string, openRootImages: OpenRootImages, onEvicted: OnEvicted) {
+    this.#onEvicted = onEvicted
     this.#directories = ['blobs', 'rootfs'].map((name) => path.join(directory, name))
     const [blobs = '', rootfs = ''] = this.#directories
     this.blobs = new BlobStore(blobs)
@@ -97,15 +111,60 @@ export class Caches {
       .map(([, { bytes }]) => ({ bytes, files: 1 }))
     const held = totalOf([...files.map(({ frees }) => frees), ...deleted])
     const surplus = without(plus(held, coming), MOST)
-    return isNothing(surplus) || evictOldest(files, surplus, isUsed)
+    return isNothing(surplus) || (await this.#evict(files, surplus, isUsed))
   }
 
   async #giveWay(bytes: number): Promise<boolean> {
     const { isUsed } = await this.#usesNow()
-    const tenants = new Set((await Promise.all(this.#directories.map(namesIn))).flat())
     const files: (readonly CachedFile[])[] = []
     // oxlint-disable-next-line no-await-in-loop -- a few files at a time, however many tenants
-    for (const tenant of tenants) files.push(await this.#filesOf(tenant))
-    return evictOldest(files.flat(), { bytes, files: 0 }, isUsed)
+    for (const tenant of await this.#tenants()) files.push(await this.#filesOf(tenant))
+    return await this.#evict(files.flat(), { bytes, files: 0 }, isUsed)
+  }
+
+  async #evict(files: readonly CachedFile[], need: Amount, isUsed: InUse): Promise<boolean> {
+    const gone = new Map<string, Amount>()
+    const enough = await evictOldest(files, need, isUsed, (file) => {
+      const tenant = tenantOf(file)
+      gone.set(tenant, plus(gone.get(tenant) ?? NOTHING, file.frees))
+    })
+    for (const [tenant, amount] of gone) this.#onEvicted(tenant, amount, 'room')
+    return enough
+  }
+
+  async #tenants(): Promise<readonly string[]> {
+    return [...new Set((await Promise.all(this.#directories.map(namesIn))).flat())]
+  }
+
+  /** Deletes what nobody has used for so long, ms, or only says what that is, by tenant. */
+  async collect(unusedMs: number, dryRun: boolean): Promise<readonly UnusedImages[]> {
+    const found: UnusedImages[] = []
+    for (const tenant of await this.#tenants()) {
+      // oxlint-disable-next-line no-await-in-loop -- a few files at a time, however many tenants
+      const amount = await this.room.alone(tenant, () => this.#collectOf(tenant, unusedMs, dryRun))
+      if (!isNothing(amount)) found.push({ tenant, ...amount })
+    }
+    return found
+  }
+
+  async #collectOf(tenant: string, unusedMs: number, dryRun: boolean): Promise<Amount> {
+    const { isUsed } = await this.#usesNow()
+    const unused = unusedSince(await this.#filesOf(tenant), Date.now() - unusedMs, isUsed)
+    const amount = totalOf(unused.map(({ frees }) => frees))
+    if (dryRun || isNothing(amount)) return amount
+    // oxlint-disable-next-line no-await-in-loop -- the disk is not to be busy with this
+    for (const { place } of unused) await rm(place, { force: true })
+    this.#onEvicted(tenant, amount, 'age')
+    return amount
+  }
+
+  /** Deletes all that there is of a tenant, which has no pods and launches nothing. */
+  async forget(tenant: TenantId): Promise<void> {
+    await this.room.alone(tenant, async () => {
+      for (const directory of this.#directories) {
+        // oxlint-disable-next-line no-await-in-loop -- two
+        await rm(path.join(directory, tenant), { recursive: true, force: true })
+      }
+    })
   }
 }

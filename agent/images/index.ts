@@ -3,8 +3,9 @@
  * of a tenant is unpacked before the policy has seen the evidence.
  */
 import type { TenantId } from '../../policy/index.ts'
+import type { Amount } from './amount.ts'
 import { Builder, type RunWorker, rootImageKey } from './build.ts'
-import { Caches, type OpenRootImages } from './caches.ts'
+import { Caches, type OnEvicted, type OpenRootImages, type UnusedImages } from './caches.ts'
 import { ImageError } from './errors.ts'
 import type { SigningKey } from './keys.ts'
 import { CHECK_MS } from './limits.ts'
@@ -21,7 +22,7 @@ import { collectSignatures } from './signatures/collect.ts'
 import type { BrokenSignature, CheckedSignature, TrustedKey } from './signatures/found.ts'
 
 export type { RunWorker } from './build.ts'
-export type { OpenRootImage, OpenRootImages } from './caches.ts'
+export type { OnEvicted, OpenRootImage, OpenRootImages, UnusedImages } from './caches.ts'
 export type { ProcessFacts } from './config.ts'
 export { IMAGE_ERROR_CODES, ImageError, type ImageErrorCode } from './errors.ts'
 export { generateSigningKey, readSigningKey, type SigningKey, type SigningKeyPair } from './keys.ts'
@@ -42,6 +43,8 @@ export interface ImagesPorts {
   readonly runWorker: RunWorker
   /** Asked when room is given out: what pods have open is not deleted, and counts. Without it none is. */
   readonly openRootImages?: OpenRootImages
+  /** Told what was deleted of whose. */
+  readonly onEvicted?: OnEvicted
 }
 
 /** An image being worked on for one tenant: the connection to its registry goes with it. */
@@ -49,8 +52,8 @@ export interface ImageSession {
   readonly image: Image
   /** Signatures found, checked against `keys`. Policy decides what they are worth. */
   collectEvidence(keys: readonly TrustedKey[]): Promise<readonly CheckedSignature[]>
-  /** Layers into the tenant's store. */
-  pullLayers(): Promise<void>
+  /** Layers into the tenant's store; what of them was fetched. */
+  pullLayers(): Promise<Amount>
   /** After pullLayers. @param devices keep device nodes: at level vm only */
   buildRootfs(devices: boolean): Promise<Rootfs>
   /** @param form null: as the registry has it */
@@ -69,6 +72,10 @@ export interface ResolveOptions {
 export interface Images {
   /** @throws ImageError */
   resolve(reference: string, options: ResolveOptions): Promise<ImageSession>
+  /** Deletes what nobody has used for so long, ms, or only says what that is. */
+  collect(unusedMs: number, dryRun: boolean): Promise<readonly UnusedImages[]>
+  /** Deletes all of a tenant's, which has no pods. */
+  forget(tenant: TenantId): Promise<void>
 }
 
 /** Sessions of one tenant at once; the rest of the agent is for the other tenants. */
@@ -134,7 +141,11 @@ const placesOf = ({ blobs, rootfs }: Caches, tenant: TenantId, { layers }: Image
 
 export function createImages(ports: ImagesPorts): Images {
   const { allowances, runWorker } = ports
-  const caches = new Caches(ports.directory, ports.openRootImages ?? (() => Promise.resolve([])))
+  const caches = new Caches(
+    ports.directory,
+    ports.openRootImages ?? (() => Promise.resolve([])),
+    ports.onEvicted ?? nothing,
+  )
   const { blobs, rootfs, room } = caches
   const builder = new Builder({ blobs, rootfs, room, runWorker })
   const sessions = new Sessions()
@@ -148,6 +159,8 @@ export function createImages(ports: ImagesPorts): Images {
     await client.close()
   }
   return {
+    collect: (unusedMs, dryRun) => caches.collect(unusedMs, dryRun),
+    forget: (tenant) => caches.forget(tenant),
     resolve: async (text, { tenant, credentials, access }) => {
       const reference = parseReference(text)
       const { registry, repository } = reference

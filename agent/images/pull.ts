@@ -1,6 +1,7 @@
 /** Brings the layers of an image into the tenant's part of the blob store. */
 /* oxlint-disable no-await-in-loop -- each lane pulls one layer after the other */
 import type { TenantId } from '../../policy/index.ts'
+import type { Amount } from './amount.ts'
 import type { BlobStore } from './blob-store.ts'
 import type { RegistryClient } from './registry/client.ts'
 import type { ImageLayer } from './resolve.ts'
@@ -54,13 +55,14 @@ async function missingLayers(
 /**
  * Layers that the tenant pulled before are not fetched again. Room for the others, by the sizes that
  * the manifest declares, is reserved before the first byte comes; no blob may be longer than that.
+ * @returns what was fetched
  * @throws ImageError IMAGE_DIGEST_MISMATCH, IMAGE_QUOTA_EXCEEDED, IMAGE_STORAGE_FULL, IMAGE_BUSY, REGISTRY_*
  */
 export async function pullLayers(
   ports: PullPorts,
   tenant: TenantId,
   layers: readonly ImageLayer[],
-): Promise<void> {
+): Promise<Amount> {
   const waiting = await missingLayers(ports.blobs, tenant, layers)
   const bytes = waiting.reduce((sum, { size }) => sum + size, 0)
   const written: Written = { bytes: 0, files: 0 }
@@ -76,6 +78,7 @@ export async function pullLayers(
   void Promise.allSettled(lanes).then(() => reservation.end())
   try {
     await Promise.all(lanes)
+    return { ...written }
   } catch (error) {
     waiting.length = 0
     throw orStorageFull(error, bytes)

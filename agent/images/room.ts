@@ -90,6 +90,11 @@ export class Room {
     return this.#turns.run(tenant, () => this.#turns.run(EVERYBODY, () => Promise.resolve()))
   }
 
+  /** Does something with a tenant's files while nothing else deletes any, and none is pulled or built into room. */
+  alone<T>(tenant: string, work: () => Promise<T>): Promise<T> {
+    return this.#turns.run(tenant, () => this.#turns.run(EVERYBODY, work))
+  }
+
   /**
    * Room for `need` above the floor, from the caches where it is not free.
    * @param written how much of it is on disk by now, and so is free no more: asked until the end, and

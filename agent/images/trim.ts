@@ -61,27 +61,39 @@ export async function filesIn(directory: string): Promise<readonly CachedFile[]>
 /** A file that is being written, or the record of a root image that is. */
 const isPart = ({ place }: CachedFile): boolean => /\.part(?:\.json)?$/u.test(place)
 const isAbandoned = (file: CachedFile): boolean => file.usedMs < Date.now() - PART_MS_MAX
+const mayGo = (file: CachedFile, inUse: InUse): boolean =>
+  isPart(file) ? isAbandoned(file) : !inUse(file.place)
+
+/** Of `files`, those that nobody has used since `untilMs`, ms since 1970. */
+export const unusedSince = (
+  files: readonly CachedFile[],
+  untilMs: number,
+  inUse: InUse,
+): readonly CachedFile[] => files.filter((file) => file.usedMs <= untilMs && mayGo(file, inUse))
 
 /**
  * Deletes of `files` what was used longest ago, until about `need` is freed. Where all that may go is
  * not enough, nothing goes: a request that is too large must not cost anybody a cache.
+ * @param gone is told of each that was deleted
  * @returns whether it was enough
  */
 export async function evictOldest(
   files: readonly CachedFile[],
   need: Amount,
   inUse: InUse,
+  gone: (file: CachedFile) => void = () => undefined,
 ): Promise<boolean> {
   const removable = files
-    .filter((file) => (isPart(file) ? isAbandoned(file) : !inUse(file.place)))
+    .filter((file) => mayGo(file, inUse))
     .toSorted((a, b) => a.usedMs - b.usedMs)
   if (!isNothing(without(need, totalOf(removable.map(({ frees }) => frees))))) return false
   let left = need
-  for (const { place, frees } of removable) {
+  for (const file of removable) {
     if (isNothing(left)) break
     // oxlint-disable-next-line no-await-in-loop -- no more than is needed
-    await rm(place, { force: true })
-    left = without(left, frees)
+    await rm(file.place, { force: true })
+    gone(file)
+    left = without(left, file.frees)
   }
   return true
 }

@@ -9,11 +9,11 @@ import { parseDigest, parsePodId, STOP_MS_MAX } from '../../policy/index.ts'
 import { type Answer, type IdempotencyKey, parseIdempotencyKey } from '../../tenants/index.ts'
 import { ApiError, problemOf, publicError } from '../errors.ts'
 import { callerOf } from '../identity.ts'
+import { removeAsked } from '../tasks/gc.ts'
 import { type LaunchPorts, launch } from '../tasks/launch.ts'
 import { podLog } from '../tasks/pod-log.ts'
 import { selectedLog } from '../tasks/pod-log-select.ts'
 import { actorOf, keyDigest } from '../tasks/record-parts.ts'
-import { remove } from '../tasks/remove.ts'
 import { stop } from '../tasks/stop.ts'
 import { waitForEnd } from '../tasks/wait.ts'
 import {
@@ -193,7 +193,8 @@ const commands: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
       async (request, reply) => {
         const scope = await scopeOf(ports.tenants, request, request.params.tenant)
         const { id } = await startOf(ports.tenants, scope, request.params.pod)
-        await remove(ports, scope, id)
+        const actor = actorOf(callerOf(request), originOf(request))
+        await removeAsked(ports, { scope, pod: id }, actor)
         return await reply.code(204).send(null)
       },
     )

@@ -2,12 +2,15 @@
  * What the agent does without being asked: settle what the one before left, look every few seconds
  * at what spawn has, build templates, and throw away files of pods that are gone.
  */
+import { gc } from './gc.ts'
 import type { Ports } from './ports.ts'
 import { prune } from './prune.ts'
 import { type Interrupted, type ReconcilePorts, reconcile, sweep } from './reconcile.ts'
+import { AGENT } from './record-parts.ts'
 import type { Templates } from './templates.ts'
 
 const SWEEP_MS = 5000
+const GC_MS = 3_600_000
 
 export class Housekeeping {
   readonly #ports: ReconcilePorts
@@ -15,6 +18,7 @@ export class Housekeeping {
   #interrupted: Interrupted | null
   #timer: NodeJS.Timeout | null = null
   #busy = false
+  #collector: NodeJS.Timeout | null = null
 
   constructor(ports: ReconcilePorts & { readonly templates: Templates }, interrupted: Interrupted) {
     this.#ports = ports
@@ -25,11 +29,14 @@ export class Housekeeping {
   async start(): Promise<void> {
     await this.#round()
     this.#timer = setInterval(() => void this.#round(), SWEEP_MS)
+    this.#collector = setInterval(() => void this.#collect(), GC_MS)
     void this.#once()
+    void this.#collect()
   }
 
   stop(): void {
     if (this.#timer !== null) clearInterval(this.#timer)
+    if (this.#collector !== null) clearInterval(this.#collector)
   }
 
   /** One round at a time; spawn may be slow, or away, and then the next round tries again. */
@@ -54,6 +61,16 @@ export class Housekeeping {
       await prune(this.#ports)
     } catch (error) {
       this.#ports.log.warn({ err: error }, 'pods that ended long ago were not removed')
+    }
+  }
+
+  /** Beside the rounds: looking at all images may take longer than one. */
+  async #collect(): Promise<void> {
+    try {
+      const { ages } = this.#ports
+      await gc(this.#ports, { ages, dryRun: false, actor: AGENT })
+    } catch (error) {
+      this.#ports.log.warn({ err: error }, 'old pods and unused images were not removed')
     }
   }
 

@@ -134,7 +134,7 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
     imageDigest: plan.image.digest,
     level: plan.level,
   })
-  await session.pullLayers()
+  await pull(ports, call, session)
   const rootfs = await session.buildRootfs(plan.level === 'vm')
 
   progress.stage = 'reserve'
@@ -176,6 +176,20 @@ async function resolve(
   })
   progress.session = session
   return session
+}
+
+/** What was fetched is on record, and its tenant can see it. */
+async function pull(ports: LaunchPorts, call: LaunchCall, session: ImageSession): Promise<void> {
+  const { bytes, files: layers } = await session.pullLayers()
+  if (layers === 0) return
+  await ports.watch.note({
+    type: 'image.pulled',
+    launch_id: call.request.pod,
+    tenant: call.scope.tenant,
+    manifest: session.image.manifest.digest,
+    layers,
+    bytes,
+  })
 }
 
 /** The host at this moment: what is wrong with it, and what of that its operators set aside. */

@@ -10,6 +10,7 @@ import type { AuditPort } from '../audit-gate.ts'
 import type { HostSafety } from '../host/safety.ts'
 import type { Images } from '../images/index.ts'
 import type { PodFiles } from '../pod-files.ts'
+import type { Ages } from './gc.ts'
 
 export interface Ports {
   readonly tenants: Tenants
@@ -27,5 +28,7 @@ export interface Ports {
   /** The provider's rule for all tenants' images; null: none. */
   readonly imageFloor: ImageRule | null
   readonly resolver: Resolver
+  /** From which on ended pods and unused images go by themselves. */
+  readonly ages: Ages
   readonly log: FastifyBaseLogger
 }

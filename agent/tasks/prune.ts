@@ -18,7 +18,7 @@ export async function prune(
 ): Promise<void> {
   for (const { scope, pod } of await ports.tenants.surplusPods(keep, AT_ONCE)) {
     // oxlint-disable-next-line no-await-in-loop -- the disk is not to be busy with this
-    await removeQuietly(ports, scope, pod.id)
+    await removeQuietly(ports, scope, pod)
   }
 }
 

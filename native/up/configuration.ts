@@ -37,6 +37,8 @@ const HTTPS_PORT = 8443
 const REQUESTS_PER_MINUTE = 1200
 /** The way out of pods: link-local addresses, and a network beside those of tenants (policy/nouns/network.ts). */
 const UPLINK = { ipv4: '169.254.88.0/30', ipv6: 'fdca:5e3a:7e00:fff0::/64', name: 'casemate0' }
+/** Days: longer than what is looked into after a month's bill, and than a release that may be gone back to. */
+const KEEP = { ended_pods_days: 30, unused_images_days: 30 }
 const JSON_LIMITS = { bytesMax: 1 << 20, depthMax: 32 } as const
 
 /** What the command line says. What it leaves out stays as the file has it. */
@@ -162,7 +164,7 @@ function fromCommandLine(settings: Settings): CanonicalObject {
   }
 }
 
-/** agent.json: operators, HTTPS, registries, floor, rate and resolver are the operator's. */
+/** agent.json: operators, HTTPS, registries, floor, rate, resolver and what is kept are the operator's. */
 const agentDocument = ({ layout, settings, node }: ConfigurationParts): CanonicalObject => ({
   operators: [],
   https_port: HTTPS_PORT,
@@ -170,6 +172,7 @@ const agentDocument = ({ layout, settings, node }: ConfigurationParts): Canonica
   image_floor: null,
   requests_per_minute: REQUESTS_PER_MINUTE,
   resolver: { nameservers: [], options: [], search: [] },
+  keep: KEEP,
   ...known(layout.agentConfig),
   ...fromCommandLine(settings),
   v: 'casemate.agent/1',

@@ -197,6 +197,30 @@ CREATE TABLE host_drain (
 CREATE INDEX pods_ended ON pods (ended_ms) WHERE ended_ms IS NOT NULL;
 `
 
+/** Whether a row of pods is an end that nothing follows by a rule: what is counted for each tenant. */
+const over = (row: string): string =>
+  `(${row}.state IN ('exited', 'failed', 'refused') AND ${row}.restart_due_ms IS NULL)`
+const count = (row: string, change: string): string =>
+  `UPDATE tenants SET ended_pods = ended_pods ${change} WHERE id = ${row}.tenant;`
+
+/** How many ended starts each tenant has, whoever writes: ended.ts. */
+const ENDED = `
+ALTER TABLE tenants ADD COLUMN ended_pods INTEGER NOT NULL DEFAULT 0 CHECK (ended_pods >= 0);
+UPDATE tenants SET ended_pods =
+  (SELECT count(*) FROM pods WHERE pods.tenant = tenants.id AND ${over('pods')});
+CREATE INDEX tenants_ended_pods ON tenants (ended_pods);
+CREATE INDEX pods_over ON pods (tenant, id)
+  WHERE state IN ('exited', 'failed', 'refused') AND restart_due_ms IS NULL;
+CREATE TRIGGER pods_over_inserted AFTER INSERT ON pods WHEN ${over('NEW')}
+  BEGIN ${count('NEW', '+ 1')} END;
+CREATE TRIGGER pods_over_deleted AFTER DELETE ON pods WHEN ${over('OLD')}
+  BEGIN ${count('OLD', '- 1')} END;
+CREATE TRIGGER pods_over_begun AFTER UPDATE OF state, restart_due_ms ON pods
+  WHEN ${over('NEW')} AND NOT ${over('OLD')} BEGIN ${count('NEW', '+ 1')} END;
+CREATE TRIGGER pods_over_ended AFTER UPDATE OF state, restart_due_ms ON pods
+  WHEN ${over('OLD')} AND NOT ${over('NEW')} BEGIN ${count('OLD', '- 1')} END;
+`
+
 const MIGRATIONS: readonly string[] = [
   FIRST,
   SECOND,
@@ -211,6 +235,7 @@ const MIGRATIONS: readonly string[] = [
   UDP_PORTS,
   EVENTS,
   DRAIN,
+  ENDED,
 ]
 
 /** What `user_version` is when all steps are applied. */

@@ -60,34 +60,6 @@ export async function selectUnfinished(
   return rows.map((row) => ({ scope: systemScope(parseTenantId(row.tenant)), pod: podOf(row) }))
 }
 
-/** Ended pods beyond the `keep` newest of their tenant, at most `limit` of them. */
-export async function selectSurplus(
-  store: Store,
-  { keep, limit }: { readonly keep: number; readonly limit: number },
-): Promise<readonly { readonly scope: TenantScope; readonly pod: Pod }[]> {
-  const rows = await store
-    .with('ranked', (query) =>
-      query
-        .selectFrom('pods')
-        .select((row) => [
-          'id',
-          row.fn
-            .agg<number>('row_number')
-            .over((over) => over.partitionBy('tenant').orderBy('id', 'desc'))
-            .as('place'),
-        ])
-        .where('state', 'in', ['exited', 'failed', 'refused'])
-        .where('restart_due_ms', 'is', null),
-    )
-    .selectFrom('pods')
-    .innerJoin('ranked', 'ranked.id', 'pods.id')
-    .selectAll('pods')
-    .where('ranked.place', '>', keep)
-    .limit(limit)
-    .execute()
-  return rows.map((row) => ({ scope: systemScope(parseTenantId(row.tenant)), pod: podOf(row) }))
-}
-
 const columnsOf = (changes: PodChanges): Partial<PodRow> => ({
   ...(changes.imageDigest === undefined ? {} : { image_digest: changes.imageDigest }),
   ...(changes.level === undefined ? {} : { level: changes.level }),

@@ -15,6 +15,8 @@ export interface TenantRow {
   readonly used_vcpus: number
   readonly used_memory_mib: number
   readonly used_pods: number
+  /** Of its starts, those that have ended and wait for nothing; counted by triggers. */
+  readonly ended_pods: number
   readonly quota_launches_per_minute: number
   /** null until its first pod on a network. */
   readonly network: number | null

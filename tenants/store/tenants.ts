@@ -36,6 +36,7 @@ export async function insertTenant(
       used_vcpus: 0,
       used_memory_mib: 0,
       used_pods: 0,
+      ended_pods: 0,
       quota_launches_per_minute: quotas.launchesPerMinute,
       egress: egressColumn(tenant.egress),
       ports: portsColumn(tenant.ports),

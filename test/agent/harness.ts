@@ -133,6 +133,7 @@ export async function startAgent(t: TestContext, options: HarnessOptions = {}): 
         registries: (options.insecureRegistries ?? []).map((host) => ({ host, insecure: true })),
         image_floor: null,
         resolver: { nameservers: [], options: [], search: [] },
+        keep: { ended_pods_days: 30, unused_images_days: 30 },
         requests_per_minute: options.requestsPerMinute ?? 10_000,
       }),
     ),

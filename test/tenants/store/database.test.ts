@@ -76,6 +76,13 @@ suite('tenants/store/database', () => {
        DROP TABLE event_floors;
        DROP TABLE event_position;
        DROP TABLE host_drain;
+       DROP TRIGGER pods_over_inserted;
+       DROP TRIGGER pods_over_deleted;
+       DROP TRIGGER pods_over_begun;
+       DROP TRIGGER pods_over_ended;
+       DROP INDEX pods_over;
+       DROP INDEX tenants_ended_pods;
+       ALTER TABLE tenants DROP COLUMN ended_pods;
        DROP INDEX pods_ended;
        DROP INDEX pods_name;
        ${['name', 'labels', 'annotations']

@@ -28,6 +28,7 @@ import { OpenAnswers } from './routes/open-answers.ts'
 import { podControlRoutes } from './routes/pod-control.ts'
 import { podRoutes } from './routes/pods.ts'
 import { renameRoutes } from './routes/rename.ts'
+import { storedFileRoutes } from './routes/stored-files.ts'
 import { tenantRoutes } from './routes/tenants.ts'
 import { tokenRoutes } from './routes/tokens.ts'
 import { buildServer } from './server.ts'
@@ -74,6 +75,7 @@ const allRoutes = (ports: LaunchPorts, open: OpenAnswers): readonly FastifyPlugi
   execRoutes(ports),
   ...tenantRoutes(ports),
   tokenRoutes(ports),
+  ...storedFileRoutes(ports),
   ...auditRoutes(ports),
   healthRoutes(ports),
   hostRoutes(ports),

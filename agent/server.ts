@@ -29,11 +29,13 @@ import { MESSAGE_BYTES_MAX, PROTOCOLS } from './exec-channels.ts'
 import { callerIn, type IdentityPorts, identify, isOpen, remember } from './identity.ts'
 import { KnownTokens, rateLimits } from './rate-limit.ts'
 import { PROBLEM as PROBLEM_SCHEMA } from './routes/schemas.ts'
+import { STORED_BODY_BYTES_MAX } from './routes/stored-files.ts'
 import { schemaError } from './schema-errors.ts'
 import { VERSION } from './version.ts'
 
 const BODY_BYTES_MAX = 256 * 1024
-const JSON_LIMITS = { bytesMax: BODY_BYTES_MAX, depthMax: 32 }
+/** As much as the route with the largest body takes; each has a limit of its own before this one. */
+const JSON_LIMITS = { bytesMax: STORED_BODY_BYTES_MAX, depthMax: 32 }
 const HEADER_BYTES_MAX = 16 * 1024
 const REQUEST_MS = 30_000
 const IDLE_MS = 72_000

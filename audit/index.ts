@@ -23,6 +23,7 @@ export type {
   PolicyFacts,
   RefusalFacts,
   RestartFacts,
+  StoredFileFacts,
 } from './record-facts.ts'
 export type { ContainerFacts, IsolationFacts } from './record-isolation.ts'
 export { LogBusy } from './store/lock.ts'

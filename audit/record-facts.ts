@@ -123,3 +123,10 @@ export type RestartFacts = {
   /** The launch that ended before. */
   readonly after: string
 }
+
+/** A config or secret. Its version is a random id: of a secret nothing else may be on record, its digest neither. */
+export type StoredFileFacts = {
+  readonly kind: 'config' | 'secret'
+  readonly name: string
+  readonly version: string
+}

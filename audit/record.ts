@@ -19,6 +19,7 @@ import type {
   PolicyFacts,
   RefusalFacts,
   RestartFacts,
+  StoredFileFacts,
   TemplateFacts,
 } from './record-facts.ts'
 import type { IsolationFacts } from './record-isolation.ts'
@@ -59,6 +60,8 @@ export type RecordBodies = {
       readonly spec: { readonly digest: Digest; readonly size: number }
       /** As in the spec; absent without a network. */
       readonly network?: NetworkFacts
+      /** Configs and secrets that it gets; absent without any. */
+      readonly files?: readonly StoredFileFacts[]
       readonly resources: {
         readonly vcpus: number
         readonly memory_mib: number
@@ -203,6 +206,20 @@ export type RecordBodies = {
     readonly egress: readonly string[]
     readonly ports: readonly string[]
   }
+  /** A config or secret of a tenant's; a launch.intent that uses it has its version. */
+  'file.stored': StoredFileFacts & {
+    readonly tenant: string
+    readonly actor: Actor
+    /** Id of the key that it is encrypted with. */
+    readonly key: string
+  }
+  'file.removed': StoredFileFacts & { readonly tenant: string; readonly actor: Actor }
+  /** A policy forbade to store, show or remove one. */
+  'file.refused': {
+    readonly tenant: string
+    readonly actor: Actor
+    readonly refusal: RefusalFacts
+  }
   'token.issued': {
     readonly tenant: string
     readonly actor: Actor
@@ -318,6 +335,9 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'template.kept': 0,
     'tenant.created': 0,
     'tenant.changed': 0,
+    'file.stored': 0,
+    'file.removed': 0,
+    'file.refused': 0,
     'token.issued': 0,
     'token.revoked': 0,
     'host.examined': 0,

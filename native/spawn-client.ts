@@ -55,6 +55,8 @@ export interface LaunchCall {
   readonly spec: string
   readonly image: number
   readonly log: number
+  /** Sealed; absent for a spec without files. */
+  readonly files?: number
 }
 
 export interface TemplateAnswer {
@@ -231,9 +233,9 @@ export function spawnClient(path: string): SpawnClient {
   return {
     describe: async () =>
       parse(await askAgain(path, { request: { op: 'describe' } }), readDescription),
-    launch: async ({ ticket, record, spec, image, log }) => {
+    launch: async ({ ticket, record, spec, image, log, files }) => {
       const request = { op: 'launch', ticket, record, spec }
-      const fds = [image, log]
+      const fds = files === undefined ? [image, log] : [image, log, files]
       return readRunning(await ask(path, { request, fds, fdsMax: 1, timeoutMs: LAUNCH_MS }))
     },
     template: async (vcpus, memoryMib) => {

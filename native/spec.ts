@@ -57,6 +57,8 @@ export interface SpecParts {
   readonly seccomp: SeccompProgram | null
   /** null: the card's link is down. */
   readonly network: PodNetwork | null
+  /** Salt and content of its files; null: it has none. */
+  readonly files: { readonly size: number; readonly digest: Digest } | null
 }
 
 export interface Spec {
@@ -90,6 +92,10 @@ const processOf = (process: PlannedProcess): Canonical => ({
 function mountOf(mount: PlannedMount): Canonical {
   const { kind, path } = mount
   if (kind === 'image') return { kind, path }
+  if (kind === 'file') {
+    const { gid, mode, size, uid } = mount
+    return { gid, kind, mode, path, size, uid }
+  }
   if (kind === 'empty') return { kind, mode: mount.mode, path }
   const { exec, mode, readOnly, size } = mount
   return { exec, kind, mode, path, read_only: readOnly, size }
@@ -162,7 +168,7 @@ function containerParts({ plan, host }: SpecParts): Canonical {
 
 /** @throws SpecError */
 export function buildSpec(parts: SpecParts): Spec {
-  const { plan, host, image, seccomp, network } = parts
+  const { plan, host, image, seccomp, network, files } = parts
   const bytes = canonicalBytes({
     v: 'casemate.spec/1',
     launch_id: plan.pod,
@@ -183,6 +189,7 @@ export function buildSpec(parts: SpecParts): Spec {
       },
       { role: 'log', access: 'read-write', size: plan.logBytes },
       ...tapOf(network),
+      ...(files === null ? [] : [{ role: 'files', access: 'read', ...files }]),
     ],
     ...(network === null ? {} : { network: { ...network } }),
     app: {

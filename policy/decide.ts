@@ -51,7 +51,8 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
   const vcpus = request.vcpus ?? DEFAULT_VCPUS
   const memoryMib = request.memoryMib ?? DEFAULT_MEMORY_MIB
   const storage = planMounts(question, memoryMib)
-  const query = queryOf(question, { signers, capabilities, vcpus, memoryMib })
+  const { storedFiles } = storage
+  const query = queryOf(question, { signers, capabilities, vcpus, memoryMib, storedFiles })
   const choice = chooseLevel(policies, query, request.isolation)
   refuseHostLimits(process.rlimits, choice.level)
   const kvm = kvmFor(choice.level, host)
@@ -95,6 +96,7 @@ interface Wanted {
   readonly capabilities: ReturnType<typeof wantedCapabilities>
   readonly vcpus: Vcpus
   readonly memoryMib: MemoryMib
+  readonly storedFiles: Plan['storedFiles']
 }
 
 function queryOf(question: LaunchQuestion, wanted: Wanted): Omit<LaunchQuery, 'isolation'> {
@@ -112,6 +114,7 @@ function queryOf(question: LaunchQuestion, wanted: Wanted): Omit<LaunchQuery, 'i
     memoryMib: wanted.memoryMib,
     readOnlyRoot: request.readOnlyRoot,
     sysctls: request.sysctls.map(({ name }) => name),
+    files: wanted.storedFiles.map(({ kind, name }) => `${kind}/${name}`),
   }
 }
 

@@ -8,6 +8,7 @@ import type { ImageRule } from './image-rule.ts'
 import type { ResolvedImage } from './image-verdict.ts'
 import type { Capability } from './nouns/capability.ts'
 import type { Egress } from './nouns/egress.ts'
+import type { FileName, StoredKind, WantedFile } from './nouns/file.ts'
 import type { HostException, HostFindings } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import type { MemoryMib, Vcpus } from './nouns/machine.ts'
@@ -77,6 +78,7 @@ export interface LaunchRequest {
   readonly capabilitiesDrop: readonly Capability[]
   readonly readOnlyRoot: boolean
   readonly mounts: readonly WantedMount[]
+  readonly files: readonly WantedFile[]
   /** Sorted by name. */
   readonly sysctls: readonly Sysctl[]
   readonly network: NetworkName
@@ -142,10 +144,24 @@ export interface HostFacts {
   readonly imageFloor: ImageRule | null
 }
 
+/** A file of the request as it was found, before its content is opened. */
+export interface FileFacts {
+  /** null: it is in the request. */
+  readonly stored: {
+    readonly kind: StoredKind
+    readonly name: FileName
+    /** Of the content that the pod gets; another with each that is stored. */
+    readonly version: string
+  } | null
+  readonly size: number
+}
+
 /** One launch, to be decided. */
 export interface LaunchQuestion {
   readonly tenant: TenantFacts
   readonly request: LaunchRequest
   readonly image: ImageFacts
+  /** Those of the request, in its order. */
+  readonly files: readonly FileFacts[]
   readonly host: HostFacts
 }

@@ -9,13 +9,14 @@ export {
 } from './cedar/activate.ts'
 export { DEFAULT_POLICIES, type PolicyTexts } from './cedar/defaults.ts'
 export type { ActivePolicies, PolicyNote } from './cedar/policies.ts'
-export type { ExecQuery, LaunchQuery, Principal } from './cedar/query.ts'
+export type { ExecQuery, FileQuery, LaunchQuery, Principal } from './cedar/query.ts'
 export type { Verdict } from './cedar/verdict.ts'
 export { decide, quotaRefusal } from './decide.ts'
 export type { Evidence, EvidenceReason } from './evidence.ts'
 export { decideExec, type ExecDecision } from './exec.ts'
 export type {
   Charge,
+  FileFacts,
   HostFacts,
   ImageConfig,
   ImageFacts,
@@ -60,6 +61,17 @@ export {
   egressWords,
   parseEgress,
 } from './nouns/egress.ts'
+export {
+  FILE_BYTES_MAX,
+  FILES_BYTES_MAX,
+  type FileName,
+  type FileWords,
+  parseFileName,
+  parseFiles,
+  STORED_KINDS,
+  type StoredKind,
+  type WantedFile,
+} from './nouns/file.ts'
 export {
   type ExceptableId,
   type HostException,
@@ -205,4 +217,5 @@ export {
   RESTART_MS_MAX,
   RESTART_MS_MIN,
 } from './restart.ts'
+export { refusedFile } from './stored-file.ts'
 export { BadDocument } from './strict-members.ts'

@@ -1,6 +1,7 @@
 /** What is mounted in a pod, and which parameters of the kernel are its own: the plan's part of storage. */
-import type { ImageConfig, LaunchQuestion } from './facts.ts'
+import type { FileFacts, ImageConfig, LaunchQuestion } from './facts.ts'
 import { BadNoun } from './nouns/brand.ts'
+import { FILES_BYTES_MAX, type WantedFile } from './nouns/file.ts'
 import type { MemoryMib } from './nouns/machine.ts'
 import {
   isWithin,
@@ -17,16 +18,40 @@ const MIB = 2 ** 20
 
 /** @throws Refusal MOUNT_CONFLICT, MOUNT_TOO_LARGE, SYSCTL_NOT_PERMITTED, IMAGE_CONFIG_INVALID */
 export function planMounts(
-  { request, image }: LaunchQuestion,
+  { request, image, files }: LaunchQuestion,
   memoryMib: MemoryMib,
-): Pick<Plan, 'mounts' | 'sysctls'> {
+): Pick<Plan, 'mounts' | 'storedFiles' | 'sysctls'> {
   const asked = request.mounts.map((mount) => sized(mount, memoryMib))
   const declared = request.readOnlyRoot ? declaredBy(image.config, request.mounts) : []
-  const mounts = [...asked, ...declared].toSorted((a, b) => (a.path < b.path ? -1 : 1))
+  const single = request.files.map((wanted, at) => fileOf(wanted, at, files))
+  refuseTooMuch(single)
+  const mounts = [...asked, ...declared, ...single].toSorted((a, b) => (a.path < b.path ? -1 : 1))
   refuseConflicts(mounts)
   const unknown = request.sysctls.find(({ name }) => !Object.hasOwn(SYSCTLS, name))
   if (unknown !== undefined) throw notOwn(unknown.name)
-  return { mounts, sysctls: request.sysctls }
+  const storedFiles = files.flatMap(({ stored }) => (stored === null ? [] : [stored]))
+  return { mounts, storedFiles, sysctls: request.sysctls }
+}
+
+function fileOf(
+  { path, mode, uid, gid }: WantedFile,
+  at: number,
+  facts: readonly FileFacts[],
+): PlannedMount & { readonly kind: 'file' } {
+  const found = facts[at]
+  if (found === undefined) throw new Error('a file of the request was not looked for')
+  return { kind: 'file', path, mode, uid, gid, size: found.size, file: at }
+}
+
+/** @throws Refusal MOUNT_TOO_LARGE */
+function refuseTooMuch(files: readonly { readonly size: number }[]): void {
+  const size = files.reduce((sum, file) => sum + file.size, 0)
+  if (size <= FILES_BYTES_MAX) return
+  throw new Refusal(
+    'MOUNT_TOO_LARGE',
+    `The pod's files have ${size} bytes together, and a pod takes ${FILES_BYTES_MAX}. Give it fewer, or a volume.`,
+    { size, limit: FILES_BYTES_MAX },
+  )
 }
 
 /** @throws Refusal MOUNT_TOO_LARGE */
@@ -70,14 +95,19 @@ function volumePath(declared: string): MountPath {
   }
 }
 
+const isInTheWay = (one: PlannedMount, other: PlannedMount): boolean =>
+  one.path === other.path || (one.kind === 'file' && isWithin(other.path, one.path))
+
 /** @throws Refusal MOUNT_CONFLICT */
 function refuseConflicts(mounts: readonly PlannedMount[]): void {
-  const twice = mounts.find(({ path }, at) => mounts[at - 1]?.path === path)
-  if (twice !== undefined) {
+  const second = mounts.find((mount, at) =>
+    mounts.slice(0, at).some((before) => isInTheWay(before, mount)),
+  )
+  if (second !== undefined) {
     throw new Refusal(
       'MOUNT_CONFLICT',
-      `Two mounts are asked for at ${twice.path}. Leave one of them out.`,
-      { path: twice.path },
+      `Something else is to be mounted where ${second.path} is, or a file above it. Leave one of them out.`,
+      { path: second.path },
     )
   }
   if (mounts.length <= MOUNTS_MAX) return

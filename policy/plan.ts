@@ -1,7 +1,7 @@
 /**
  * What a decision allows, complete: the spec is written from it, and nothing after it decides again.
  */
-import type { Charge } from './facts.ts'
+import type { Charge, FileFacts } from './facts.ts'
 import type { AcceptedSigner, ResolvedImage } from './image-verdict.ts'
 import type { Capability } from './nouns/capability.ts'
 import type { Digest } from './nouns/digest.ts'
@@ -78,6 +78,17 @@ export interface DeviceRates {
 export type PlannedMount =
   | (Extract<WantedMount, { kind: 'tmpfs' }> & { readonly size: number })
   | Exclude<WantedMount, { kind: 'tmpfs' }>
+  /** One file in memory, which cannot be written. */
+  | {
+      readonly kind: 'file'
+      readonly path: MountPath
+      readonly mode: number
+      readonly uid: number
+      readonly gid: number
+      readonly size: number
+      /** Which of the request's files it is. */
+      readonly file: number
+    }
   /** What the image has there, to be written even where the root is read-only. */
   | { readonly kind: 'image'; readonly path: MountPath }
 
@@ -134,6 +145,8 @@ export interface Plan {
   readonly readOnlyRoot: boolean
   /** In the order in which they are mounted. */
   readonly mounts: readonly PlannedMount[]
+  /** Files of the tenant's that it gets, in the order of the request. */
+  readonly storedFiles: readonly NonNullable<FileFacts['stored']>[]
   /** Of its own namespaces. */
   readonly sysctls: readonly Sysctl[]
   /** Whether it gets an address of its tenant's network, when its quota is reserved. */

@@ -34,6 +34,10 @@ export const REFUSAL_CODES = [
   'MOUNT_CONFLICT',
   /** A mount in memory that is larger than the pod's. Facts: path, size, limit. */
   'MOUNT_TOO_LARGE',
+  /** The tenant has no config of that name. Facts: config. */
+  'CONFIG_NOT_FOUND',
+  /** The tenant has no secret of that name. Facts: secret. */
+  'SECRET_NOT_FOUND',
   /** A parameter of the kernel that is not the pod's alone. Facts: sysctl. */
   'SYSCTL_NOT_PERMITTED',
   /** The tenant's quota does not hold what was asked for. Facts: what, asked, used, limit. */

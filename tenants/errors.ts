@@ -15,6 +15,12 @@ export const TENANTS_ERROR_CODES = [
   'POD_AMBIGUOUS',
   /** The pod is not in a state that allows this. Facts: state. */
   'POD_STATE_CONFLICT',
+  /** The tenant has a config, or secret, of that name. */
+  'FILE_EXISTS',
+  /** The tenant has as many configs and secrets as it may have. Facts: limit. */
+  'FILES_FULL',
+  /** The key of stored files can be read by others, or is not the one that they were stored with. */
+  'FILE_KEY_UNSAFE',
   'TOKEN_TOO_LARGE',
   'TOKEN_INVALID',
   'TOKEN_EXPIRED',

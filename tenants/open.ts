@@ -1,6 +1,7 @@
 /** Opens the tenants of a state directory. */
 import path from 'node:path'
 import { adapt, kyselyOver, openDatabase } from './store/database.ts'
+import { loadFileKey } from './store/file-key.ts'
 import { loadTokenKey, publicHalf } from './store/key-file.ts'
 import { Tenants } from './tenants.ts'
 
@@ -17,14 +18,16 @@ export interface TenantsConfig {
   readonly now: () => number
 }
 
-/** @throws TenantsError STORE_NEWER, STORE_FOREIGN, STORE_CORRUPT, TOKEN_KEY_UNSAFE */
+/** @throws TenantsError STORE_NEWER, STORE_FOREIGN, STORE_CORRUPT, TOKEN_KEY_UNSAFE, FILE_KEY_UNSAFE */
 export function openTenants(config: TenantsConfig): Tenants {
   const privateKey = loadTokenKey(config.stateDir)
+  const fileKey = loadFileKey(config.stateDir)
   const database = openDatabase(path.join(config.stateDir, DATABASE_FILE))
   const { issuer, audience, now } = config
   return new Tenants({
     store: kyselyOver(adapt(database)),
     authority: { issuer, audience, privateKey, publicKey: publicHalf(privateKey) },
+    fileKey,
     now,
   })
 }

@@ -24,6 +24,7 @@ import {
   tenantScope,
 } from './scope.ts'
 import { selectOld, selectSurplus } from './store/ended.ts'
+import type { FileKey } from './store/file-key.ts'
 import { deleteException, putException, selectExceptions } from './store/host-exceptions.ts'
 import { findPod, renamePod } from './store/names.ts'
 import {
@@ -62,6 +63,7 @@ import {
   updateTenant,
 } from './store/tenants.ts'
 import { type IssuedToken, insertToken, isLive, revokeToken, selectTokens } from './store/tokens.ts'
+import { StoredFiles } from './stored-files.ts'
 import type { NewTenant, Tenant } from './tenant.ts'
 import {
   type IdentityName,
@@ -74,6 +76,8 @@ import {
 export interface TenantsParts {
   readonly store: Store
   readonly authority: TokenAuthority
+  /** What configs and secrets are encrypted with. */
+  readonly fileKey: FileKey
   /** ms since 1970. */
   readonly now: () => number
 }
@@ -93,17 +97,20 @@ export interface Page<Cursor> {
 }
 
 export class Tenants {
+  /** Configs and secrets. */
+  readonly files: StoredFiles
   readonly #store: Store
   readonly #authority: TokenAuthority
   readonly #now: () => number
   readonly events: Events
   readonly drains: Drains
 
-  constructor({ store, authority, now }: TenantsParts) {
+  constructor({ store, authority, fileKey, now }: TenantsParts) {
     this.#store = store
     this.events = new Events(store)
     this.drains = new Drains(store, now)
     this.#authority = authority
+    this.files = new StoredFiles({ store, key: fileKey, now })
     this.#now = now
   }
 

@@ -16,6 +16,7 @@ import { plain, printJson, say } from './output.ts'
 import { addPodControl } from './pod-control.ts'
 import { addPods } from './pods.ts'
 import { addRun } from './run.ts'
+import { addStoredFiles } from './stored-files.ts'
 import { addTenants, addTokens } from './tenants.ts'
 
 function programOf(): Command {
@@ -38,6 +39,7 @@ function programOf(): Command {
   addExec(program)
   addTenants(program)
   addTokens(program)
+  addStoredFiles(program)
   addImages(program)
   addAudit(program)
   addHost(program)

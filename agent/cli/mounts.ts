@@ -1,5 +1,6 @@
 /** What `casemate run` mounts in a pod, from the words of the command line to members of the API. */
 import { UsageError } from './arguments.ts'
+import { bytesOfFile } from './stored-files.ts'
 
 const UNITS: Readonly<Record<string, number>> = { b: 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 }
 
@@ -64,7 +65,33 @@ function mountOf(option: string, words: readonly (readonly [string, string | nul
   return mount
 }
 
+/** `NAME[:/path][,mode=400,uid=33,gid=33]`. @throws UsageError */
+function fileOf(option: string, kind: 'config' | 'secret' | 'content', text: string): object {
+  const [first = '', ...rest] = wordsOf(text)
+  const named = first[1] === null ? first[0] : `${first[0]}=${first[1]}`
+  const at = kind === 'content' ? named.lastIndexOf(':/') : named.indexOf(':')
+  const [name, target] = at < 0 ? [named, undefined] : [named.slice(0, at), named.slice(at + 1)]
+  if (kind === 'content' && target === undefined) {
+    throw new UsageError(`${option}: say where it is to be, as LOCAL:/path`)
+  }
+  const source = kind === 'content' ? bytesOfFile(option, name).toString('base64') : name
+  const members = rest.map(([word, value]): Member => {
+    if (word === 'mode' && value !== null) return ['mode', value]
+    if ((word === 'uid' || word === 'gid') && value !== null && /^\d{1,9}$/u.test(value)) {
+      return [word, Number(value)]
+    }
+    throw new UsageError(`${option}: behind the name are mode=, uid= and gid=`)
+  })
+  return { [kind]: source, target, ...Object.fromEntries(members) }
+}
+
 export interface MountOptions {
+  /** Each `NAME[:/path][,mode=,uid=,gid=]`. */
+  readonly config?: readonly string[]
+  /** Likewise. */
+  readonly secret?: readonly string[]
+  /** Each `LOCAL:/path`, with the same behind it. */
+  readonly file?: readonly string[]
   /** Each `type=...,target=...`. */
   readonly mount?: readonly string[]
   /** Each `PATH` or `PATH:size=64m,mode=1777,ro`. */
@@ -93,13 +120,20 @@ function sysctlsOf(entries: readonly string[]): object {
 }
 
 /** Members of a launch's body; undefined: left out. @throws UsageError */
-export function mountMembersOf({ mount, tmpfs, shmSize, sysctl }: MountOptions): object {
+export function mountMembersOf(options: MountOptions): object {
+  const { mount, tmpfs, shmSize, sysctl, config, secret, file } = options
+  const files = [
+    ...(config ?? []).map((text) => fileOf('--config', 'config', text)),
+    ...(secret ?? []).map((text) => fileOf('--secret', 'secret', text)),
+    ...(file ?? []).map((text) => fileOf('--file', 'content', text)),
+  ]
   const mounts = [
     ...(mount ?? []).map((text) => mountOf('--mount', wordsOf(text))),
     ...(tmpfs ?? []).map(tmpfsOf),
   ]
   return {
     mounts: mounts.length === 0 ? undefined : mounts,
+    files: files.length === 0 ? undefined : files,
     shm_bytes: shmSize === undefined ? undefined : bytesOf('--shm-size', shmSize),
     sysctls: sysctl === undefined ? undefined : sysctlsOf(sysctl),
   }

@@ -52,6 +52,8 @@ const EGRESS_HELP =
   'reach only this of what the tenant may: internet, none, 192.0.2.0/24=tcp:443; repeatable'
 const TMPFS_HELP = 'file system in memory: size=64m,mode=1777,ro,noexec; repeatable'
 const MOUNT_HELP = 'tmpfs, or empty with medium=disk or memory; repeatable'
+const CONFIG_HELP = 'a stored config as a file, /run/config/NAME; ,mode=,uid=,gid=; repeatable'
+const SECRET_HELP = 'a stored secret as a file, /run/secrets/NAME; likewise'
 const LEVELS = ['vm', 'container', 'host']
 
 function envOf({ env, envFile }: RunOptions): readonly string[] | undefined {
@@ -173,6 +175,13 @@ export function addRun(program: Command): void {
     .option('--read-only', 'read-only root file system')
     .option('--tmpfs <path[:options]>', TMPFS_HELP, several)
     .option('--mount <type=T,target=PATH>', MOUNT_HELP, several)
+    .option('--config <name[:/path]>', CONFIG_HELP, several)
+    .option('--secret <name[:/path]>', SECRET_HELP, several)
+    .option(
+      '--file <local:/path>',
+      'a small file of here, in the pod’s memory; repeatable',
+      several,
+    )
     .option('--shm-size <size>', 'size of /dev/shm; 64m if left out')
     .option('--sysctl <NAME=value>', 'parameter of the kernel that is the pod’s own', several)
     .option('--network <name>', 'default: the tenant’s own; none when left out')

@@ -12,6 +12,7 @@ import {
   BadNoun,
   EGRESS_MAX,
   EGRESS_WORD_MAX,
+  type FileWords,
   HOSTS_MAX,
   type LaunchRequest,
   type MountWords,
@@ -24,6 +25,7 @@ import {
   parseCapability,
   parseEgress,
   parseEnvironment,
+  parseFiles,
   parseGroups,
   parseHostname,
   parseHosts,
@@ -50,7 +52,7 @@ import {
 import type { PodAbout } from '../../tenants/index.ts'
 import { ApiError } from '../errors.ts'
 import type { Credentials } from '../images/index.ts'
-import { MOUNTS } from './launch-storage.ts'
+import { FILES, MOUNTS } from './launch-storage.ts'
 import { closed } from './schemas.ts'
 
 const WORD_CHARACTERS_MAX = 32_768
@@ -94,6 +96,7 @@ const body = Type.Object(
     capabilities_drop: Type.Optional(names),
     read_only_root: Type.Optional(Type.Boolean()),
     mounts: Type.Optional(MOUNTS),
+    files: Type.Optional(FILES),
     shm_bytes: Type.Optional(Type.Integer({ description: 'Size of /dev/shm; 64 MiB if left out' })),
     sysctls: Type.Optional(
       Type.Record(Type.String(), Type.String(), {
@@ -179,6 +182,7 @@ export interface LaunchBody {
   capabilities_drop?: string[]
   read_only_root?: boolean
   mounts?: MountWords[]
+  files?: FileWords[]
   shm_bytes?: number
   sysctls?: Record<string, string>
   network?: string
@@ -263,6 +267,13 @@ function parseWays(
 }
 
 /** @throws BadNoun */
+const parseStorage = (wire: LaunchBody): Pick<LaunchRequest, 'files' | 'mounts' | 'sysctls'> => ({
+  files: parseFiles(wire.files ?? []),
+  mounts: parseMounts(wire.mounts ?? [], wire.shm_bytes),
+  sysctls: parseSysctls(wire.sysctls ?? {}),
+})
+
+/** @throws BadNoun */
 export function parseLaunch(wire: LaunchBody, pod: PodId, principal: Principal): LaunchRequest {
   return {
     pod,
@@ -279,8 +290,7 @@ export function parseLaunch(wire: LaunchBody, pod: PodId, principal: Principal):
     capabilitiesAdd: (wire.capabilities_add ?? []).map(parseCapability),
     capabilitiesDrop: (wire.capabilities_drop ?? []).map(parseCapability),
     readOnlyRoot: wire.read_only_root ?? false,
-    mounts: parseMounts(wire.mounts ?? [], wire.shm_bytes),
-    sysctls: parseSysctls(wire.sysctls ?? {}),
+    ...parseStorage(wire),
     ...parseWays(wire),
     ulimits: parseUlimits(wire.ulimits ?? []),
     additionalGids: parseGroups(wire.groups ?? []),

@@ -1,6 +1,6 @@
 /** What is mounted in a pod, in the body of its launch. */
 import { type Static, type TArray, type TUnsafe, Type } from '@fastify/type-provider-typebox'
-import { MOUNTS_MAX, type MountWords } from '../../policy/index.ts'
+import { type FileWords, MOUNTS_MAX, type MountWords } from '../../policy/index.ts'
 import { closed } from './schemas.ts'
 
 const PATH_CHARACTERS_MAX = 4096
@@ -36,4 +36,36 @@ const mount = Type.Object(
 export const MOUNTS: TArray<TUnsafe<MountWords>> = Type.Array(
   Type.Unsafe<Static<typeof mount>>(mount),
   { maxItems: MOUNTS_MAX, description: 'Mounted beside the image, the outer ones first' },
+)
+
+const CONTENT_CHARACTERS_MAX = 131_072
+const file = Type.Object(
+  {
+    config: Type.Optional(Type.String({ maxLength: 63, description: 'Name of a stored config' })),
+    secret: Type.Optional(Type.String({ maxLength: 63, description: 'Name of a stored secret' })),
+    content: Type.Optional(
+      Type.String({
+        maxLength: CONTENT_CHARACTERS_MAX,
+        description: 'Base64. It is kept with the request: for a secret, store one',
+      }),
+    ),
+    target: Type.Optional(
+      Type.String({
+        maxLength: PATH_CHARACTERS_MAX,
+        description: 'Where; /run/config/NAME or /run/secrets/NAME if left out',
+      }),
+    ),
+    mode: Type.Optional(
+      Type.String({ maxLength: 4, description: 'Permissions, octal; 444, of a secret 400' }),
+    ),
+    uid: Type.Optional(Type.Integer({ description: 'Whose it is; 0' })),
+    gid: Type.Optional(Type.Integer({ description: 'Of which group; 0' })),
+  },
+  closed,
+)
+
+/** Likewise. */
+export const FILES: TArray<TUnsafe<FileWords>> = Type.Array(
+  Type.Unsafe<Static<typeof file>>(file),
+  { maxItems: MOUNTS_MAX, description: 'Single files, in memory only, that nobody can write' },
 )

@@ -132,6 +132,7 @@ function papersOf({ spawn, log, artifacts, template, bootMs }: GuestCall) {
   const { host } = spawn
   const plan = planOf(host, bootMs)
   const spec = buildSpec({
+    files: null,
     plan,
     host,
     template,

@@ -12,6 +12,7 @@
  * A crash after any line leaves a state that reconcile.ts adopts or undoes. Nothing can be started
  * here without a receipt: what starts processes asks for it.
  */
+import { closeSync } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { type Actor, type Appended, deadlineIn, type RestartFacts } from '../../audit/index.ts'
 import { defaultSeccompProfile } from '../../native/seccomp/default-profile.ts'
@@ -35,6 +36,7 @@ import { giveUp } from './give-up.ts'
 import { describeHost, type FoundHost, hostFacts } from './host.ts'
 import type { LaunchBudgets } from './launch-budgets.ts'
 import { type LaunchParts, launchFacts } from './launch-facts.ts'
+import { type FoundFile, findFiles, type SealedFiles, sealFiles } from './launch-files.ts'
 import type { Launching } from './launching.ts'
 import type { Pauses } from './pauses.ts'
 import type { Ports } from './ports.ts'
@@ -45,6 +47,7 @@ import {
   isolationFacts,
   resourceFacts,
   restarted,
+  storedFiles,
 } from './record-parts.ts'
 import type { Refusals } from './refusals.ts'
 import { start } from './start.ts'
@@ -91,6 +94,8 @@ export interface Progress {
   accepted: boolean
   intent: Appended | null
   podLog: FileHandle | null
+  /** Content of the app's files; null: none, or not yet. */
+  files: SealedFiles | null
 }
 
 /**
@@ -105,6 +110,7 @@ export async function launch(ports: LaunchPorts, call: LaunchCall): Promise<Pod>
     accepted: false,
     intent: null,
     podLog: null,
+    files: null,
   }
   try {
     return await proceed(ports, call, progress)
@@ -112,6 +118,7 @@ export async function launch(ports: LaunchPorts, call: LaunchCall): Promise<Pod>
     throw await giveUp(ports, call, progress, error)
   } finally {
     await progress.podLog?.close()
+    if (progress.files !== null) closeSync(progress.files.fd)
     await progress.session?.close()
   }
 }
@@ -125,7 +132,8 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   progress.stage = 'decide'
   const host = await describeHost(ports.spawn)
   const found = await lookAt(ports, host)
-  const plan = await decideOn(ports, call, progress, { session, found })
+  const files = await findFiles(ports, scope, request)
+  const plan = await decideOn(ports, call, progress, { session, found, files })
 
   progress.stage = 'build'
   await ports.safety.note(found.report)
@@ -147,8 +155,9 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   const podLog = await ports.files.createLog(request.pod, plan.logBytes)
   progress.podLog = podLog
   const template = plan.level === 'vm' ? await ports.templates.get(plan) : null
+  progress.files = sealFiles(plan, files)
   const parts = { plan, host, rootfs, template, network }
-  const spec = await specOf(ports, parts)
+  const spec = await specOf(ports, parts, progress.files)
   const body = intentOf(ports, call, progress, { ...parts, spec, session })
   const intent = await ports.audit.append(body)
   progress.intent = intent
@@ -160,7 +169,8 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   })
 
   progress.stage = 'start'
-  return await start(ports, { scope, plan, spec, intent, ticket, rootfs, log: podLog })
+  const sealed = progress.files
+  return await start(ports, { scope, plan, spec, intent, ticket, rootfs, log: podLog, sealed })
 }
 
 async function resolve(
@@ -198,12 +208,19 @@ async function lookAt(ports: LaunchPorts, host: HostDescription): Promise<FoundH
   return { host, report, exceptions: await ports.tenants.activeHostExceptions() }
 }
 
+/** What was found before a decision. */
+interface DecidedOn {
+  readonly session: ImageSession
+  readonly found: FoundHost
+  readonly files: readonly FoundFile[]
+}
+
 /** @throws Refusal */
 async function decideOn(
   ports: LaunchPorts,
   call: LaunchCall,
   progress: Progress,
-  { session, found }: { readonly session: ImageSession; readonly found: FoundHost },
+  { session, found, files }: DecidedOn,
 ): Promise<Plan> {
   const tenant = await ports.tenants.facts(call.scope)
   const { resolved, process } = session.image
@@ -211,7 +228,8 @@ async function decideOn(
   const evidence = await session.collectEvidence(keysToTry(rules, resolved))
   progress.evidence = evidence
   const image = { reference: call.image, resolved, config: process, evidence }
-  const question = { tenant, request: call.request, image, host: hostFacts(found, ports) }
+  const { request } = call
+  const question = { tenant, request, image, files, host: hostFacts(found, ports) }
   const outcome = decide(question, ports.policies)
   if (outcome instanceof Refusal) throw outcome
   progress.accepted = true
@@ -231,12 +249,17 @@ const requested = (call: LaunchCall) =>
     ...restarted(call),
   }) as const
 
-async function specOf(ports: LaunchPorts, parts: LaunchParts): Promise<Spec> {
+async function specOf(
+  ports: LaunchPorts,
+  parts: LaunchParts,
+  sealed: SealedFiles | null,
+): Promise<Spec> {
   const { plan, rootfs } = parts
   const profile = defaultSeccompProfile(plan.process.capabilities.bounding)
   const seccomp = await ports.seccomp(profile)
   const image = { size: rootfs.size, verity: rootfs.verity }
-  return buildSpec({ ...parts, image, seccomp })
+  const files = sealed && { size: sealed.size, digest: sealed.digest }
+  return buildSpec({ ...parts, image, seccomp, files })
 }
 
 function intentOf(
@@ -265,6 +288,7 @@ function intentOf(
     spec: { digest: spec.digest, size: spec.bytes.length },
     resources: resourceFacts(plan, host.scratch.size),
     ...(network === null ? {} : { network: { ...network } }),
+    ...storedFiles(plan),
     ...restarted(call),
     deadline: deadlineIn(ports.clock, TICKET_MS),
   } as const

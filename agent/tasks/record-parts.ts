@@ -9,6 +9,7 @@ import type {
   PolicyFacts,
   RecordBodies,
   RestartFacts,
+  StoredFileFacts,
 } from '../../audit/index.ts'
 import type { HostDescription, Template } from '../../native/spawn-answers.ts'
 import type { ActivePolicies, Plan, Refusal } from '../../policy/index.ts'
@@ -167,6 +168,12 @@ export const foundFacts = ({ decision }: Plan): HostFacts => ({
   findings: decision.hostFindingsDigest,
   exceptions: decision.hostExceptions.map(({ finding, record }) => ({ finding, record })),
 })
+
+/** Configs and secrets that a pod gets, by version: from no digest of a secret could it be guessed. */
+export const storedFiles = ({
+  storedFiles: files,
+}: Plan): { readonly files?: readonly StoredFileFacts[] } =>
+  files.length === 0 ? {} : { files: files.map((file) => ({ ...file })) }
 
 export const resourceFacts = (
   plan: Plan,

@@ -13,6 +13,7 @@ import type { Plan } from '../../policy/index.ts'
 import type { Pod, TenantScope } from '../../tenants/index.ts'
 import type { Rootfs } from '../images/index.ts'
 import type { LaunchPorts } from './launch.ts'
+import type { SealedFiles } from './launch-files.ts'
 
 export interface StartCall {
   readonly scope: TenantScope
@@ -22,6 +23,8 @@ export interface StartCall {
   readonly ticket: string
   readonly rootfs: Rootfs
   readonly log: FileHandle
+  /** Content of its app's files; null: none. */
+  readonly sealed: SealedFiles | null
 }
 
 interface Started {
@@ -48,6 +51,7 @@ async function launched(ports: LaunchPorts, call: StartCall): Promise<Started> {
       spec: text(spec.bytes),
       image: image.fd,
       log: log.fd,
+      ...(call.sealed === null ? {} : { files: call.sealed.fd }),
     })
   } catch (error) {
     const found = await findAfterAll(ports.spawn, plan.pod, error)

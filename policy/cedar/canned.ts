@@ -5,6 +5,7 @@
 
 import { UNTRUSTED_DEFAULT_CAPABILITIES } from '../nouns/capability.ts'
 import { parseDigest } from '../nouns/digest.ts'
+import { parseFileName } from '../nouns/file.ts'
 import { ISOLATION_LEVELS, type IsolationLevel } from '../nouns/isolation.ts'
 import {
   MEMORY_MIB_MAX,
@@ -16,7 +17,13 @@ import {
 } from '../nouns/machine.ts'
 import { parsePodId } from '../nouns/pod.ts'
 import { parseTenantId, TRUSTS, type Trust } from '../nouns/tenant.ts'
-import type { ExecQuery, LaunchQuery, Principal } from './query.ts'
+import {
+  type ExecQuery,
+  FILE_ACTIONS,
+  type FileQuery,
+  type LaunchQuery,
+  type Principal,
+} from './query.ts'
 
 export interface CannedQuestion {
   readonly name: string
@@ -80,6 +87,7 @@ const questionOf = ({ who, principal, trust, isolation, fault }: Case): CannedQu
       memoryMib: parseMemoryMib(large ? MEMORY_MIB_MAX : MEMORY_MIB_MIN),
       readOnlyRoot: large,
       sysctls: [],
+      files: [],
     },
   }
 }
@@ -104,6 +112,33 @@ export function cannedExecs(): readonly CannedExec[] {
           program: '/bin/sh',
           user: suspended ? '' : '0',
           terminal: suspended,
+        },
+      })),
+    ),
+  )
+}
+
+export interface CannedFile {
+  readonly name: string
+  readonly query: FileQuery
+  readonly mustDeny: boolean
+}
+
+/** And for what tenants keep here: no stranger's, nothing stored or shown for a suspended tenant. */
+export function cannedFiles(): readonly CannedFile[] {
+  return Object.entries(callers).flatMap(([who, principal]) =>
+    FILE_ACTIONS.flatMap((action) =>
+      [false, true].map((suspended) => ({
+        name: `${who}, ${action}${suspended ? ', suspended tenant' : ''}`,
+        mustDeny:
+          (suspended && action !== 'remove_file') ||
+          (principal.kind === 'tenant' && principal.tenant !== tenant),
+        query: {
+          principal,
+          tenant: { id: tenant, trust: 'untrusted', suspended },
+          action,
+          kind: suspended ? 'config' : 'secret',
+          name: parseFileName('key'),
         },
       })),
     ),

@@ -12,6 +12,9 @@ export type PolicyTexts = Readonly<Record<string, string>>
 
 const launch = 'action == Casemate::Action::"launch", resource is Casemate::Pod'
 const exec = 'action == Casemate::Action::"exec", resource is Casemate::Pod'
+const file = `action in [${['store', 'show', 'remove']
+  .map((verb) => `Casemate::Action::"${verb}_file"`)
+  .join(', ')}], resource is Casemate::StoredFile`
 const set = (items: readonly string[]): string => `[${items.map((item) => `"${item}"`).join(', ')}]`
 
 export const DEFAULT_POLICIES: PolicyTexts = {
@@ -37,6 +40,22 @@ permit(principal is Casemate::Operator, ${exec});
   'exec.tenant-suspended': `@reason("The tenant is suspended.")
 @code("TENANT_SUSPENDED")
 forbid(principal, ${exec})
+when { resource.tenant.suspended };
+`,
+  'file.own-tenant': `@reason("Callers keep configs and secrets of their own tenant.")
+permit(principal is Casemate::Caller, ${file})
+when { principal.tenant == resource.tenant };
+`,
+  'file.operator': `@reason("Operators keep configs and secrets for any tenant.")
+permit(principal is Casemate::Operator, ${file});
+`,
+  'file.tenant-suspended': `@reason("The tenant is suspended.")
+@code("TENANT_SUSPENDED")
+forbid(
+  principal,
+  action in [Casemate::Action::"store_file", Casemate::Action::"show_file"],
+  resource is Casemate::StoredFile
+)
 when { resource.tenant.suspended };
 `,
   'isolation.untrusted-needs-vm': `@reason("Only trusted tenants may share the host's kernel.")

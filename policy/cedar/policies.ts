@@ -17,9 +17,11 @@ import type { PolicyTexts } from './defaults.ts'
 import {
   type CedarCall,
   type ExecQuery,
+  type FileQuery,
   type LaunchQuery,
   toCedarCall,
   toExecCall,
+  toFileCall,
 } from './query.ts'
 import { CEDAR_SCHEMA } from './schema.ts'
 import { errorVerdict, type Verdict, verdictOf } from './verdict.ts'
@@ -69,6 +71,11 @@ export class ActivePolicies {
   /** Likewise. */
   askExec(query: ExecQuery): Verdict {
     return this.#ask(() => toExecCall(query))
+  }
+
+  /** Likewise. */
+  askFile(query: FileQuery): Verdict {
+    return this.#ask(() => toFileCall(query))
   }
 
   #ask(call: () => CedarCall): Verdict {

@@ -7,6 +7,7 @@ import type {
 } from '@cedar-policy/cedar-wasm/nodejs'
 import type { ResolvedImage } from '../image-verdict.ts'
 import type { Capability } from '../nouns/capability.ts'
+import type { FileName, StoredKind } from '../nouns/file.ts'
 import type { IsolationLevel } from '../nouns/isolation.ts'
 import type { MemoryMib, Vcpus } from '../nouns/machine.ts'
 import type { PodId } from '../nouns/pod.ts'
@@ -36,6 +37,8 @@ export interface LaunchQuery {
   readonly readOnlyRoot: boolean
   /** Names of parameters of the kernel that it sets. */
   readonly sysctls: readonly string[]
+  /** Files of the tenant's that it gets, as `secret/NAME`. */
+  readonly files: readonly string[]
 }
 
 /** One more process in a running pod. */
@@ -47,6 +50,17 @@ export interface ExecQuery {
   /** Empty: the app's. */
   readonly user: string
   readonly terminal: boolean
+}
+
+export const FILE_ACTIONS = ['store_file', 'show_file', 'remove_file'] as const
+
+/** Something is to be done with a config or secret of a tenant's. */
+export interface FileQuery {
+  readonly principal: Principal
+  readonly tenant: Pick<LaunchQuery['tenant'], 'id' | 'trust' | 'suspended'>
+  readonly action: (typeof FILE_ACTIONS)[number]
+  readonly kind: StoredKind
+  readonly name: FileName
 }
 
 const uid = (type: string, id: string): TypeAndId => ({ type: `Casemate::${type}`, id })
@@ -79,8 +93,9 @@ export function toCedarCall(query: LaunchQuery): CedarCall {
       memory_mib: query.memoryMib,
       read_only_root: query.readOnlyRoot,
       sysctls: [...query.sysctls],
+      files: [...query.files],
     },
-    entities: entitiesOf(query),
+    entities: entitiesOf({ ...query, resource: uid('Pod', query.pod) }),
   }
 }
 
@@ -89,15 +104,35 @@ export const toExecCall = (query: ExecQuery): CedarCall => ({
   action: uid('Action', 'exec'),
   resource: uid('Pod', query.pod),
   context: { program: query.program, user: query.user, terminal: query.terminal },
-  entities: entitiesOf({ ...query, tenant: { ...query.tenant, levels: [] } }),
+  entities: entitiesOf({
+    ...query,
+    tenant: { ...query.tenant, levels: [] },
+    resource: uid('Pod', query.pod),
+  }),
 })
+
+export function toFileCall({ principal, tenant, action, kind, name }: FileQuery): CedarCall {
+  const resource = uid('StoredFile', `${tenant.id}/${kind}/${name}`)
+  const context = { kind, name }
+  const entities = entitiesOf({ principal, tenant: { ...tenant, levels: [] }, resource })
+  return {
+    principal: principalUid(principal),
+    action: uid('Action', action),
+    resource,
+    context,
+    entities,
+  }
+}
 
 /**
  * All entities that a policy can reach. An absent one is not an empty one: reading an attribute of
  * it is an error, and Cedar skips a forbid that errors.
  */
-function entitiesOf(query: Pick<LaunchQuery, 'principal' | 'tenant' | 'pod'>): EntityJson[] {
-  const { principal, tenant } = query
+function entitiesOf({
+  principal,
+  tenant,
+  resource,
+}: Pick<LaunchQuery, 'principal' | 'tenant'> & { readonly resource: TypeAndId }): EntityJson[] {
   const entities: EntityJson[] = [
     {
       uid: uid('Tenant', tenant.id),
@@ -109,7 +144,7 @@ function entitiesOf(query: Pick<LaunchQuery, 'principal' | 'tenant' | 'pod'>): E
       parents: [],
     },
     {
-      uid: uid('Pod', query.pod),
+      uid: resource,
       attrs: { tenant: reference('Tenant', tenant.id) },
       parents: [],
     },

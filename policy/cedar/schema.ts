@@ -12,6 +12,7 @@ export const CEDAR_SCHEMA = `namespace Casemate {
   entity Caller { tenant: Tenant };
   entity Operator;
   entity Pod { tenant: Tenant };
+  entity StoredFile { tenant: Tenant };
   type Image = { registry: String, repository: String, digest: String };
   type Signature = { accepted: Bool, keys: Set<String> };
   type Launch = {
@@ -22,10 +23,15 @@ export const CEDAR_SCHEMA = `namespace Casemate {
     vcpus: Long,
     memory_mib: Long,
     read_only_root: Bool,
-    sysctls: Set<String>
+    sysctls: Set<String>,
+    files: Set<String>
   };
   type Exec = { program: String, user: String, terminal: Bool };
+  type File = { kind: String, name: String };
   action launch appliesTo { principal: [Caller, Operator], resource: [Pod], context: Launch };
   action exec appliesTo { principal: [Caller, Operator], resource: [Pod], context: Exec };
+  action store_file, show_file, remove_file appliesTo {
+    principal: [Caller, Operator], resource: [StoredFile], context: File
+  };
 }
 `

@@ -221,6 +221,23 @@ CREATE TRIGGER pods_over_ended AFTER UPDATE OF state, restart_due_ms ON pods
   WHEN ${over('OLD')} AND NOT ${over('NEW')} BEGIN ${count('OLD', '- 1')} END;
 `
 
+/** Configs and secrets, encrypted: docs/decisions/0029-mounts-from-inside.md. Nonce and content are base64. */
+const STORED_FILES = `
+CREATE TABLE stored_files (
+  tenant TEXT NOT NULL REFERENCES tenants (id),
+  kind TEXT NOT NULL CHECK (kind IN ('config', 'secret')),
+  name TEXT NOT NULL,
+  version TEXT NOT NULL,
+  size INTEGER NOT NULL CHECK (size BETWEEN 0 AND 524288),
+  identity TEXT NOT NULL,
+  created_ms INTEGER NOT NULL,
+  key_id TEXT NOT NULL,
+  nonce TEXT NOT NULL,
+  sealed TEXT NOT NULL,
+  PRIMARY KEY (tenant, kind, name)
+) STRICT;
+`
+
 const MIGRATIONS: readonly string[] = [
   FIRST,
   SECOND,
@@ -236,6 +253,7 @@ const MIGRATIONS: readonly string[] = [
   EVENTS,
   DRAIN,
   ENDED,
+  STORED_FILES,
 ]
 
 /** What `user_version` is when all steps are applied. */

@@ -143,11 +143,26 @@ export interface HostDrainRow {
   readonly reported_ms: number | null
 }
 
+export interface StoredFileRow {
+  readonly tenant: string
+  readonly kind: string
+  readonly name: string
+  readonly version: string
+  readonly size: number
+  readonly identity: string
+  readonly created_ms: number
+  readonly key_id: string
+  /** Base64, and so is `sealed`. */
+  readonly nonce: string
+  readonly sealed: string
+}
+
 export interface Tables {
   readonly host_drain: HostDrainRow
   readonly events: EventRow
   readonly event_floors: EventFloorRow
   readonly event_position: EventPositionRow
+  readonly stored_files: StoredFileRow
   readonly published_ports: PublishedPortRow
   readonly tenants: TenantRow
   readonly pods: PodRow

@@ -95,6 +95,12 @@ const OPTIONS: readonly Option[] = [
     shows: [{ kind: 'empty', mode: 0o1777, path: '/x' }],
   },
   {
+    option: '--file, --config, --secret',
+    body: { files: [{ content: 'eA==', target: '/x' }] },
+    at: ['app', 'mounts'],
+    shows: [{ gid: 0, kind: 'file', mode: 0o444, path: '/x', size: 1, uid: 0 }],
+  },
+  {
     option: '--shm-size',
     body: { shm_bytes: 8192 },
     at: ['app', 'mounts'],

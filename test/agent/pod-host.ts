@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { fstatSync, readSync } from 'node:fs'
 import { open as openFile } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
 import path from 'node:path'
@@ -39,6 +40,8 @@ export interface Started {
   readonly pod: string
   readonly spec: Readonly<Record<string, unknown>>
   readonly record: unknown
+  /** Salt and content of its app's files; null: none. */
+  readonly files: Buffer | null
 }
 
 interface Vmm {
@@ -91,6 +94,13 @@ async function streams(t: TestContext): Promise<() => Promise<{ fd: number; far:
   }
 }
 
+/** All of a file that somebody else has open, from its beginning. */
+function contentOf(fd: number): Buffer {
+  const bytes = Buffer.alloc(fstatSync(fd).size)
+  readSync(fd, bytes, 0, bytes.length, 0)
+  return bytes
+}
+
 export async function podHost(t: TestContext): Promise<PodHost> {
   const open = await streams(t)
   const vmms = new Map<string, Vmm>()
@@ -101,7 +111,8 @@ export async function podHost(t: TestContext): Promise<PodHost> {
   const begin = async (call: LaunchCall): Promise<RunningPod> => {
     const spec = JSON.parse(call.spec) as Record<string, unknown>
     const pod = String(spec['launch_id'])
-    const one = { pod, spec, record: JSON.parse(call.record) as unknown }
+    const files = call.files === undefined ? null : contentOf(call.files)
+    const one = { pod, spec, record: JSON.parse(call.record) as unknown, files }
     const refused = refusal
     refusal = null
     if (refused !== null) started.push(one)

@@ -25,6 +25,7 @@ function partsOf(changes: Partial<LaunchRequest> = {}): SpecParts {
     image: { size: 8192, verity: { data_blocks: 2, root: '11'.repeat(32), salt: '22' } },
     seccomp: SECCOMP,
     network: null,
+    files: null,
   }
 }
 

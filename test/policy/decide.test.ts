@@ -79,6 +79,7 @@ suite('policy/decide: levels', () => {
       seccomp: 'default',
       readOnlyRoot: false,
       mounts: [],
+      storedFiles: [],
       sysctls: [],
       networked: false,
       egress: null,

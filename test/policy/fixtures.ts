@@ -106,6 +106,7 @@ export const request = (changes: Partial<LaunchRequest> = {}): LaunchRequest => 
   ulimits: [],
   additionalGids: [],
   mounts: [],
+  files: [],
   sysctls: [],
   stopSignal: null,
   stopTimeoutMs: null,
@@ -146,6 +147,7 @@ export const question = (changes: Partial<LaunchQuestion> = {}): LaunchQuestion 
   tenant: tenant(),
   request: request(),
   image: image(),
+  files: [],
   host: host(),
   ...changes,
 })

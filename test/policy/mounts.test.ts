@@ -6,6 +6,7 @@ import {
   decide,
   type LaunchRequest,
   type MountWords,
+  parseFiles,
   parseMounts,
   parseSysctls,
   Refusal,
@@ -19,13 +20,19 @@ const mounts = (...words: readonly MountWords[]): Pick<LaunchRequest, 'mounts'> 
 })
 
 /** Paths of the plan's mounts with their kinds, or the code of the refusal. */
-function planned(changes: Partial<LaunchRequest>, volumes: readonly string[] = []): string {
+function planned(
+  changes: Partial<LaunchRequest>,
+  volumes: readonly string[] = [],
+  sizes: readonly number[] = [],
+): string {
+  const files = sizes.map((size) => ({ stored: null, size }))
   const facts = image()
   const config = { ...facts.config, volumes }
   const question = {
     tenant: tenant(),
     request: request(changes),
     image: { ...facts, config },
+    files,
     host: host(),
   }
   const outcome = decide(question, defaults)
@@ -77,6 +84,7 @@ suite('policy/mounts', () => {
         tenant: tenant(),
         request: request(mounts({ type: 'tmpfs', target: '/x' })),
         image: image(),
+        files: [],
         host: host(),
       },
       defaults,
@@ -107,6 +115,58 @@ suite('policy/mounts', () => {
     }
     const many = Array.from({ length: 33 }, (_, at) => `/v${at}`)
     assert.equal(planned({ readOnlyRoot }, many), 'MOUNT_CONFLICT')
+  })
+})
+
+suite('policy/files', () => {
+  const words = (...targets: readonly string[]): Partial<LaunchRequest> => ({
+    files: parseFiles(targets.map((target) => ({ content: '', target }))),
+  })
+
+  test('mounts files among all others, with nothing in their way and nothing below them', () => {
+    const { files = [] } = words('/x/a', '/etc/passwd')
+    const asked = { files, ...mounts({ type: 'tmpfs', target: '/x' }) }
+    assert.equal(planned(asked, [], [1, 2]), 'file /etc/passwd, tmpfs /x, file /x/a')
+    assert.equal(planned(words('/x', '/x'), [], [1, 1]), 'MOUNT_CONFLICT')
+    // Not beside each other when sorted.
+    assert.equal(planned(words('/x', '/x-y', '/x/y'), [], [1, 1, 1]), 'MOUNT_CONFLICT')
+    assert.equal(planned(words('/x', '/y'), [], [2 ** 19, 2 ** 19]), 'file /x, file /y')
+    assert.equal(planned(words('/x', '/y'), [], [2 ** 19, 2 ** 19 + 1]), 'MOUNT_TOO_LARGE')
+  })
+
+  test('has each of the request’s files at the place that was asked for', () => {
+    const asked = parseFiles([
+      { secret: 'db', uid: 33 },
+      { config: 'app.conf', mode: '640' },
+      { content: 'eA==', target: '/a', mode: '0755' },
+    ])
+    const found = asked.map(({ path: at, mode, uid, source }) => [at, mode, uid, source.kind])
+    assert.deepEqual(found, [
+      ['/run/secrets/db', 0o400, 33, 'secret'],
+      ['/run/config/app.conf', 0o640, 0, 'config'],
+      ['/a', 0o755, 0, 'inline'],
+    ])
+  })
+
+  test('refuses what is no file, or more than one', () => {
+    for (const bad of [
+      {},
+      { config: 'x', secret: 'x' },
+      { content: 'eA==' },
+      { content: 'eA', target: '/x' },
+      { content: 'e A==', target: '/x' },
+      { secret: '../x' },
+      { secret: '.x' },
+      { secret: 'X' },
+      { secret: 'x/y' },
+      { secret: 'x', target: '/proc/x' },
+      { secret: 'x', mode: '4755' },
+      { secret: 'x', uid: 65_536 },
+      { secret: 'x', gid: -1 },
+      { content: Buffer.alloc(65_537).toString('base64'), target: '/x' },
+    ]) {
+      assert.throws(() => parseFiles([bad]), { name: 'BadNoun' }, JSON.stringify(bad).slice(0, 80))
+    }
   })
 })
 

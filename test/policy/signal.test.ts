@@ -57,6 +57,7 @@ suite('policy/signal', () => {
     const planned = (stopSignal: string | null, asked: string | null) => {
       const question = {
         tenant: tenant(),
+        files: [],
         host: host(),
         image: image({ config: { ...config, stopSignal } }),
         request: request({

@@ -74,7 +74,7 @@ suite('policy/ulimit', () => {
         additionalGids: parseGroups([5, 2000]),
       })
       const plan = decide(
-        { tenant: tenant(), host: host(), image: image(), request: asked },
+        { tenant: tenant(), host: host(), image: image(), files: [], request: asked },
         defaults,
       )
       assert.ok(!(plan instanceof Refusal))
@@ -95,6 +95,7 @@ suite('policy/ulimit', () => {
           tenant: tenant({ trust: 'trusted' }),
           host: host({ levels: { acme: ['container'] }, launchers: ISOLATION_LEVELS }),
           image: image(),
+          files: [],
           request: request({ isolation, ulimits: parseUlimits([ulimit]) }),
         },
         defaults,

@@ -1,6 +1,7 @@
 /** Launches as the agent does them: plan, spec, record, receipt, spawn; and what became of them. */
 import { open } from 'node:fs/promises'
 import { setTimeout as pause } from 'node:timers/promises'
+import { type SealedFiles, sealFiles } from '../../agent/tasks/launch-files.ts'
 import { isolationFacts, resourceFacts } from '../../agent/tasks/record-parts.ts'
 import { deadlineIn, systemClock } from '../../audit/index.ts'
 import { createPodLog, type PodLogRecord } from '../../native/pod-log.ts'
@@ -33,6 +34,9 @@ import { DEVICE_RATES } from '../../policy/rates.ts'
 import { digestOf } from '../native/workers/rootfs/build-image.ts'
 import { type Machine, type SpawnHost, TENANT } from './harness.ts'
 import type { DiskFile } from './images.ts'
+import { foundFile } from './words.ts'
+
+export { facts, probe, sh } from './words.ts'
 
 const clock = systemClock()
 const DEADLINE_MS = 25_000
@@ -61,6 +65,8 @@ export interface Wish {
   readonly bootMs?: number
   readonly stopSignal?: string
   readonly mounts?: Plan['mounts']
+  /** Content of those of kind `file`, which says which of these it has. */
+  readonly files?: readonly Uint8Array[]
   readonly sysctls?: Plan['sysctls']
   readonly network?: PodNetwork
   /** Another spawn than the machine's own. */
@@ -77,6 +83,7 @@ export interface Prepared {
   readonly image: DiskFile
   readonly template: Template | null
   readonly logPath: string
+  readonly files: SealedFiles | null
 }
 
 /** What goes to spawn beside descriptors. */
@@ -159,6 +166,7 @@ function planOf(machine: Machine, given: Wish): Plan {
     seccomp: 'default',
     readOnlyRoot: wish.readOnlyRoot,
     mounts: wish.mounts,
+    storedFiles: [],
     sysctls: wish.sysctls,
     networked: wish.network !== undefined,
     egress: wish.network?.egress ?? null,
@@ -190,6 +198,7 @@ export async function prepare(
   const image = wish.image ?? machine.image
   const template = wish.template === undefined ? await machine.template : wish.template
   const seccomp = await machine.seccomp(defaultSeccompProfile(plan.process.capabilities.bounding))
+  const files = sealFiles(plan, (wish.files ?? []).map(foundFile))
   const built = buildSpec({
     plan,
     host: on.host,
@@ -197,13 +206,15 @@ export async function prepare(
     image,
     seccomp,
     network: wish.network ?? null,
+    files: files && { size: files.size, digest: files.digest },
   })
   const loose = structuredClone(parseCanonical(built.bytes)) as Loose
   bend(loose)
   const spec = Buffer.from(canonicalBytes(loose))
   const logPath = machine.place(`${plan.pod}.log`)
   await (await createPodLog(logPath, plan.logBytes)).close()
-  return { pod: plan.pod, plan, spec, specDigest: digestOf(spec), on, image, template, logPath }
+  const specDigest = digestOf(spec)
+  return { pod: plan.pod, plan, spec, specDigest, on, image, template, logPath, files }
 }
 
 /** The launch.intent of a launch, as the log takes it. */
@@ -352,7 +363,8 @@ export async function withFiles<T>(
 /** Hands papers and files to spawn. @throws SpawnError */
 export const submit = (prepared: Prepared, given: Papers): Promise<Running> =>
   withFiles(prepared, async (fds) => {
-    const { pid, stream } = await prepared.on.spawn.launch({ ...given, ...fds })
+    const more = prepared.files === null ? {} : { files: prepared.files.fd }
+    const { pid, stream } = await prepared.on.spawn.launch({ ...given, ...fds, ...more })
     return new Running(prepared, pid, new PodStream(stream))
   })
 
@@ -383,18 +395,3 @@ export const run = async (
   wish: Wish,
   bend?: (spec: Loose) => void,
 ): Promise<Ended> => (await start(machine, wish, bend)).end()
-
-/** A script for /bin/sh; each program it starts costs seconds where KVM is software. */
-export const sh = (script: string): readonly string[] => ['/bin/sh', '-c', script]
-
-/** Words for guest/probe.c, which does them one after the other. */
-export const probe = (...words: readonly string[]): readonly string[] => ['/bin/probe', ...words]
-
-/** Lines `name value` by name; the last of a name counts. */
-export const facts = (text: string): ReadonlyMap<string, string> =>
-  new Map(
-    text.split('\n').map((line) => {
-      const [name = '', ...rest] = line.trim().split(/\s+/u)
-      return [name, rest.join(' ')] as const
-    }),
-  )

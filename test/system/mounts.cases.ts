@@ -1,11 +1,14 @@
 /** What is mounted in a pod beside its image, and what of the kernel is its own. One pod of a kind, as each costs a start. */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { createHash, randomBytes } from 'node:crypto'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { suite, test } from 'node:test'
-import { parseMountPath } from '../../policy/index.ts'
+import { sealFiles } from '../../agent/tasks/launch-files.ts'
+import { FILE_BYTES_MAX, parseMountPath } from '../../policy/index.ts'
 import type { PlannedMount } from '../../policy/plan.ts'
 import type { Machine } from './harness.ts'
-import { type Ended, run, sh } from './launch.ts'
+import { type Ended, papers, prepare, refusal, run, sh, submit } from './launch.ts'
 
 const tmpfs = (path: string, changes: object = {}): PlannedMount => ({
   kind: 'tmpfs',
@@ -21,6 +24,17 @@ const empty = (path: string, mode = 0o1777): PlannedMount => ({
   path: parseMountPath(path),
   mode,
 })
+
+const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
+
+/** Files below a directory that have the text in them. */
+function holding(directory: string, text: string): readonly string[] {
+  const names = readdirSync(directory, { recursive: true, encoding: 'utf8' })
+  return names
+    .map((name) => join(directory, name))
+    .filter((file) => statSync(file, { throwIfNoEntry: false })?.isFile() === true)
+    .filter((file) => readFileSync(file).includes(text))
+}
 
 /** Functions for what is tried in a pod: a line each, name and outcome. */
 const TRIES = `
@@ -124,6 +138,70 @@ export function mountCases(machine: Machine): void {
       assert.match(told(ended), /^code 0 APP_EXIT/u)
       assert.deepEqual(Object.fromEntries(lines(ended)), { ...wanted, '': '' })
       assert.deepEqual(read(), before)
+    })
+
+    test('gives files in memory that nobody can write, and refuses other content than the spec names', async () => {
+      const secret = randomBytes(24).toString('hex')
+      const large = randomBytes(FILE_BYTES_MAX)
+      const at = (path: string, file: number, size: number, mode: number): PlannedMount => ({
+        kind: 'file',
+        path: parseMountPath(path),
+        mode,
+        uid: 0,
+        gid: 1001,
+        size,
+        file,
+      })
+      const wish = {
+        args: sh(`${TRIES}
+          for at in /data/text /run/secrets/key; do options $at; mode $at; done
+          echo "key $($b sha256sum < /run/secrets/key)"; echo "large $($b sha256sum /data/large)"
+          for at in /run/secrets/key /data/text; do
+            try "write:$at" eval "echo x > $at"
+            try "remove:$at" $b rm -f $at
+            try "move:$at" $b mv $at /tmp/moved
+            try "remount:$at" $b mount -o remount,bind,rw $at
+          done
+          echo "left $($b ls -A /dev)"`),
+        capabilities: ['CAP_CHOWN', 'CAP_DAC_OVERRIDE', 'CAP_FOWNER', 'CAP_MKNOD'],
+        mounts: [
+          at('/data/large', 1, large.length, 0o400),
+          at('/data/text', 0, 5, 0o444),
+          at('/run/secrets/key', 2, secret.length, 0o440),
+        ],
+        files: [Buffer.from('hello'), large, Buffer.from(secret)],
+      } as const
+      const ended = await run(machine, wish)
+      assert.match(told(ended), /^code 0 APP_EXIT/u)
+      const found = lines(ended)
+      for (const [path, mode] of [
+        ['/data/text', '444'],
+        ['/run/secrets/key', '440'],
+      ] as const) {
+        assert.equal(found.get(`mode:${path}`), `${mode} 0:1001`)
+        assert.match(found.get(`at:${path}`) ?? '', /^ro,nosuid,nodev,noexec.* tmpfs /u)
+        for (const what of ['write', 'remove', 'move', 'remount']) {
+          assert.equal(found.get(`${what}:${path}`), 'no', `${what} ${path}`)
+        }
+      }
+      assert.equal(found.get('key'), `${sha256(Buffer.from(secret))}  -`)
+      assert.equal(found.get('large'), `${sha256(large)}  /data/large`)
+      assert.doesNotMatch(found.get('left') ?? '', /\.files/u)
+      assert.deepEqual(holding(machine.place('.'), secret), [], 'nothing on disk has it')
+
+      const prepared = await prepare(machine, wish)
+      const others = sealFiles(prepared.plan, [
+        { stored: null, size: 5, open: () => Buffer.from('HELLO') },
+        { stored: null, size: large.length, open: () => large },
+        { stored: null, size: secret.length, open: () => Buffer.from(secret) },
+      ])
+      assert.ok(others !== null)
+      const stolen = await submit({ ...prepared, files: others }, await papers(machine, prepared))
+      const { exit } = await stolen.end()
+      assert.equal(`${exit.how} ${exit.cause}`, 'failure DESCRIPTOR')
+      assert.match(exit.text ?? '', /files: is not the file the spec names/u)
+      const none = await refusal({ ...prepared, files: null }, await papers(machine, prepared))
+      assert.equal(none, 'DESCRIPTORS')
     })
   })
 }

@@ -19,9 +19,11 @@ pub const PROGRAM: i32 = 3;
 pub const REPORT: i32 = 4;
 /// What the app is: canonical JSON, sealed.
 pub const CONFIG: i32 = 5;
+/// Content of its files, sealed.
+pub const FILES: i32 = 6;
 /// How many descriptors the runtime passes on, from 3, to every container. Behind them are the trees of mounts that
 /// are from outside, in the order of the mounts.
-pub const PASSED: i32 = 3;
+pub const PASSED: i32 = 4;
 /// User ids, and group ids, of a pod.
 pub const IDS: u32 = 65_536;
 

@@ -8,7 +8,7 @@ use casemate_devices::{Verified, Verity};
 use casemate_ticket::container::Container;
 use casemate_ticket::document::{DOCUMENT_BYTES_MAX, Mode};
 use casemate_ticket::spec::{Level, Means, Spec};
-use casemate_vmm::descriptors::{Access, STREAM, check_blocks, file};
+use casemate_vmm::descriptors::{Access, STREAM, check_blocks, content, file};
 use casemate_vmm::failure::{Failure, failure};
 use casemate_vmm::launch::{admit, read_document};
 use casemate_wire::control::Reason;
@@ -27,6 +27,8 @@ pub const LOG: RawFd = 9;
 pub const RUNTIME: RawFd = 10;
 /// This very program, sealed.
 pub const PROGRAM: RawFd = 11;
+/// Content of the app's files, if it has any.
+pub const FILES: RawFd = 12;
 
 /// Everything that a pod is made of, each checked against the spec.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub struct Parts {
     pub scratch: File,
     /// The log.
     pub log: File,
+    /// Content of the app's files.
+    pub files: Vec<u8>,
     /// The OCI runtime.
     pub runtime: OwnedFd,
     /// This program.
@@ -80,6 +84,7 @@ pub fn gather() -> Result<Parts, Failure> {
     Ok(Parts {
         copy: file(COPY, "copy", 0, Access::ReadWrite)?,
         log: file(LOG, "log", spec.log_size, Access::ReadWrite)?,
+        files: content(FILES, spec.files.as_ref())?,
         runtime: present(RUNTIME, "runtime")?,
         program: present(PROGRAM, "program")?,
         spec,

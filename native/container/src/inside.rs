@@ -3,10 +3,10 @@
 use casemate_ticket::app::App;
 use casemate_vmm::failure::{Failure, failure};
 use casemate_wire::control::Reason;
-use guest_init::mounts::is_from_outside;
+use guest_init::mounts::{Outside, is_from_outside};
 use guest_init::report::Reporter;
 
-use crate::bundle::{CONFIG, PASSED, PROGRAM, REPORT};
+use crate::bundle::{CONFIG, FILES, PASSED, PROGRAM, REPORT};
 use crate::gather::{bytes_of, present};
 use crate::limits_unsafe;
 
@@ -21,6 +21,7 @@ fn prepare() -> Result<std::convert::Infallible, Failure> {
     let broken = |text: std::fmt::Arguments<'_>| failure(Reason::LaunchDocument, text);
     let report = present(REPORT, "report")?;
     let config = bytes_of(&present(CONFIG, "configuration")?.into(), "configuration")?;
+    let files = bytes_of(&present(FILES, "files")?.into(), "files")?;
     let report = Reporter::inherited(report).map_err(|error| broken(format_args!("{error}")))?;
     let (mut app, hostname, network) =
         App::parse_config(&config).map_err(|error| broken(format_args!("{error}")))?;
@@ -31,5 +32,6 @@ fn prepare() -> Result<std::convert::Infallible, Failure> {
     let first = PROGRAM.saturating_add(PASSED);
     let trees = outside.zip(first..).map(|(_, number)| present(number, "tree of a mount"));
     let trees = trees.collect::<Result<_, _>>()?;
-    guest_init::child::run_in_container(&app, &hostname, network.as_ref(), trees, &report)
+    let outside = Outside { trees, files: &files };
+    guest_init::child::run_in_container(&app, &hostname, network.as_ref(), outside, &report)
 }

@@ -11,7 +11,7 @@ use casemate_vmm::agent_stream::AgentStream;
 use casemate_vmm::control::receive;
 use casemate_vmm::descriptors::{CONTROL, present};
 use casemate_vmm::failure::{Failure, failure};
-use casemate_vmm::guest::{Event, Guest, LogFile};
+use casemate_vmm::guest::{Event, Guest, LogFile, Told};
 use casemate_vmm::report::{Report, exit};
 use casemate_wire::control::{FromSpawn, FromVmm, Reason};
 use casemate_wire::log_ring::{Shape, Source, Writer};
@@ -64,7 +64,8 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
     hand_unsafe::close_on_exec().map_err(|error| failed("descriptors", &error))?;
     let refuse = |text: &str| failure(Reason::LaunchDocument, format_args!("{text}"));
     let ids = ids.parse().map_err(|_| refuse("there are no ids for the pod"))?;
-    let Parts { spec, container, stream, image, copy, scratch, log, runtime, program } = gather()?;
+    let Parts { spec, container, stream, image, copy, scratch, log, files, runtime, program } =
+        gather()?;
     if bundle::digest() != container.bundle {
         return Err(failure(Reason::Machine, format_args!("the bundle is not the spec's")));
     }
@@ -99,7 +100,7 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
     let (control, io, vcpu) = (container.bundle.0, seccomp.0, spec.image.root);
     report.send(&FromVmm::Started { control, io, vcpu });
     let step = Duration::from_millis(spec.limits.boot_ms.into());
-    let guest = Guest::new(true, spec.guest_config, Some(log), None);
+    let guest = Guest::new(true, Told { config: spec.guest_config, files }, Some(log), None);
     Monitor::new(report.clone(), guest, stream, runtime, step)?.serve()
 }
 

@@ -21,7 +21,7 @@ use guest_init::session::Machine;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, memfd_create};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::bundle::{self, CONFIG, PASSED, PROGRAM, REPORT};
+use crate::bundle::{self, CONFIG, FILES, PASSED, PROGRAM, REPORT};
 use crate::hand_unsafe::Handing;
 use crate::loop_unsafe;
 use crate::root::{ROOT, SCRATCH, Scratch};
@@ -61,6 +61,7 @@ impl Machine for Runtime {
         app: &App,
         _hostname: &str,
         _network: Option<&Network>,
+        files: &[u8],
     ) -> Result<Running, Failure> {
         let (child_stdin, stdin) = pipe()?;
         let (stdout, child_stdout) = pipe()?;
@@ -76,6 +77,7 @@ impl Machine for Runtime {
         }
         let config = sealed(self.config.as_bytes())
             .or_failure(ErrorCode::Other, "write the app's configuration")?;
+        let files = sealed(files).or_failure(ErrorCode::Other, "write the app's files")?;
         self.write_bundle().or_failure(ErrorCode::Other, "write the bundle")?;
         let mut command = self.command();
         command.args(["run", "--detach", "--bundle", BUNDLE, "--pid-file", PID_FILE]);
@@ -88,6 +90,7 @@ impl Machine for Runtime {
             (self.program.as_fd(), PROGRAM),
             (child_report.as_fd(), REPORT),
             (config.as_fd(), CONFIG),
+            (files.as_fd(), FILES),
         ];
         let trees = trees.iter().map(AsFd::as_fd).zip(PROGRAM.saturating_add(PASSED)..);
         let handing = Handing::new(always.into_iter().chain(trees))

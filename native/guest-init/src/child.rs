@@ -16,6 +16,7 @@ use rustix::system::sethostname;
 use rustix::thread::UnshareFlags;
 
 use crate::failure::{Failure, OrFailure};
+use crate::mounts::Outside;
 use crate::namespaces::Namespaces;
 use crate::places::Places;
 use crate::report::Reporter;
@@ -31,6 +32,8 @@ pub struct Plan<'a> {
     pub hostname: &'a str,
     /// Its network, of which it has the names.
     pub network: Option<&'a Network>,
+    /// Content of its files.
+    pub files: &'a [u8],
     /// Where its file systems are.
     pub places: &'a Places,
 }
@@ -58,7 +61,7 @@ pub fn run(plan: &Plan<'_>, stdio: Stdio, report: &Reporter) -> ! {
 
 /// Everything that needs more than the app's own privileges.
 fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &Reporter) -> Result<Identity, Failure> {
-    let Plan { app, hostname, network, places } = plan;
+    let Plan { app, hostname, network, files, places } = plan;
     if let Some(group) = &places.cgroup {
         cgroup::enter(group)?;
     }
@@ -75,13 +78,13 @@ fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &Reporter) -> Result<Identity,
     })?;
     let identity = identify(&app.process.user)?;
     take_stdio(stdio, &identity)?;
-    settle(app, trees, report)?;
+    settle(app, Outside { trees, files }, report)?;
     Ok(identity)
 }
 
-/// What is left to do inside the new root, whoever made it. `trees` are those of its mounts that are from outside.
-fn settle(app: &App, trees: Vec<OwnedFd>, report: &Reporter) -> Result<(), Failure> {
-    mounts::apply(&app.mounts, trees)?;
+/// What is left to do inside the new root, whoever made it.
+fn settle(app: &App, outside: Outside<'_>, report: &Reporter) -> Result<(), Failure> {
+    mounts::apply(&app.mounts, outside)?;
     sysctls::apply(&app.sysctls)?;
     // From here on a descriptor of init or of the old root can be reached by no path, such as a
     // working directory of /proc/self/fd/7 (CVE-2024-21626).
@@ -95,16 +98,15 @@ fn settle(app: &App, trees: Vec<OwnedFd>, report: &Reporter) -> Result<(), Failu
 }
 
 /// Becomes the app in a container, of which a runtime has made the namespaces, the root and its file systems, and of
-/// which 0, 1 and 2 are the pipes. The runtime has left all capabilities, of which the app keeps its own. `trees` are
-/// those of its mounts that are from outside.
+/// which 0, 1 and 2 are the pipes. The runtime has left all capabilities, of which the app keeps its own.
 pub fn run_in_container(
     app: &App,
     hostname: &str,
     network: Option<&Network>,
-    trees: Vec<OwnedFd>,
+    outside: Outside<'_>,
     report: &Reporter,
 ) -> ! {
-    let prepared = prepare_in_container(app, hostname, network, trees, report);
+    let prepared = prepare_in_container(app, hostname, network, outside, report);
     report.fail(&prepared.map_or_else(|failure| failure, |who| finish(app, &who, None)));
     process_unsafe::exit_now(127)
 }
@@ -113,7 +115,7 @@ fn prepare_in_container(
     app: &App,
     hostname: &str,
     network: Option<&Network>,
-    trees: Vec<OwnedFd>,
+    outside: Outside<'_>,
     report: &Reporter,
 ) -> Result<Identity, Failure> {
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
@@ -127,7 +129,7 @@ fn prepare_in_container(
     root::make_temporary(app.read_only_root)?;
     let identity = identify(&app.process.user)?;
     own_stdio([stdin(), stdout(), stderr()], &identity)?;
-    settle(app, trees, report)?;
+    settle(app, outside, report)?;
     Ok(identity)
 }
 

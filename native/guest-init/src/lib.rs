@@ -23,6 +23,7 @@ pub mod devices;
 mod entropy_unsafe;
 pub mod exec;
 pub mod failure;
+pub mod files;
 pub mod grow;
 pub mod link;
 pub mod mounts;

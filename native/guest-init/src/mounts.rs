@@ -11,11 +11,12 @@ use std::path::Path;
 
 use casemate_ticket::mounts::{Kind, Mount, SHARED_MEMORY};
 use casemate_wire::payload::ErrorCode;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use crate::failure::{Failure, OrFailure};
+use crate::files::Files;
 use crate::root::{attach_to, make};
 
 /// Bytes for which a file system in memory gets one file: the kernel's own number would be by the memory of the host.
@@ -41,7 +42,7 @@ pub fn bring(scratch: &Path, mounts: &[Mount], owner: u32) -> Result<Vec<OwnedFd
         .iter()
         .filter_map(|mount| match mount.kind {
             Kind::Empty { mode } => Some(mode),
-            Kind::Tmpfs { .. } | Kind::Image => None,
+            Kind::Tmpfs { .. } | Kind::File { .. } | Kind::Image => None,
         })
         .enumerate()
         .map(|(number, mode)| {
@@ -58,19 +59,30 @@ pub fn bring(scratch: &Path, mounts: &[Mount], owner: u32) -> Result<Vec<OwnedFd
         .collect()
 }
 
-/// Mounts all of them in the calling process's root. `trees` are those from outside.
+/// What of an app's mounts is made elsewhere.
+#[derive(Debug)]
+pub struct Outside<'a> {
+    /// Trees, in the order of their mounts.
+    pub trees: Vec<OwnedFd>,
+    /// Content of the files, one behind the other in the order of their mounts.
+    pub files: &'a [u8],
+}
+
+/// Mounts all of them in the calling process's root.
 ///
 /// # Errors
 /// [`ErrorCode::Mount`] with the place that failed.
-pub fn apply(mounts: &[Mount], trees: Vec<OwnedFd>) -> Result<(), Failure> {
+pub fn apply(mounts: &[Mount], outside: Outside<'_>) -> Result<(), Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root =
         openat(CWD, "/", flags, Mode::empty()).or_failure(ErrorCode::Mount, "open the root")?;
-    let mut trees = trees.into_iter();
+    let mut trees = outside.trees.into_iter();
+    let mut files = Files::write(root.as_fd(), mounts, outside.files)?;
     for mount in mounts {
-        let point = open_point(root.as_fd(), &mount.path)?;
+        let point = open_point(root.as_fd(), mount)?;
         let tree = match mount.kind {
             Kind::Tmpfs { .. } => make_memory(mount)?,
+            Kind::File { .. } => files.take()?,
             Kind::Image => open_tree(&point, "", CLONE | OpenTreeFlags::AT_EMPTY_PATH)
                 .or_failure(ErrorCode::Mount, format!("keep {} writable", mount.path))?,
             Kind::Empty { .. } => trees.next().ok_or_else(|| {
@@ -80,7 +92,7 @@ pub fn apply(mounts: &[Mount], trees: Vec<OwnedFd>) -> Result<(), Failure> {
         attach_to(point.as_fd(), tree.as_fd())
             .or_failure(ErrorCode::Mount, format!("mount on {}", mount.path))?;
     }
-    Ok(())
+    files.leave(root.as_fd())
 }
 
 /// A file system in memory, which counts as the app's.
@@ -97,17 +109,30 @@ fn make_memory(mount: &Mount) -> Result<OwnedFd, Failure> {
     make("tmpfs", &[("size", &size), ("nr_inodes", &files), ("mode", &mode)], attributes)
 }
 
-/// The directory `path` below `root`, made where it is missing.
-fn open_point(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Failure> {
-    let opened = path.split('/').filter(|name| !name.is_empty()).try_fold(
-        root.try_clone_to_owned().or_failure(ErrorCode::Mount, "open the root")?,
-        |parent, name| open_below(parent.as_fd(), name),
-    );
-    opened.map_err(|errno| {
-        let text = match errno {
-            Errno::LOOP | Errno::NOTDIR => {
-                format!("cannot mount on {path}: the image has a link or a file on the way there")
+/// The place of a mount below `root`, made where it is missing: a file for a file, a directory for all else.
+fn open_point(root: BorrowedFd<'_>, mount: &Mount) -> Result<OwnedFd, Failure> {
+    let path = mount.path.as_str();
+    let (above, last) = path.rsplit_once('/').unwrap_or(("", path));
+    let open = || {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = above
+            .split('/')
+            .filter(|name| !name.is_empty())
+            .try_fold(openat(root, ".", flags, Mode::empty())?, |parent, name| {
+                open_directory(parent.as_fd(), name)
+            })?;
+        match mount.kind {
+            Kind::File { .. } => open_file(parent.as_fd(), last),
+            Kind::Tmpfs { .. } | Kind::Empty { .. } | Kind::Image => {
+                open_directory(parent.as_fd(), last)
             }
+        }
+    };
+    open().map_err(|errno| {
+        let text = match errno {
+            Errno::LOOP | Errno::NOTDIR | Errno::ISDIR => format!(
+                "cannot mount on {path}: the image has something else there, or a link or a file on the way"
+            ),
             Errno::ROFS => format!(
                 "cannot mount on {path}: it is missing, and what it would be made in is read-only"
             ),
@@ -117,15 +142,33 @@ fn open_point(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Failure> {
     })
 }
 
-fn open_below(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+const NO_LINKS: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
+fn open_directory(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let open = || openat2(parent, name, flags, Mode::empty(), resolve);
+    let open = || openat2(parent, name, flags, Mode::empty(), NO_LINKS);
     match open() {
         Err(Errno::NOENT) => {
             mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
             open()
         }
         answer => answer,
+    }
+}
+
+fn open_file(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+    let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    match openat(parent, name, create, Mode::from_raw_mode(0o644)) {
+        Ok(_) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    // The two flags together open a link itself, which is then seen to be none of these.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let point = openat2(parent, name, flags, Mode::empty(), NO_LINKS)?;
+    match FileType::from_raw_mode(fstat(&point)?.st_mode) {
+        FileType::RegularFile => Ok(point),
+        FileType::Symlink => Err(Errno::LOOP),
+        _ => Err(Errno::ISDIR),
     }
 }

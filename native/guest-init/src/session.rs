@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use casemate_ticket::app::App;
+use casemate_ticket::files::FILES_BYTES_MAX;
 use casemate_ticket::network::Network;
 use casemate_wire::frame::{Frame, GuestKind, HostKind, Kind};
 use casemate_wire::order::{Conversation, OutOfOrder, Phase};
@@ -34,6 +35,7 @@ pub trait Machine {
         app: &App,
         hostname: &str,
         network: Option<&Network>,
+        files: &[u8],
     ) -> Result<Running, Failure>;
 
     /// Where processes beside the app are made, if they can be.
@@ -49,9 +51,10 @@ impl Machine for Places {
         app: &App,
         hostname: &str,
         network: Option<&Network>,
+        files: &[u8],
     ) -> Result<Running, Failure> {
         network.map_or(Ok(()), |network| network::configure(network::CARD, network))?;
-        Running::start(&Plan { app, hostname, network, places: self })
+        Running::start(&Plan { app, hostname, network, files, places: self })
     }
 
     fn beside(&self) -> Option<&Places> {
@@ -74,6 +77,7 @@ pub fn run(pipe: &OwnedFd, machine: &dyn Machine) -> Result<(), Broken> {
         outbox: Outbox::default(),
         running: None,
         app: None,
+        files: Vec::new(),
         crowd: Crowd::default(),
     };
     let answer = session.converse(pipe);
@@ -109,6 +113,8 @@ struct Session<'a> {
     outbox: Outbox,
     running: Option<Running>,
     app: Option<App>,
+    /// Content of the app's files, until it is started.
+    files: Vec<u8>,
     crowd: Crowd,
 }
 
@@ -172,6 +178,9 @@ impl Session<'_> {
         }
         self.conversation.host(kind)?;
         let wrong = || Broken::Payload(kind);
+        if kind == HostKind::Files {
+            return self.take_files(payload);
+        }
         if kind == HostKind::Config {
             return self.start(payload);
         }
@@ -180,6 +189,7 @@ impl Session<'_> {
         match kind {
             HostKind::Unique
             | HostKind::Config
+            | HostKind::Files
             | HostKind::Exec
             | HostKind::Window
             | HostKind::Close
@@ -243,11 +253,21 @@ impl Session<'_> {
         self.crowd.exec((session, payload), app, namespaces, places, &mut self.outbox)
     }
 
+    fn take_files(&mut self, piece: &[u8]) -> Result<(), Broken> {
+        let size = self.files.len().saturating_add(piece.len());
+        if u64::try_from(size).unwrap_or(u64::MAX) > FILES_BYTES_MAX {
+            return Err(Broken::Payload(HostKind::Files));
+        }
+        self.files.extend_from_slice(piece);
+        Ok(())
+    }
+
     fn start(&mut self, config: &[u8]) -> Result<(), Broken> {
+        let files = std::mem::take(&mut self.files);
         let started = App::parse_config(config)
             .or_failure(ErrorCode::Config, "use the configuration")
             .and_then(|(app, hostname, network)| {
-                let running = self.machine.start(&app, &hostname, network.as_ref())?;
+                let running = self.machine.start(&app, &hostname, network.as_ref(), &files)?;
                 Ok((running, app))
             });
         match started {

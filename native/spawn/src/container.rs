@@ -29,7 +29,7 @@ impl Daemon {
         admitted: &Admitted,
         container: Container,
         document: &LaunchDocument,
-        Files { image, log }: Files,
+        Files { image, log, content }: Files,
     ) -> Result<Plan> {
         let spec = &admitted.spec;
         if spec.level != Level::Container {
@@ -72,7 +72,7 @@ impl Daemon {
             way: None,
             network: spec.network.clone(),
             document: document.write(),
-            descriptors: vec![Some(image), Some(copy), Some(scratch), Some(log)],
+            descriptors: vec![Some(image), Some(copy), Some(scratch), Some(log), content],
             scratch: Some(kept),
         })
     }

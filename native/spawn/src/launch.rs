@@ -45,6 +45,8 @@ pub struct Files {
     pub image: OwnedFd,
     /// The pod's log.
     pub log: OwnedFd,
+    /// Content of its app's files, if it has any.
+    pub content: Option<OwnedFd>,
 }
 
 /// A VM or a container to be started.
@@ -104,10 +106,11 @@ impl Daemon {
         let (_, kvm) = kvm.map_err(|reason| Refusal::new("KVM_UNAVAILABLE", reason))?;
         self.check_vm(spec, vm)?;
         self.check_new(spec)?;
-        let (mut descriptors, scratch) = self.vm_descriptors(spec, vm, kvm, files)?;
+        let Files { image, log, content } = files;
+        let (mut descriptors, scratch) = self.vm_descriptors(spec, vm, kvm, [image, log])?;
         self.spent.spend(&admitted.leaf_hash, admitted.deadline_ns)?;
         let (tap, way) = self.connect(spec)?.unzip();
-        descriptors.push(tap);
+        descriptors.extend([tap, content]);
         let plan = Plan {
             level: Level::Vm,
             identity: Some(Identity::of(spec, spec_bytes)),
@@ -165,7 +168,7 @@ impl Daemon {
         spec: &Spec,
         vm: &Vm,
         kvm: OwnedFd,
-        files: Files,
+        [image, log]: [OwnedFd; 2],
     ) -> Result<(Vec<Option<OwnedFd>>, ScratchDisk)> {
         let shape = (vm.machine.vcpus, vm.machine.memory_mib);
         let (kernel, state, memory) = match &vm.template {
@@ -177,7 +180,6 @@ impl Daemon {
             None => (Some(self.assets.kernel().map_err(no_resources)?), None, None),
         };
         let init = self.assets.init().map_err(no_resources)?;
-        let Files { image, log } = files;
         let (scratch, kept) = self.scratch_disk(spec)?;
         let descriptors = vec![
             Some(kvm),
@@ -447,13 +449,28 @@ fn resource_limits(plan: &Plan) -> Vec<(Resource, u64)> {
 
 fn check_files(spec: &Spec, fds: Vec<OwnedFd>) -> Result<Files> {
     let count = fds.len();
-    let [image, log] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| {
-        let message = format!("a launch takes 2 descriptors (image, log), not {count}");
-        Refusal::new("DESCRIPTORS", message)
-    })?;
+    let mut fds = fds.into_iter();
+    let (Some(image), Some(log), content, None) = (fds.next(), fds.next(), fds.next(), fds.next())
+    else {
+        let message =
+            format!("a launch takes 2 descriptors (image, log), or files too, not {count}");
+        return Err(Refusal::new("DESCRIPTORS", message));
+    };
+    match (&spec.files, &content) {
+        (Some(wanted), Some(content)) => {
+            check_file("files", content.as_fd(), wanted.size, OFlags::RDONLY)?;
+        }
+        (None, None) => {}
+        _ => {
+            return Err(Refusal::new(
+                "DESCRIPTORS",
+                "files come with a spec that has some, and only then",
+            ));
+        }
+    }
     check_file("image", image.as_fd(), spec.image.size, OFlags::RDONLY)?;
     check_file("log", log.as_fd(), spec.log_size, OFlags::RDWR)?;
-    Ok(Files { image, log })
+    Ok(Files { image, log, content })
 }
 
 /// Kind, size and access. The content is the VMM's to verify; spawn reads no byte of a tenant's file.

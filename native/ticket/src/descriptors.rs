@@ -1,5 +1,6 @@
 //! The spec's `descriptors`: what a VMM finds open, by role, access and content.
 
+use crate::files::Files;
 use crate::json::Value;
 use crate::scratch::Scratch;
 use crate::shape::{self, ShapeError, constant, fields, integer, wrong};
@@ -32,13 +33,18 @@ pub(crate) struct Descriptors {
     pub log_size: u64,
     /// Whether there is a tap.
     pub net: bool,
+    /// Content of the app's files, if it has any.
+    pub files: Option<Files>,
 }
 
 impl Descriptors {
     pub(crate) fn read(value: &Value, is_vm: bool) -> Result<Self, ShapeError> {
         let order = || {
             let init = if is_vm { "init, " } else { "" };
-            wrong("descriptors", format!("must be {init}image, scratch, log, and net if any"))
+            wrong(
+                "descriptors",
+                format!("must be {init}image, scratch, log, then net and files if any"),
+            )
         };
         let Value::Array(items) = value else {
             return Err(wrong("descriptors", "must be an array"));
@@ -47,10 +53,14 @@ impl Descriptors {
             (true, [init, items @ ..]) => (Some(init), items),
             (_, items) => (None, items),
         };
-        let [image, scratch, log, net @ ..] = items else { return Err(order()) };
-        let net = match net {
-            [] => false,
-            [net] => read_net(net).map(|()| true)?,
+        let [image, scratch, log, items @ ..] = items else { return Err(order()) };
+        let (net, items) = match items {
+            [net, items @ ..] if has_role(net, "net") => (read_net(net).map(|()| true)?, items),
+            items => (false, items),
+        };
+        let files = match items {
+            [] => None,
+            [files] => Some(Files::read(files)?),
             [..] => return Err(order()),
         };
         Ok(Self {
@@ -59,6 +69,7 @@ impl Descriptors {
             scratch: Scratch::read(scratch)?,
             log_size: read_log(log)?,
             net,
+            files,
         })
     }
 }
@@ -104,6 +115,10 @@ fn read_log(value: &Value) -> Result<u64, ShapeError> {
         return Err(wrong("log.size", "must be a multiple of 4096"));
     }
     Ok(size)
+}
+
+fn has_role(value: &Value, role: &str) -> bool {
+    value.get("role").and_then(Value::as_str) == Some(role)
 }
 
 fn read_net(value: &Value) -> Result<(), ShapeError> {

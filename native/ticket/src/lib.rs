@@ -14,6 +14,7 @@ pub mod container;
 mod descriptors;
 pub mod document;
 pub mod exec;
+pub mod files;
 pub mod json;
 pub mod mounts;
 pub mod network;

@@ -3,6 +3,7 @@
 //! The list is in the order in which it is mounted. Nothing in it hides what was mounted before, so that what a record
 //! says is mounted is what the app sees.
 
+use crate::files::FILE_BYTES_MAX;
 use crate::json::Value;
 use crate::shape::{ShapeError, boolean, fields, integer, integer32, list, text, wrong};
 
@@ -15,6 +16,9 @@ const NAME_BYTES_MAX: usize = 255;
 const MEMORY_BYTES: std::ops::RangeInclusive<u64> = 4096..=16_384 << 20;
 /// Permissions of a directory, with the sticky bit and without those that lend a user or group.
 const MODE_MAX: u32 = 0o1777;
+const FILE_MODE_MAX: u32 = 0o777;
+/// The last user and group of a container, and so of every pod.
+const ID_MAX: u32 = 65_535;
 /// Made by guest-init, or by the runtime, for every app: what is mounted there, above or below would change what is
 /// masked and protected.
 const KERNEL_PLACES: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -49,6 +53,17 @@ pub enum Kind {
         /// Its permissions.
         mode: u32,
     },
+    /// One file, in memory, which cannot be written.
+    File {
+        /// Its bytes.
+        size: u64,
+        /// Its permissions.
+        mode: u32,
+        /// Whose it is, inside.
+        uid: u32,
+        /// Of which group, inside.
+        gid: u32,
+    },
     /// What the image has at that place, to be written even where the root is read-only.
     Image,
 }
@@ -60,8 +75,13 @@ pub enum Kind {
 pub(crate) fn read(value: &Value) -> Result<Vec<Mount>, ShapeError> {
     let mounts = list(value, "app.mounts", MOUNTS_MAX, read_mount)?;
     for (at, mount) in mounts.iter().enumerate() {
-        if mounts.iter().take(at).any(|before| is_within(&before.path, &mount.path)) {
-            let text = format!("has {:?} where it would hide an earlier mount", mount.path);
+        let is_in_the_way = |before: &Mount| {
+            is_within(&before.path, &mount.path)
+                || (is_within(&mount.path, &before.path)
+                    && matches!(before.kind, Kind::File { .. }))
+        };
+        if mounts.iter().take(at).any(is_in_the_way) {
+            let text = format!("has {:?} where an earlier mount is in its way", mount.path);
             return Err(wrong("app.mounts", text));
         }
     }
@@ -91,11 +111,22 @@ fn read_mount(value: &Value, at: &str) -> Result<Mount, ShapeError> {
             let [_, mode, path] = fields(value, at, ["kind", "mode", "path"])?;
             (path, Kind::Empty { mode: integer32(mode, at, 0..=MODE_MAX)? })
         }
+        Some("file") => {
+            let [gid, _, mode, path, size, uid] =
+                fields(value, at, ["gid", "kind", "mode", "path", "size", "uid"])?;
+            let kind = Kind::File {
+                size: integer(size, at, 0..=FILE_BYTES_MAX)?,
+                mode: integer32(mode, at, 0..=FILE_MODE_MAX)?,
+                uid: integer32(uid, at, 0..=ID_MAX)?,
+                gid: integer32(gid, at, 0..=ID_MAX)?,
+            };
+            (path, kind)
+        }
         Some("image") => {
             let [_, path] = fields(value, at, ["kind", "path"])?;
             (path, Kind::Image)
         }
-        _ => return Err(wrong(at, "must have a kind: tmpfs, empty or image")),
+        _ => return Err(wrong(at, "must have a kind: tmpfs, empty, file or image")),
     };
     let path = read_path(path, at)?;
     if path == SHARED_MEMORY && !matches!(kind, Kind::Tmpfs { .. }) {
@@ -172,6 +203,26 @@ mod tests {
         let many: Vec<String> = (0..33).map(|number| format!("/{number}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert!(image(many.get(..32).unwrap()).is_ok() && image(&many).is_err());
+    }
+
+    #[test]
+    fn takes_files_of_a_size_with_nothing_below_them() {
+        let file = |path: &str, size: u64, mode: u32, uid: u32| {
+            format!(
+                r#"{{"gid":0,"kind":"file","mode":{mode},"path":"{path}","size":{size},"uid":{uid}}}"#
+            )
+        };
+        assert!(mounts(&format!("[{}]", file("/x", 524_288, 0o777, 65_535))).is_ok());
+        assert!(mounts(&format!("[{},{}]", file("/x", 0, 0, 0), file("/xy", 0, 0, 0))).is_ok());
+        for bad in [
+            file("/x", 524_289, 0, 0),
+            file("/x", 0, 0o1000, 0),
+            file("/x", 0, 0, 65_536),
+            file("/dev/shm", 0, 0, 0),
+            format!("{},{}", file("/x", 0, 0, 0), file("/x/y", 0, 0, 0)),
+        ] {
+            assert!(mounts(&format!("[{bad}]")).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::app::{App, HOST_LIMITS, Rlimit};
 use crate::bytes::Digest;
 use crate::container::Container;
 use crate::descriptors::{Descriptors, read_disk};
+use crate::files::{self, Files};
 use crate::json::{self, JsonError, Value};
 use crate::network::Network;
 use crate::rates::Rates;
@@ -115,6 +116,8 @@ pub struct Spec {
     pub scratch: Scratch,
     /// Bytes of the pod log.
     pub log_size: u64,
+    /// Content of the app's files, if it has any.
+    pub files: Option<Files>,
     /// What runs inside.
     pub app: App,
     /// Its network, if it has one.
@@ -194,14 +197,13 @@ impl Spec {
         )?;
         constant(version, "v", "casemate.spec/1")?;
         let level = read_level(level, "level")?;
-        let Descriptors { init, image, scratch, log_size, net } =
+        let Descriptors { init, image, scratch, log_size, net, files } =
             Descriptors::read(descriptors, level == Level::Vm)?;
         let means = Means::read(init, [kvm, machine, vmm, kernel, template], container)?;
-        let mut guest_config =
-            vec![("app".into(), app.clone()), ("hostname".into(), hostname.clone())];
-        guest_config.extend(network.map(|network| ("network".into(), network.clone())));
+        let guest_config = guest_config(app, hostname, network);
         let app = read_app(app, level)?;
         let network = network.map(Network::read).transpose()?;
+        files::check(files.as_ref(), &app.mounts)?;
         if network.is_some() != net {
             return Err(wrong("network", "goes with a descriptor net, and only with it"));
         }
@@ -215,10 +217,11 @@ impl Spec {
             image,
             scratch,
             log_size,
+            files,
             app,
             network,
             limits: read_limits(limits)?,
-            guest_config: json::write(&Value::object(guest_config)),
+            guest_config,
         })
     }
 }
@@ -273,6 +276,13 @@ impl TemplateSpec {
             limits: read_limits(limits)?,
         })
     }
+}
+
+/// The payload of a CONFIG frame.
+fn guest_config(app: &Value, hostname: &Value, network: Option<&Value>) -> String {
+    let mut members = vec![("app".into(), app.clone()), ("hostname".into(), hostname.clone())];
+    members.extend(network.map(|network| ("network".into(), network.clone())));
+    json::write(&Value::object(members))
 }
 
 fn read_app(value: &Value, level: Level) -> Result<App, ShapeError> {

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 
 use casemate_ticket::blocks::{BLOCK_SIZE, BlockDigest};
 use casemate_ticket::bytes::Digest;
+use casemate_ticket::files::{Files, SALT_BYTES};
 use casemate_wire::control::Reason;
 use rustix::fs::{
     FileType, OFlags, SealFlags, SeekFrom, fcntl_get_seals, fcntl_getfl, fstat, seek,
@@ -44,6 +45,8 @@ pub const SCRATCH: RawFd = 12;
 pub const LOG: RawFd = 13;
 /// The pod's tap.
 pub const NET: RawFd = 14;
+/// Content of the app's files.
+pub const FILES: RawFd = 15;
 
 /// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`: frames of Ethernet with a header of virtio's before, one queue, gone with its
 /// last descriptor.
@@ -141,6 +144,22 @@ pub fn read_verified(
         return Err(refuse(role, format_args!("is not the file the spec names")));
     }
     Ok(bytes)
+}
+
+/// Content of the app's files, read once from the sealed file at `number` and hashed there, without its salt; nothing
+/// for an app that has none.
+///
+/// # Errors
+/// `DESCRIPTOR` when it is not sealed, or another file than the spec names.
+pub fn content(number: RawFd, files: Option<&Files>) -> Result<Vec<u8>, Failure> {
+    let Some(files) = files else { return Ok(Vec::new()) };
+    let role = "files";
+    let descriptor = file(number, role, files.size, Access::Read)?;
+    sealed(&descriptor, role)?;
+    let mut content = read_verified(&descriptor, role, files.size, files.digest)?;
+    let salt = usize::try_from(SALT_BYTES).unwrap_or(usize::MAX).min(content.len());
+    content.drain(..salt);
+    Ok(content)
 }
 
 /// Checks that a sealed file is the one that the spec names, without holding it: what was checked stays what it is.

@@ -5,6 +5,7 @@
 //! Processes beside the app, which it may ask for with a ticket, are in beside.rs.
 
 mod beside;
+mod told;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -26,6 +27,7 @@ use casemate_wire::sessions::Sessions;
 use crate::failure::{Failure, failure};
 use crate::gate::Gate;
 use beside::Channel;
+pub use told::Told;
 
 /// Bytes kept for an agent that reads slowly; more than that and its connection is given up. What sixteen sessions may
 /// send by the agent's own credit, in frames of ordinary length, and then some; the room is made at once.
@@ -74,7 +76,7 @@ pub struct Guest {
 #[derive(Debug)]
 struct Talk {
     conversation: Conversation,
-    config: String,
+    told: Told,
     log: Option<Writer<LogFile>>,
     windows: [Window; 2],
     /// Standard input that the guest takes and no agent has sent yet.
@@ -87,6 +89,8 @@ struct Talk {
     gate: Option<Gate>,
     sessions: Sessions<Channel>,
     to_guest: Vec<u8>,
+    /// Bytes that it may come to.
+    backlog_max: usize,
     to_agent: Vec<u8>,
     agent_lost: bool,
     events: Vec<Event>,
@@ -98,15 +102,16 @@ impl Guest {
     #[must_use]
     pub fn new(
         restored: bool,
-        config: String,
+        told: Told,
         log: Option<Writer<LogFile>>,
         gate: Option<Gate>,
     ) -> Self {
         let conversation = if restored { Conversation::restored() } else { Conversation::boot() };
         let windows = [Window::open(WINDOW_MAX); 2];
+        let backlog_max = GUEST_BACKLOG_MAX.saturating_add(told.backlog());
         let talk = Talk {
             conversation,
-            config,
+            told,
             log,
             windows,
             input: Window::default(),
@@ -114,7 +119,8 @@ impl Guest {
             resizing: None,
             gate,
             sessions: Sessions::default(),
-            to_guest: Vec::with_capacity(GUEST_BACKLOG_MAX),
+            to_guest: Vec::with_capacity(backlog_max),
+            backlog_max,
             to_agent: Vec::with_capacity(AGENT_BACKLOG_MAX),
             agent_lost: false,
             events: Vec::new(),
@@ -267,7 +273,7 @@ impl Talk {
 
     fn send_of(&mut self, session: u16, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
         let refuse = |text: std::fmt::Arguments<'_>| failure(Reason::GuestProtocol, text);
-        if with_frame(&self.to_guest, payload) > GUEST_BACKLOG_MAX {
+        if with_frame(&self.to_guest, payload) > self.backlog_max {
             return Err(refuse(format_args!("the guest does not read its control pipe")));
         }
         append_to(&mut self.to_guest, session, kind, payload)
@@ -286,13 +292,7 @@ impl Talk {
                 }
                 self.events.push(Event::Hello);
             }
-            GuestKind::UniqueDone => {
-                // Kept, not freed: a large one would have to be unmapped, which a running I/O thread may not do.
-                let config = std::mem::take(&mut self.config);
-                let sent = self.send(HostKind::Config, config.as_bytes());
-                self.config = config;
-                sent?;
-            }
+            GuestKind::UniqueDone => self.tell()?,
             GuestKind::Started => {
                 parsed(Started::parse(payload), kind)?;
                 self.grant(Stream::Stdout, WINDOW_MAX)?;

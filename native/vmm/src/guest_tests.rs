@@ -4,6 +4,10 @@ use casemate_wire::frame::append;
 
 use super::*;
 
+fn told() -> Told {
+    Told { config: "{}".into(), files: Vec::new() }
+}
+
 fn said(frames: &[(GuestKind, &[u8])]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (kind, payload) in frames {
@@ -14,7 +18,7 @@ fn said(frames: &[(GuestKind, &[u8])]) -> Vec<u8> {
 
 /// A guest whose app runs and takes `bytes` of input.
 fn running(bytes: u32) -> Guest {
-    let mut guest = Guest::new(true, "{}".into(), None, None);
+    let mut guest = Guest::new(true, told(), None, None);
     guest.send_unique().unwrap();
     let credit = InputCredit { bytes }.encode();
     let frames: [(GuestKind, &[u8]); 3] = [

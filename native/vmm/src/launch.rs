@@ -19,8 +19,8 @@ use rustix::fs::fstat;
 
 use crate::clock_unsafe::boottime_ns;
 use crate::descriptors::{
-    Access, DOCUMENT, IMAGE, INIT, KERNEL, LOG, MEMORY, SCRATCH, STATE, STREAM, check_blocks,
-    check_digest, file, present, read_verified, sealed, tap,
+    Access, DOCUMENT, FILES, IMAGE, INIT, KERNEL, LOG, MEMORY, SCRATCH, STATE, STREAM,
+    check_blocks, check_digest, content, file, present, read_verified, sealed, tap,
 };
 use crate::failure::{Failure, failure};
 use crate::gate::Gate;
@@ -54,6 +54,8 @@ pub struct Pod {
     pub log: (File, u64),
     /// CONFIG for guest-init, canonical JSON.
     pub guest_config: String,
+    /// Content of the app's files.
+    pub files: Vec<u8>,
     /// The agent's stream. Taken before anything is opened: a number that was left empty would be filled by
     /// something of the VMM's own.
     pub stream: OwnedFd,
@@ -167,6 +169,7 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
             network,
             log: (log, admitted.spec.log_size),
             guest_config: admitted.spec.guest_config,
+            files: content(FILES, admitted.spec.files.as_ref())?,
             stream,
             vmm,
             gate,

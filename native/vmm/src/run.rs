@@ -14,7 +14,7 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 use crate::board::Board;
 use crate::descriptors::{CONTROL, KVM, present};
 use crate::failure::{Failure, failure};
-use crate::guest::{Guest, LogFile};
+use crate::guest::{Guest, LogFile, Told};
 use crate::io::{Io, Wiring};
 use crate::launch::{Pod, gather};
 use crate::machine::{Machine, build};
@@ -133,7 +133,12 @@ fn launch(report: &Report, machine: Machine, pod: Pod, step: Duration) -> Result
         doorbells,
         wake,
         mailbox: Arc::clone(&mailbox),
-        guest: Guest::new(restored, pod.guest_config, Some(log), Some(pod.gate)),
+        guest: Guest::new(
+            restored,
+            Told { config: pod.guest_config, files: pod.files },
+            Some(log),
+            Some(pod.gate),
+        ),
         stream: Some(pod.stream),
         report: report.clone(),
         restored,
@@ -214,7 +219,7 @@ fn build_template(
             .try_clone()
             .map_err(|error| failure(Reason::Io, format_args!("eventfd: {error}")))?,
         mailbox: Arc::new(Mailbox::default()),
-        guest: Guest::new(false, String::new(), None, None),
+        guest: Guest::new(false, Told::default(), None, None),
         stream: None,
         report: report.clone(),
         restored: false,

@@ -118,6 +118,8 @@ kinds! {
         Close = 11, Session, 0, 0;
         /// From the agent: an `EXEC` with its ticket and its record.
         Admit = 12, Session, 10, ADMIT_MAX;
+        /// Content of the app's files, in pieces, before its `CONFIG`.
+        Files = 13, App, 1, PAYLOAD_MAX;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which frame may come when. One conversation per machine:
 //!
 //! ```text
-//!   guest HELLO -> host UNIQUE -> guest UNIQUE_DONE -> host CONFIG -> guest STARTED | ERROR
+//!   guest HELLO -> host UNIQUE -> guest UNIQUE_DONE -> host FILES, CONFIG -> guest STARTED | ERROR
 //!     -> streams, signals, credit -> guest EXIT
 //! ```
 //!
@@ -108,6 +108,7 @@ impl Conversation {
         let talks = matches!(phase, Phase::Starting | Phase::Running | Phase::Over);
         let next = match kind {
             HostKind::Unique if phase == Phase::Hello => Some(Phase::Reseeding),
+            HostKind::Files if phase == Phase::Reseeded => Some(phase),
             HostKind::Config if phase == Phase::Reseeded => Some(Phase::Starting),
             HostKind::Stdin if talks && phase != Phase::Starting && !ended => Some(phase),
             HostKind::Resize if talks && phase != Phase::Starting => Some(phase),
@@ -135,6 +136,7 @@ mod tests {
                 "unique" => conversation.host(HostKind::Unique)?,
                 "done" => conversation.guest(GuestKind::UniqueDone)?,
                 "config" => conversation.host(HostKind::Config)?,
+                "files" => conversation.host(HostKind::Files)?,
                 "started" => conversation.guest(GuestKind::Started)?,
                 "error" => conversation.guest(GuestKind::Error)?,
                 "out" => conversation.guest(GuestKind::Stdout)?,
@@ -156,7 +158,7 @@ mod tests {
             run("hello unique done config eof stop started out stop exit stop"),
             Ok(Phase::Over)
         );
-        assert_eq!(run("hello unique done config error"), Ok(Phase::Over));
+        assert_eq!(run("hello unique done files files config error"), Ok(Phase::Over));
         assert_eq!(run("hello unique done config started in in eof"), Ok(Phase::Running));
         assert_eq!(run("hello unique done config started grow grown exit grow"), Ok(Phase::Over));
     }
@@ -171,6 +173,9 @@ mod tests {
             "hello config",
             "hello unique unique",
             "hello unique config",
+            "hello unique files",
+            "hello unique done config files",
+            "hello unique done config started files",
             "hello unique done config config",
             "hello unique done config started started",
             "hello unique done config out",

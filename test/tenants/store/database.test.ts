@@ -101,6 +101,7 @@ suite('tenants/store/database', () => {
        ALTER TABLE tenants DROP COLUMN egress;
        ALTER TABLE tenants DROP COLUMN ports;
        DROP TABLE published_ports;
+       DROP TABLE stored_files;
        ALTER TABLE pods DROP COLUMN stop_recorded;
        ALTER TABLE tenants DROP COLUMN quota_launches_per_minute;
        DELETE FROM migrations WHERE version > 3;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write, copy, stdin, stdout};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, ExitCode};
 use std::thread::sleep;
 use std::time::Duration;
@@ -33,6 +33,10 @@ pub fn main(args: &[String]) -> ExitCode {
             for path in paths {
                 print!("{:o} ", fs::metadata(path).unwrap().permissions().mode() & 0o7777);
             }
+        }
+        ["owner", path] => {
+            let found = fs::metadata(path).unwrap();
+            print!("{}:{}", found.uid(), found.gid());
         }
         ["cwd"] => print!("{}", tell(std::env::current_dir().map(|d| d.display().to_string()))),
         ["node", path] => node(path),

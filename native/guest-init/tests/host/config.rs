@@ -18,6 +18,8 @@ pub struct Config {
     pub seccomp: Option<Vec<[u8; 8]>>,
     /// Canonical JSON, an array.
     pub mounts: String,
+    /// Their content.
+    pub files: Vec<u8>,
     /// Names and values.
     pub sysctls: Vec<(&'static str, &'static str)>,
     /// Canonical JSON.
@@ -41,6 +43,7 @@ pub fn app(what: &[&str]) -> Config {
         stop_signal: 15,
         seccomp: None,
         mounts: "[]".into(),
+        files: vec![],
         sysctls: vec![],
         network: None,
     }

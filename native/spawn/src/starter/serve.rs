@@ -28,6 +28,8 @@ use crate::refusal::{Refusal, Result};
 use crate::sparse::SEALED;
 use crate::sys_unsafe::{close_from, inherited_descriptor};
 
+/// Descriptors that every monitor gets of spawn. What a pod alone has comes behind the starter's own.
+const ALWAYS: usize = 7;
 /// Most bytes of a program.
 const PROGRAM_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of what a runtime says of its version that are kept.
@@ -196,8 +198,10 @@ impl Server {
             .map_err(|_| none())?;
         let null = self.null.as_fd();
         let mut all = vec![Some(null), Some(null), Some(null)];
-        all.extend(descriptors.iter().map(|fd| Some(fd.as_fd())));
+        let (always, more) = descriptors.split_at_checked(ALWAYS).ok_or_else(none)?;
+        all.extend(always.iter().map(|fd| Some(fd.as_fd())));
         all.extend([Some(self.runtime.as_fd()), Some(self.monitor.as_fd())]);
+        all.extend(more.iter().map(|fd| Some(fd.as_fd())));
         jail::begin(&Jail {
             own_user_namespace: false,
             id: (0, 0),

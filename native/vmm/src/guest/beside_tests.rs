@@ -9,7 +9,7 @@ use casemate_wire::frame::{FrameReader, Kind as _, append_to};
 use casemate_wire::sessions::SESSIONS_MAX;
 use ed25519_dalek::{Signer as _, SigningKey};
 
-use super::super::Guest;
+use super::super::{Guest, Told};
 use super::*;
 
 const ORIGIN: &str = "casemate.example/log";
@@ -71,7 +71,12 @@ fn said(frames: &[(u16, GuestKind, &[u8])]) -> Vec<u8> {
 
 fn guest() -> Guest {
     let pod = Pod { launch_id: "pod-1".into(), tenant: "acme".into() };
-    let mut guest = Guest::new(true, "{}".into(), None, Some(Gate::new(context(), pod)));
+    let mut guest = Guest::new(
+        true,
+        Told { config: "{}".into(), files: Vec::new() },
+        None,
+        Some(Gate::new(context(), pod)),
+    );
     guest.send_unique().unwrap();
     guest.receive(&said(&[(0, GuestKind::UniqueDone, &[])])).unwrap();
     guest

@@ -27,7 +27,8 @@ cases! {
     mounts: mounts_memory_of_a_size_with_a_mode mounts_shared_memory_of_another_size
         mounts_in_order_with_what_the_root_lacks keeps_a_place_of_the_image_writable_in_a_read_only_root
         follows_no_link_of_the_image_to_a_mount_point makes_nothing_in_what_is_read_only
-        sets_parameters_of_its_own_namespaces;
+        sets_parameters_of_its_own_namespaces gives_files_that_nobody_can_write
+        puts_files_in_place_of_files_alone refuses_other_files_than_those_of_its_configuration;
     network: writes_names_where_the_image_has_none leaves_the_images_names_unless_asked
         follows_no_link_of_the_image_to_its_names makes_the_card_what_it_is_told touches_no_card_without_a_network
         reports_a_card_that_is_not_there reports_a_link_that_stays_down;

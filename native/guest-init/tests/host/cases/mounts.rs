@@ -104,3 +104,66 @@ pub fn sets_parameters_of_its_own_namespaces() {
     let End::Error(ErrorCode::Other, text) = end else { panic!("{end:?}") };
     assert!(text.contains("kernel.shmmni"), "{text}");
 }
+
+fn file(path: &str, mode: u32, uid: u32, size: usize) -> String {
+    format!(r#"{{"gid":34,"kind":"file","mode":{mode},"path":"{path}","size":{size},"uid":{uid}}}"#)
+}
+
+pub fn gives_files_that_nobody_can_write() {
+    let mounts = [
+        tmpfs("/run", r#""read_only":false,"size":65536"#),
+        file("/etc/passwd", 0o444, 0, 5),
+        file("/run/secrets/key", 0o400, 33, 3),
+        file("/run/secrets/none", 0o400, 0, 0),
+    ];
+    let mounts = [&mounts[1..2], &mounts[0..1], &mounts[2..]].concat();
+    for read_only_root in [false, true] {
+        let place = Place::new();
+        let config = |what: &[&str]| Config {
+            files: b"otherkey".to_vec(),
+            capabilities: vec!["DAC_OVERRIDE", "SYS_ADMIN", "FOWNER"],
+            read_only_root,
+            ..with(what, &mounts)
+        };
+        let tell = |what: &[&str]| {
+            let (out, end) = run_in(&place, &config(what));
+            assert_eq!(end, FINE, "{out}");
+            out
+        };
+        let paths = ["/etc/passwd", "/run/secrets/key", "/run/secrets/none"];
+        assert_eq!(tell(&[&["print"][..], &paths].concat()), "otherkey");
+        assert_eq!(tell(&[&["mode"][..], &paths].concat()), "444 400 400 ");
+        assert_eq!(tell(&["owner", "/run/secrets/key"]), "33:34");
+        for path in paths {
+            assert_eq!(tell(&["write", path]), "error 30", "{path}");
+        }
+        assert_eq!(tell(&["list", "/run/secrets"]), "key none");
+        assert!(!tell(&["list", "/dev"]).contains(".files"));
+        let there = fs::read_to_string(place.image("etc/passwd")).unwrap();
+        assert!(there.starts_with("root:"), "the image stays as it is");
+    }
+}
+
+pub fn puts_files_in_place_of_files_alone() {
+    for (trap, path) in [("link", "/etc/trap"), ("link", "/trap/passwd"), ("directory", "/etc")] {
+        let place = Place::new();
+        if trap == "link" {
+            symlink("/etc/passwd", place.image("etc/trap")).unwrap();
+            symlink("/etc", place.image("trap")).unwrap();
+        }
+        let config = Config { files: b"x".to_vec(), ..with(&["wait"], &[file(path, 0o444, 0, 1)]) };
+        let (out, end) = run_in(&place, &config);
+        assert!(matches!(end, End::Error(ErrorCode::Mount, _)), "{path}: {out} {end:?}");
+    }
+}
+
+pub fn refuses_other_files_than_those_of_its_configuration() {
+    for content in [&b""[..], b"a", b"abc"] {
+        let config =
+            Config { files: content.to_vec(), ..with(&["wait"], &[file("/x", 0o444, 0, 2)]) };
+        let (_, end) = run(&config);
+        assert!(matches!(end, End::Error(ErrorCode::Config, _)), "{content:?}: {end:?}");
+    }
+    let (_, end) = run(&Config { files: b"a".to_vec(), ..app(&["wait"]) });
+    assert!(matches!(end, End::Error(ErrorCode::Config, _)), "{end:?}");
+}

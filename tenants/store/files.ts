@@ -1,0 +1,117 @@
+/** The stored_files table: configs and secrets, encrypted. */
+import {
+  type FileName,
+  parseFileName,
+  parseTenantId,
+  STORED_KINDS,
+  type StoredKind,
+} from '../../policy/index.ts'
+import { TenantsError } from '../errors.ts'
+import { type TenantScope, tenantNotFound } from '../scope.ts'
+import { type SealedFile, STORED_FILES_MAX } from '../stored-file.ts'
+import { readRow } from './rows.ts'
+import type { Store, StoredFileRow } from './tables.ts'
+
+function kindOf(text: string): StoredKind {
+  const kind = STORED_KINDS.find((known) => known === text)
+  if (kind === undefined) throw new TypeError('no kind of stored file')
+  return kind
+}
+
+/** @throws TenantsError STORE_CORRUPT */
+const fileOf = (row: StoredFileRow): SealedFile =>
+  readRow('stored_files', row.name, () => ({
+    tenant: parseTenantId(row.tenant),
+    kind: kindOf(row.kind),
+    name: parseFileName(row.name),
+    version: row.version,
+    size: row.size,
+    identity: row.identity,
+    createdMs: row.created_ms,
+    keyId: row.key_id,
+    nonce: Buffer.from(row.nonce, 'base64'),
+    sealed: Buffer.from(row.sealed, 'base64'),
+  }))
+
+/** @throws TenantsError FILE_EXISTS, FILES_FULL, TENANT_NOT_FOUND */
+export async function insertFile(store: Store, file: SealedFile): Promise<void> {
+  const { tenant, kind, name } = file
+  const owner = await store
+    .selectFrom('tenants')
+    .select('id')
+    .where('id', '=', tenant)
+    .executeTakeFirst()
+  if (owner === undefined) throw tenantNotFound()
+  const rows = await store
+    .selectFrom('stored_files')
+    .select(['kind', 'name'])
+    .where('tenant', '=', tenant)
+    .execute()
+  if (rows.some((row) => row.kind === kind && row.name === name)) {
+    const sentence = `The tenant has a ${kind} ${name} already. Remove it first, or take another name.`
+    throw new TenantsError('FILE_EXISTS', sentence)
+  }
+  if (rows.length >= STORED_FILES_MAX) {
+    const sentence = `The tenant has ${STORED_FILES_MAX} configs and secrets, which is all that it may have. Remove some.`
+    throw new TenantsError('FILES_FULL', sentence, { limit: STORED_FILES_MAX })
+  }
+  await store
+    .insertInto('stored_files')
+    .values({
+      tenant,
+      kind,
+      name,
+      version: file.version,
+      size: file.size,
+      identity: file.identity,
+      created_ms: file.createdMs,
+      key_id: file.keyId,
+      nonce: Buffer.from(file.nonce).toString('base64'),
+      sealed: Buffer.from(file.sealed).toString('base64'),
+    })
+    .execute()
+}
+
+/** null: there is none. */
+export async function selectFile(
+  store: Store,
+  scope: TenantScope,
+  kind: StoredKind,
+  name: FileName,
+): Promise<SealedFile | null> {
+  const row = await store
+    .selectFrom('stored_files')
+    .selectAll()
+    .where('tenant', '=', scope.tenant)
+    .where('kind', '=', kind)
+    .where('name', '=', name)
+    .executeTakeFirst()
+  return row === undefined ? null : fileOf(row)
+}
+
+/** By name. */
+export async function selectFiles(
+  store: Store,
+  scope: TenantScope,
+  kind: StoredKind,
+): Promise<readonly SealedFile[]> {
+  const rows = await store
+    .selectFrom('stored_files')
+    .selectAll()
+    .where('tenant', '=', scope.tenant)
+    .where('kind', '=', kind)
+    .orderBy('name')
+    .execute()
+  return rows.map(fileOf)
+}
+
+/** One version of it; another that was stored meanwhile stays. */
+export async function deleteFile(store: Store, file: SealedFile): Promise<void> {
+  await store
+    .deleteFrom('stored_files')
+    .where('tenant', '=', file.tenant)
+    .where('kind', '=', file.kind)
+    .where('name', '=', file.name)
+    .where('version', '=', file.version)
+    .execute()
+}

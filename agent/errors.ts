@@ -39,6 +39,7 @@ export type ApiCode =
   | 'SHUTTING_DOWN'
   | 'SPAWN_UNAVAILABLE'
   | 'TENANT_EXISTS'
+  | 'TENANT_IN_USE'
   | 'TOO_MANY_REQUESTS'
   | 'UNAUTHENTICATED'
   | 'UNSUPPORTED_MEDIA_TYPE'
@@ -120,6 +121,7 @@ export const STATUSES: Readonly<Record<ErrorCode, number>> = {
   SPAWN_UNAVAILABLE: 503,
   SYSCTL_NOT_PERMITTED: 403,
   TENANT_EXISTS: 409,
+  TENANT_IN_USE: 409,
   TENANT_SUSPENDED: 403,
   TOO_MANY_REQUESTS: 429,
   UNAUTHENTICATED: 401,
@@ -180,6 +182,7 @@ export function problemOf(error: PublicError): Problem {
 const tenantsCodes: Readonly<Record<TenantsErrorCode, ApiCode | null>> = {
   TENANT_NOT_FOUND: 'NOT_FOUND',
   TENANT_EXISTS: 'TENANT_EXISTS',
+  TENANT_IN_USE: 'TENANT_IN_USE',
   OPERATOR_ONLY: 'FORBIDDEN',
   POD_NOT_FOUND: 'NOT_FOUND',
   POD_EXISTS: null,

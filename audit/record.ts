@@ -220,6 +220,8 @@ export type RecordBodies = {
     readonly actor: Actor
     readonly refusal: RefusalFacts
   }
+  /** Nothing of it is left but records. */
+  'tenant.deleted': { readonly tenant: string; readonly actor: Actor }
   'token.issued': {
     readonly tenant: string
     readonly actor: Actor
@@ -338,6 +340,7 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'file.stored': 0,
     'file.removed': 0,
     'file.refused': 0,
+    'tenant.deleted': 0,
     'token.issued': 0,
     'token.revoked': 0,
     'host.examined': 0,

@@ -4,6 +4,8 @@ export const TENANTS_ERROR_CODES = [
   /** No such tenant, or not one the caller may see: the two must look the same. */
   'TENANT_NOT_FOUND',
   'TENANT_EXISTS',
+  /** It cannot be deleted: it is not suspended, or something of it is left. */
+  'TENANT_IN_USE',
   /** A tenant's identity asked for what only operators of the host may do. */
   'OPERATOR_ONLY',
   /** No such pod in this tenant; another tenant's pod looks the same. */

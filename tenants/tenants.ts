@@ -23,6 +23,7 @@ import {
   type TenantScope,
   tenantScope,
 } from './scope.ts'
+import { deleteTenant, selectLeft } from './store/delete-tenant.ts'
 import { selectOld, selectSurplus } from './store/ended.ts'
 import type { FileKey } from './store/file-key.ts'
 import { deleteException, putException, selectExceptions } from './store/host-exceptions.ts'
@@ -169,6 +170,26 @@ export class Tenants {
       const changed = await updateTenant(transaction, tenant, changes)
       await record(changed)
       return changed
+    })
+  }
+
+  /** Starts of a tenant that may be deleted. @throws TenantsError TENANT_NOT_FOUND, TENANT_IN_USE */
+  async leftPods(_operator: OperatorScope, tenant: TenantId): ReturnType<typeof selectLeft> {
+    return await selectLeft(this.#store, tenant)
+  }
+
+  /**
+   * @param record puts it on record; when it throws nothing is deleted
+   * @throws TenantsError TENANT_NOT_FOUND, TENANT_IN_USE; what `record` throws
+   */
+  async deleteTenant(
+    _operator: OperatorScope,
+    tenant: TenantId,
+    record: () => Promise<unknown>,
+  ): Promise<void> {
+    await this.#store.transaction().execute(async (transaction) => {
+      await deleteTenant(transaction, tenant)
+      await record()
     })
   }
 

@@ -91,6 +91,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   SIGNING_KEY_INVALID: EXIT.usage,
   SPAWN_UNAVAILABLE: EXIT.isolation,
   TENANT_EXISTS: EXIT.conflict,
+  TENANT_IN_USE: EXIT.conflict,
   TENANT_SUSPENDED: EXIT.denied,
   TOO_MANY_REQUESTS: EXIT.capacity,
   UNAUTHENTICATED: EXIT.authentication,

@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { integer, readNamed, UsageError, wordsOf } from './arguments.ts'
 import { globalsOf, several, show, tenantOf, withClient } from './context.ts'
-import { field, items, printDetails, printTable } from './output.ts'
+import { field, items, printDetails, printTable, say } from './output.ts'
 
 /** As the API takes it. */
 interface Quota {
@@ -120,6 +120,17 @@ export function addTenants(program: Command): void {
         const path = `/v1/tenants/${encodeURIComponent(id)}`
         const found = await client.json({ method: 'PATCH', path, body: bodyOf(settings) })
         show(options, found, printDetails)
+      })
+    })
+  tenant
+    .command('delete')
+    .description('delete a suspended tenant whose pods have ended; its records stay')
+    .argument('<id>')
+    .action(async (id: string, _options, command: Command) => {
+      await withClient(globalsOf(command), async (client) => {
+        const path = `/v1/tenants/${encodeURIComponent(id)}`
+        await client.json({ method: 'DELETE', path })
+        say(`${id} is deleted`)
       })
     })
   const list = tenant.command('list').description('all tenants, with what they use')

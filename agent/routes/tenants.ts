@@ -23,6 +23,7 @@ import {
 } from '../../policy/index.ts'
 import { DEFAULT_QUOTA_LIMITS, type Tenant } from '../../tenants/index.ts'
 import { callerOf } from '../identity.ts'
+import { deleteTenant } from '../tasks/delete-tenant.ts'
 import type { Ports } from '../tasks/ports.ts'
 import { actorOf } from '../tasks/record-parts.ts'
 import { closed, PROBLEMS, TENANT, TENANTS } from './schemas.ts'
@@ -208,6 +209,29 @@ const changes: (ports: Ports) => FastifyPluginCallbackTypebox =
     done()
   }
 
+const removal: (ports: Ports) => FastifyPluginCallbackTypebox =
+  (ports) => (app, _options, done) => {
+    app.delete(
+      '/v1/tenants/:tenant',
+      {
+        schema: {
+          tags,
+          summary: 'Delete a suspended tenant whose pods have ended; its records stay',
+          params,
+          response: { 204: Type.Null(), ...PROBLEMS },
+        },
+      },
+      async (request, reply) => {
+        const caller = callerOf(request)
+        const operator = ports.tenants.operator(caller)
+        const scope = await scopeOf(ports.tenants, request, request.params.tenant)
+        await deleteTenant(ports, operator, scope, actorOf(caller, originOf(request)))
+        return await reply.code(204).send(null)
+      },
+    )
+    done()
+  }
+
 const views: (ports: Ports) => FastifyPluginCallbackTypebox = (ports) => (app, _options, done) => {
   app.get(
     '/v1/tenants',
@@ -242,5 +266,6 @@ const views: (ports: Ports) => FastifyPluginCallbackTypebox = (ports) => (app, _
 
 export const tenantRoutes = (ports: Ports): readonly FastifyPluginCallback[] => [
   changes(ports),
+  removal(ports),
   views(ports),
 ]

@@ -76,6 +76,8 @@ const actorOf = (record: Canonical): CanonicalObject | null => {
 export interface EventAbout {
   readonly type: string
   readonly time: string
+  /** null: the host's. */
+  readonly tenant: string | null
   readonly actor: CanonicalObject | null
   readonly facts: CanonicalObject
 }
@@ -86,6 +88,7 @@ export function aboutRecord(record: Canonical): EventAbout {
   return {
     type,
     time: textAt(record, 'time'),
+    tenant: textAt(record, 'tenant') || null,
     actor: actorOf(record),
     facts: isRecordType(type) ? pick(record, FACTS[type] ?? {}) : {},
   }

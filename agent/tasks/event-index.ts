@@ -31,6 +31,7 @@ function eventOf(index: number, bytes: Buffer): NewEvent {
     tenant: textOf(record, 'tenant'),
     timeMs: Date.parse(textOf(record, 'time') ?? ''),
     launch: textOf(record, 'launch_id'),
+    isFirst: textOf(record, 'type') === 'tenant.created',
   }
 }
 

@@ -94,9 +94,9 @@ async function viewOf(
   stored: StoredEvent,
   filter: EventFilter,
 ): Promise<EventEntry | null> {
-  const { record, tenant, launch, pod, attempt, name, labels } = stored
+  const { record, launch, pod, attempt, name, labels } = stored
   const { bytes } = await ports.audit.read(record)
-  const { type, time, actor, facts } = aboutRecord(parseCanonical(bytes))
+  const { type, time, tenant, actor, facts } = aboutRecord(parseCanonical(bytes))
   if (!isOfType(type, filter)) return null
   return {
     record,

@@ -25,9 +25,11 @@ export interface NewEvent {
   readonly tenant: string | null
   readonly timeMs: number
   readonly launch: string | null
+  /** The tenant was created: what was somebody's of that id before is not its. */
+  readonly isFirst: boolean
 }
 
-export interface StoredEvent extends NewEvent {
+export interface StoredEvent extends Omit<NewEvent, 'isFirst'> {
   /** null: it is about no pod, or about several. */
   readonly pod: string | null
   readonly attempt: number | null
@@ -81,7 +83,32 @@ async function podOf(store: Store, launch: string | null) {
   return earlier ?? nothing
 }
 
-/** Takes the oldest rows of a subject away that are too many, and remembers from where on all are there. */
+/** All rows of the subject from that record on are there, and perhaps no others. */
+async function setFloor(store: Store, subject: string, floor: number): Promise<void> {
+  await store
+    .insertInto('event_floors')
+    .values({ subject, floor })
+    .onConflict((same) =>
+      same.column('subject').doUpdateSet({ floor: sql<number>`max(event_floors.floor, ${floor})` }),
+    )
+    .execute()
+}
+
+/**
+ * A tenant is no more, or not yet: what there is under its id is for operators alone, among the host's, and not for
+ * whoever has the id next.
+ */
+export async function giveToHost(store: Store, tenant: string): Promise<void> {
+  await store.updateTable('events').set({ subject: HOST }).where('subject', '=', tenant).execute()
+  const gone = await store
+    .deleteFrom('event_floors')
+    .where('subject', '=', tenant)
+    .returning('floor')
+    .executeTakeFirst()
+  if (gone !== undefined) await setFloor(store, HOST, gone.floor)
+}
+
+/** Keeps the newest rows of a subject. */
 async function trim(store: Store, subject: string, keep: number): Promise<void> {
   const first = await store
     .selectFrom('events')
@@ -92,17 +119,12 @@ async function trim(store: Store, subject: string, keep: number): Promise<void> 
     .offset(keep)
     .executeTakeFirst()
   if (first === undefined) return
-  const floor = first.record + 1
   await store
     .deleteFrom('events')
     .where('subject', '=', subject)
-    .where('record', '<', floor)
+    .where('record', '<=', first.record)
     .execute()
-  await store
-    .insertInto('event_floors')
-    .values({ subject, floor })
-    .onConflict((same) => same.column('subject').doUpdateSet({ floor }))
-    .execute()
+  await setFloor(store, subject, first.record + 1)
 }
 
 /**
@@ -118,7 +140,9 @@ export async function addEvents(
   const last = events.at(-1)
   if (last === undefined) return
   await store.transaction().execute(async (transaction) => {
-    for (const { record, tenant, timeMs, launch } of events) {
+    for (const { record, tenant, timeMs, launch, isFirst } of events) {
+      // oxlint-disable-next-line no-await-in-loop -- one connection
+      if (isFirst && tenant !== null) await giveToHost(transaction, tenant)
       // oxlint-disable-next-line no-await-in-loop -- one connection
       const about = await podOf(transaction, launch)
       // oxlint-disable-next-line no-await-in-loop

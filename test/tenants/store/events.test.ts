@@ -25,6 +25,7 @@ const event = (record: number, tenant: string | null): NewEvent => ({
   tenant,
   timeMs: 1000 + record,
   launch: null,
+  isFirst: false,
 })
 
 async function kept(store: Store, subject: Subject): Promise<readonly [number, number[]]> {
@@ -54,6 +55,16 @@ suite('tenants/store/events', () => {
     await assert.rejects(addEvents(store, [event(1, acme), event(0, acme)]))
     assert.deepEqual(await kept(store, acme), [0, [0]])
     assert.equal(await indexedTo(store), 1)
+  })
+
+  test('what an earlier tenant of the id had is for operators, among the host’s', async (t) => {
+    const store = storeOf(t)
+    await beginIndex(store, 0)
+    await addEvents(store, [event(0, null), event(1, acme), event(2, acme), event(3, acme)], 2)
+    await addEvents(store, [{ ...event(4, acme), isFirst: true }, event(5, acme)], 4)
+    assert.deepEqual(await kept(store, acme), [0, [4, 5]])
+    // What was gone of it before is gone for operators, and said.
+    assert.deepEqual(await kept(store, 'all'), [2, [0, 2, 3, 4, 5]])
   })
 
   test('begun in the middle of a log, nobody’s events are before that', async (t) => {

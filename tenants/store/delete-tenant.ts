@@ -38,7 +38,7 @@ export async function selectLeft(store: Store, id: TenantId): Promise<readonly P
 const isForeignKey = (error: unknown): boolean =>
   error instanceof Error && error.message.includes('FOREIGN KEY constraint failed')
 
-/** @throws as selectLeft, and TENANT_IN_USE while something else is kept for it, such as volumes */
+/** @throws as selectLeft, and TENANT_IN_USE while something else is kept for it, such as volumes or secrets */
 export async function deleteTenant(store: Store, id: TenantId): Promise<void> {
   await selectLeft(store, id)
   for (const table of ['idempotency', 'tokens', 'restart_requests', 'published_ports'] as const) {
@@ -51,7 +51,7 @@ export async function deleteTenant(store: Store, id: TenantId): Promise<void> {
     await store.deleteFrom('tenants').where('id', '=', id).execute()
   } catch (error) {
     if (!isForeignKey(error)) throw error
-    const sentence = `More than pods is kept for tenant ${id}, such as volumes. Remove that, then delete it.`
+    const sentence = `More than pods is kept for tenant ${id}, such as volumes, configs or secrets. Remove that, then delete it.`
     throw inUse(sentence, {})
   }
 }

@@ -31,6 +31,7 @@ mod keeper;
 mod kmsg;
 mod landlock;
 mod launch;
+mod launch_files;
 mod ledger;
 mod machine;
 mod network;

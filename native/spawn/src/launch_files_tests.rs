@@ -1,7 +1,10 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 
+use rustix::net::SocketType;
+
 use super::*;
+use crate::jail::pair;
 
 fn path() -> std::path::PathBuf {
     let path = std::env::temp_dir().join(format!("casemate-launch-{}", std::process::id()));

@@ -2,7 +2,7 @@
 import { type Client, ProblemError } from './client.ts'
 import { type GlobalOptions, podPath } from './context.ts'
 import { EXIT } from './exit-codes.ts'
-import { field } from './output.ts'
+import { field, plain, say } from './output.ts'
 
 const WAIT_S = 3600
 
@@ -21,6 +21,16 @@ export function exitCodeOfPod(exit: unknown): number {
   // The VMM's sentence about APP_START begins with guest-init's own code.
   if (text.startsWith('APP_NOT_FOUND')) return 127
   return text.startsWith('APP_NOT_EXECUTABLE') ? 126 : EXIT.notRun
+}
+
+/** Waits for the end, says how it was if it was no exit code, and gives the exit code of the foreground. */
+export async function endOf(client: Client, options: GlobalOptions, pod: string): Promise<number> {
+  const exit = exitOf(await ended(client, options, pod))
+  if (field(exit, 'how') !== 'code') {
+    const [cause, text] = [field(exit, 'cause'), field(exit, 'text')]
+    say(`casemate: ${pod} ended: ${plain(text === '' ? cause : `${text} (${cause})`)}`)
+  }
+  return exitCodeOfPod(exit)
 }
 
 /** The pod when it has ended; asks again for as long as it takes. */

@@ -3,6 +3,7 @@
 import { Command, CommanderError, Option } from 'commander'
 import { VERSION } from '../version.ts'
 import { UsageError } from './arguments.ts'
+import { addAttach } from './attach.ts'
 import { addAudit } from './audit.ts'
 import { ProblemError, Unreachable } from './client.ts'
 import { addDebug } from './debug.ts'
@@ -36,6 +37,7 @@ function programOf(): Command {
   addPodControl(program)
   addDebug(program)
   addEvents(program)
+  addAttach(program)
   addExec(program)
   addTenants(program)
   addTokens(program)

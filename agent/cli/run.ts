@@ -9,12 +9,12 @@ import { integer, wordsOf } from './arguments.ts'
 import { loginFor } from './authfile.ts'
 import type { Client } from './client.ts'
 import { type GlobalOptions, podPath, podsPath, several, show, withClient } from './context.ts'
-import { ended, exitCodeOfPod, exitOf } from './ended.ts'
+import { endOf } from './ended.ts'
 import { environmentOf } from './env-file.ts'
 import { EXIT } from './exit-codes.ts'
 import { printLogs } from './logs.ts'
 import { type MountOptions, mountMembersOf } from './mounts.ts'
-import { field, plain, say } from './output.ts'
+import { field, say } from './output.ts'
 
 interface RunOptions extends GlobalOptions, MountOptions {
   readonly isolation?: string
@@ -128,14 +128,7 @@ async function foreground(client: Client, options: GlobalOptions, pod: string): 
     all: false,
     timestamps: false,
   })
-  const found = await ended(client, options, pod)
-  const exit = exitOf(found)
-  const how = field(exit, 'how')
-  if (how !== 'code') {
-    const [cause, text] = [field(exit, 'cause'), field(exit, 'text')]
-    say(`casemate: ${pod} ended: ${plain(text === '' ? cause : `${text} (${cause})`)}`)
-  }
-  return exitCodeOfPod(exit)
+  return await endOf(client, options, pod)
 }
 
 async function run(image: string, args: readonly string[], options: RunOptions): Promise<number> {

@@ -9,6 +9,7 @@ import type { PodHost } from './pod-host.ts'
 export interface Printed {
   stdout: string
   readonly ended: Promise<number | null>
+  kill(signal: NodeJS.Signals): void
 }
 
 /** The command line, as an operator of the tenant would use it. */
@@ -20,6 +21,7 @@ export function casemate(t: TestContext, host: PodHost, ...words: readonly strin
   afterwards(t, () => child.kill('SIGKILL'))
   const printed = {
     stdout: '',
+    kill: (signal: NodeJS.Signals) => void child.kill(signal),
     ended: new Promise<number | null>((ended) => {
       child.once('close', ended)
     }),

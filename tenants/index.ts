@@ -41,7 +41,12 @@ export {
 export type { BegunRestart, ToldToStop } from './store/restarts.ts'
 export type { TenantChanges } from './store/tenants.ts'
 export type { IssuedToken } from './store/tokens.ts'
-export { type SealedFile, STORED_FILES_MAX, type StoredFile } from './stored-file.ts'
+export {
+  type SealedFile,
+  STORED_BYTES_MAX,
+  STORED_FILES_MAX,
+  type StoredFile,
+} from './stored-file.ts'
 export type { NewFile } from './stored-files.ts'
 export {
   DEFAULT_QUOTA_LIMITS,

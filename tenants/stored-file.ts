@@ -3,6 +3,8 @@ import type { FileName, StoredKind, TenantId } from '../policy/index.ts'
 
 /** Of a tenant, configs and secrets together. */
 export const STORED_FILES_MAX = 256
+/** Bytes of all of them: the database is on the host's disk, and read and backed up as a whole. */
+export const STORED_BYTES_MAX: number = 16 * 2 ** 20
 
 /** What may be shown of one. */
 export interface StoredFile {

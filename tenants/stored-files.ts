@@ -4,7 +4,7 @@ import type { TenantScope } from './scope.ts'
 import { type FileKey, seal, unseal } from './store/file-key.ts'
 import { deleteFile, insertFile, selectFile, selectFiles } from './store/files.ts'
 import type { Store } from './store/tables.ts'
-import type { SealedFile } from './stored-file.ts'
+import type { SealedFile, StoredFile } from './stored-file.ts'
 
 /** One to be kept. */
 export interface NewFile {
@@ -57,8 +57,8 @@ export class StoredFiles {
     return await selectFile(this.#store, scope, kind, name)
   }
 
-  /** By name. @throws TenantsError STORE_CORRUPT */
-  async list(scope: TenantScope, kind: StoredKind): Promise<readonly SealedFile[]> {
+  /** By name, without the content. @throws TenantsError STORE_CORRUPT */
+  async list(scope: TenantScope, kind: StoredKind): Promise<readonly StoredFile[]> {
     return await selectFiles(this.#store, scope, kind)
   }
 

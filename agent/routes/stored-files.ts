@@ -7,7 +7,7 @@ import {
 } from '@fastify/type-provider-typebox'
 import type { FastifyPluginCallback, FastifyRequest } from 'fastify'
 import { parseFileName, STORED_KINDS, type StoredKind } from '../../policy/index.ts'
-import type { SealedFile } from '../../tenants/index.ts'
+import type { StoredFile } from '../../tenants/index.ts'
 import { ApiError, notFound } from '../errors.ts'
 import { callerOf } from '../identity.ts'
 import {
@@ -49,7 +49,7 @@ const body = Type.Object(
   closed,
 )
 
-const viewOf = ({ name, version, size, createdMs, identity }: SealedFile): object => ({
+const viewOf = ({ name, version, size, createdMs, identity }: StoredFile): object => ({
   name,
   version,
   size,

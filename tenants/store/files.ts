@@ -8,7 +8,12 @@ import {
 } from '../../policy/index.ts'
 import { TenantsError } from '../errors.ts'
 import { type TenantScope, tenantNotFound } from '../scope.ts'
-import { type SealedFile, STORED_FILES_MAX } from '../stored-file.ts'
+import {
+  type SealedFile,
+  STORED_BYTES_MAX,
+  STORED_FILES_MAX,
+  type StoredFile,
+} from '../stored-file.ts'
 import { readRow } from './rows.ts'
 import type { Store, StoredFileRow } from './tables.ts'
 
@@ -18,8 +23,19 @@ function kindOf(text: string): StoredKind {
   return kind
 }
 
+const ABOUT = [
+  'tenant',
+  'kind',
+  'name',
+  'version',
+  'size',
+  'identity',
+  'created_ms',
+  'key_id',
+] as const
+
 /** @throws TenantsError STORE_CORRUPT */
-const fileOf = (row: StoredFileRow): SealedFile =>
+const aboutOf = (row: Pick<StoredFileRow, (typeof ABOUT)[number]>): StoredFile =>
   readRow('stored_files', row.name, () => ({
     tenant: parseTenantId(row.tenant),
     kind: kindOf(row.kind),
@@ -29,9 +45,14 @@ const fileOf = (row: StoredFileRow): SealedFile =>
     identity: row.identity,
     createdMs: row.created_ms,
     keyId: row.key_id,
-    nonce: Buffer.from(row.nonce, 'base64'),
-    sealed: Buffer.from(row.sealed, 'base64'),
   }))
+
+/** @throws TenantsError STORE_CORRUPT */
+const fileOf = (row: StoredFileRow): SealedFile => ({
+  ...aboutOf(row),
+  nonce: Buffer.from(row.nonce, 'base64'),
+  sealed: Buffer.from(row.sealed, 'base64'),
+})
 
 /** @throws TenantsError FILE_EXISTS, FILES_FULL, TENANT_NOT_FOUND */
 export async function insertFile(store: Store, file: SealedFile): Promise<void> {
@@ -44,16 +65,20 @@ export async function insertFile(store: Store, file: SealedFile): Promise<void> 
   if (owner === undefined) throw tenantNotFound()
   const rows = await store
     .selectFrom('stored_files')
-    .select(['kind', 'name'])
+    .select(['kind', 'name', 'size'])
     .where('tenant', '=', tenant)
     .execute()
   if (rows.some((row) => row.kind === kind && row.name === name)) {
     const sentence = `The tenant has a ${kind} ${name} already. Remove it first, or take another name.`
     throw new TenantsError('FILE_EXISTS', sentence)
   }
-  if (rows.length >= STORED_FILES_MAX) {
-    const sentence = `The tenant has ${STORED_FILES_MAX} configs and secrets, which is all that it may have. Remove some.`
-    throw new TenantsError('FILES_FULL', sentence, { limit: STORED_FILES_MAX })
+  const bytes = rows.reduce((sum, row) => sum + row.size, file.size)
+  if (rows.length >= STORED_FILES_MAX || bytes > STORED_BYTES_MAX) {
+    const sentence = `The tenant may have ${STORED_FILES_MAX} configs and secrets, of ${STORED_BYTES_MAX} bytes together, and has them. Remove some.`
+    throw new TenantsError('FILES_FULL', sentence, {
+      limit: STORED_FILES_MAX,
+      limit_bytes: STORED_BYTES_MAX,
+    })
   }
   await store
     .insertInto('stored_files')
@@ -89,20 +114,20 @@ export async function selectFile(
   return row === undefined ? null : fileOf(row)
 }
 
-/** By name. */
+/** By name, without the content. */
 export async function selectFiles(
   store: Store,
   scope: TenantScope,
   kind: StoredKind,
-): Promise<readonly SealedFile[]> {
+): Promise<readonly StoredFile[]> {
   const rows = await store
     .selectFrom('stored_files')
-    .selectAll()
+    .select(ABOUT)
     .where('tenant', '=', scope.tenant)
     .where('kind', '=', kind)
     .orderBy('name')
     .execute()
-  return rows.map(fileOf)
+  return rows.map(aboutOf)
 }
 
 /** One version of it; another that was stored meanwhile stays. */

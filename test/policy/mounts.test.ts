@@ -4,15 +4,17 @@ import path from 'node:path'
 import { suite, test } from 'node:test'
 import {
   decide,
+  type LaunchQuestion,
   type LaunchRequest,
   type MountWords,
+  parseFileName,
   parseFiles,
   parseMounts,
   parseSysctls,
   Refusal,
   SYSCTLS,
 } from '../../policy/index.ts'
-import { defaults, host, image, request, tenant } from './fixtures.ts'
+import { defaults, host, image, policiesWith, question, request, tenant } from './fixtures.ts'
 
 const MIB = 2 ** 20
 const mounts = (...words: readonly MountWords[]): Pick<LaunchRequest, 'mounts'> => ({
@@ -202,5 +204,33 @@ suite('policy/sysctls', () => {
     ] as const) {
       assert.throws(() => parseSysctls({ [name]: value }), { name: 'BadNoun' }, name)
     }
+  })
+
+  test('lets an operator’s policy forbid more: a parameter, and the use of a secret', () => {
+    const site = policiesWith({
+      'site.no-queues': `@reason("Queues stay as they are.")
+forbid(principal, action == Casemate::Action::"launch", resource is Casemate::Pod)
+when { context.sysctls.contains("net.core.somaxconn") };
+`,
+      'site.no-root-key': `@reason("Not for pods.")
+forbid(principal, action == Casemate::Action::"launch", resource is Casemate::Pod)
+when { context.files.contains("secret/root-key") };
+`,
+    })
+    const asked = (changes: Partial<LaunchQuestion>): string => {
+      const outcome = decide(question(changes), site)
+      return outcome instanceof Refusal ? outcome.policyIds.join() : 'planned'
+    }
+    const setting = (name: string): string =>
+      asked({ request: request({ sysctls: parseSysctls({ [name]: '1' }) }) })
+    assert.equal(setting('net.core.somaxconn'), 'site.no-queues')
+    assert.equal(setting('kernel.shmmni'), 'planned')
+    const secret = (name: string): string => {
+      const stored = { kind: 'secret', name: parseFileName(name), version: 'v' } as const
+      const files = parseFiles([{ secret: name }])
+      return asked({ request: request({ files }), files: [{ stored, size: 1 }] })
+    }
+    assert.equal(secret('root-key'), 'site.no-root-key')
+    assert.equal(secret('key'), 'planned')
   })
 })

@@ -8,6 +8,7 @@ import { parseFileName, type StoredKind } from '../../policy/index.ts'
 import {
   DATABASE_FILE,
   type NewFile,
+  STORED_BYTES_MAX,
   STORED_FILES_MAX,
   type TenantScope,
   type Tenants,
@@ -137,5 +138,15 @@ suite('tenants/files', () => {
       await store(tenants, scope, fresh('', kind, parseFileName(`n${number}`)))
     }
     await assert.rejects(store(tenants, scope, fresh('')), { code: 'FILES_FULL' })
+    const other = await withTenant(tenants, bolt)
+    const large = 'x'.repeat(2 ** 19)
+    for (let bytes = 0; bytes < STORED_BYTES_MAX; bytes += large.length) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      await store(tenants, other, fresh(large, 'config', parseFileName(`n${bytes}`)))
+    }
+    await assert.rejects(store(tenants, other, fresh('x')), { code: 'FILES_FULL' })
+    await store(tenants, other, fresh(''))
+    const [listed] = await tenants.files.list(other, 'config')
+    assert.ok(listed !== undefined && !Object.hasOwn(listed, 'sealed'), 'a list has no content')
   })
 })

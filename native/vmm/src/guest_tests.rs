@@ -89,3 +89,24 @@ fn keeps_its_backlogs_in_the_room_made_for_them() {
     }
     assert_eq!(rooms, [guest.guest_backlog().capacity(), guest.agent_backlog().capacity()]);
 }
+
+#[test]
+fn tells_files_in_pieces_before_the_configuration_and_keeps_nothing_of_them() {
+    let files: Vec<u8> = (0..=255).cycle().take(65_537).collect();
+    let told = Told { config: "{}".into(), files: files.clone() };
+    let mut guest = Guest::new(true, told, None, None);
+    guest.send_unique().unwrap();
+    guest.guest_backlog().clear();
+    guest.receive(&said(&[(GuestKind::UniqueDone, &[])])).unwrap();
+    let mut expected = Vec::new();
+    for (kind, payload) in [
+        (HostKind::Files, &files[..65_536]),
+        (HostKind::Files, &files[65_536..]),
+        (HostKind::Config, b"{}"),
+    ] {
+        append(&mut expected, kind, payload).unwrap();
+    }
+    assert_eq!(*guest.guest_backlog(), expected);
+    assert!(guest.talk.told.files.iter().all(|byte| *byte == 0));
+    assert!(guest.accept(0, HostKind::Files, b"x").is_err(), "no agent has any");
+}

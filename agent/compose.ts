@@ -48,6 +48,7 @@ import { Refusals } from './tasks/refusals.ts'
 import { Restarts } from './tasks/restarts.ts'
 import { stopAll } from './tasks/stop-all.ts'
 import { Templates } from './tasks/templates.ts'
+import { stopUnhealthy } from './tasks/unhealthy.ts'
 import { Watch } from './tasks/watch.ts'
 import { loadTlsPair, publishCertificate } from './tls-store.ts'
 import { VERSION } from './version.ts'
@@ -219,6 +220,7 @@ export async function compose(
   await ports.drain.start()
   const housekeeping = new Housekeeping(ports, await findInterrupted(ports))
   const restarts = new Restarts(ports)
+  stopUnhealthy(ports)
   const servers = await listen(config, ports)
   await housekeeping.start()
   restarts.start()

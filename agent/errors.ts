@@ -43,6 +43,7 @@ export type ApiCode =
   | 'TOO_MANY_REQUESTS'
   | 'UNAUTHENTICATED'
   | 'UNSUPPORTED_MEDIA_TYPE'
+  | 'WAIT_ENDED'
   | 'WAIT_TIMEOUT'
 
 /** Every code a problem document may carry. */
@@ -63,6 +64,7 @@ export const STATUSES: Readonly<Record<ErrorCode, number>> = {
   FILE_EXISTS: 409,
   FORBIDDEN: 403,
   HOST_DRAINING: 503,
+  HEALTHCHECK_MISSING: 422,
   HOST_FULL: 503,
   HOST_UNSAFE: 503,
   IDEMPOTENCY_IN_FLIGHT: 409,
@@ -126,6 +128,7 @@ export const STATUSES: Readonly<Record<ErrorCode, number>> = {
   TOO_MANY_REQUESTS: 429,
   UNAUTHENTICATED: 401,
   UNSUPPORTED_MEDIA_TYPE: 415,
+  WAIT_ENDED: 409,
   WAIT_TIMEOUT: 408,
 }
 

@@ -106,7 +106,7 @@ export type RecordBodies = {
       readonly cause: string
       readonly text: string | null
     }
-    readonly reason: 'exit' | 'stop' | 'timeout' | 'failure' | 'unknown'
+    readonly reason: 'exit' | 'stop' | 'unhealthy' | 'timeout' | 'failure' | 'unknown'
     readonly duration_us: number | null
   }
   'launch.orphaned': LaunchId & {
@@ -115,6 +115,18 @@ export type RecordBodies = {
     readonly found: 'nothing' | 'running' | 'exited'
     readonly action: 'none' | 'adopted' | 'killed'
     readonly pid: number | null
+  }
+  /** The agent is about to stop it, as its launch asked for. */
+  'launch.unhealthy': LaunchId & {
+    readonly action: 'stop' | 'restart'
+    /** The last check's, as the guest reports it. */
+    readonly answer: {
+      readonly how: 'code' | 'signal' | 'timeout' | 'not-asked'
+      readonly value: number | null
+    }
+    /** Wrong answers in a row. */
+    readonly failing_streak: number
+    readonly since: string
   }
   'launch.stop_requested': LaunchId & {
     readonly actor: Actor
@@ -322,6 +334,7 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'launch.refused': 0,
     'launch.exited': 0,
     'launch.orphaned': 0,
+    'launch.unhealthy': 0,
     'launch.stop_requested': 0,
     'launch.signal_requested': 0,
     'launch.pause_requested': 0,

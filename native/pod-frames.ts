@@ -3,9 +3,11 @@
  * that is none ends the stream before the bytes it announces are kept.
  */
 
+import { HEALTH_PAYLOAD_MAX } from './pod-health.ts'
+
 export const HEADER_BYTES = 8
 export const FRAME_PAYLOAD_MAX = 65_536
-/** The longest ERROR text, and so the longest payload beside output: u16 code + text. */
+/** The longest ERROR text, and so the longest payload beside output and health: u16 code + text. */
 const WORDS_MAX = 2 + 1024
 
 export const KINDS = {
@@ -26,6 +28,7 @@ export const TOLD = {
   exit: 69,
   error: 70,
   credit: 71,
+  health: 73,
 } as const
 
 export class PodStreamError extends Error {
@@ -71,6 +74,12 @@ export function readEvent({ kind, payload }: PodFrame): ProcessEvent {
   throw new PodStreamError(`a frame of kind ${kind} with ${payload.length} bytes is not for here`)
 }
 
+/** Most bytes of a payload. */
+function mostOf(kind: number, session: number): number {
+  if (isOutput(kind, session)) return FRAME_PAYLOAD_MAX
+  return kind === TOLD.health && session === 0 ? HEALTH_PAYLOAD_MAX : WORDS_MAX
+}
+
 /** The app's output is in the pod's log; that of a process beside it comes here. */
 const isOutput = (kind: number, session: number): boolean =>
   session !== 0 && (kind === TOLD.stdout || kind === TOLD.stderr)
@@ -86,7 +95,7 @@ export class PodFrameReader {
     while (rest.length >= HEADER_BYTES) {
       const [kind, session] = [rest.readUInt8(0), rest.readUInt16LE(2)]
       const length = rest.readUInt32LE(4)
-      const most = isOutput(kind, session) ? FRAME_PAYLOAD_MAX : WORDS_MAX
+      const most = mostOf(kind, session)
       if (length > most || rest.readUInt8(1) !== 0) {
         throw new PodStreamError('a frame header from the VMM is not one')
       }

@@ -16,8 +16,10 @@ import {
   PodStreamError,
   type ProcessEvent,
   readEvent,
+  TOLD,
   u32,
 } from './pod-frames.ts'
+import { HealthAllowance, type PodHealth, readHealth } from './pod-health.ts'
 import { PodInput } from './pod-input.ts'
 
 export { FRAME_PAYLOAD_MAX, PodStreamError } from './pod-frames.ts'
@@ -30,6 +32,8 @@ const SESSION_NUMBER_MAX = 65_535
 interface PodStreamEvents {
   /** What the guest says of its app, in the VMM's words. */
   event: [PodEvent]
+  /** What its health check came to, and again what it was when the stream began. */
+  health: [PodHealth]
   /** Nothing waits; more standard input may be given. */
   drain: []
   /** The stream is over; with the reason when it did not end by itself. */
@@ -51,6 +55,7 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
   readonly #sessions = new Map<number, ExecStream>()
   /** Anywhere: what an agent before this one left may still be ending. */
   #lastSession = randomInt(1, SESSION_NUMBER_MAX)
+  readonly #allowance = new HealthAllowance()
   #failure: PodStreamError | undefined
 
   constructor(fd: number) {
@@ -76,7 +81,8 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
   #take(bytes: Buffer): void {
     try {
       for (const told of this.#reader.push(bytes)) {
-        if (told.session === 0) this.#hear(readEvent(told))
+        if (told.session === 0 && told.kind === TOLD.health) this.#hearHealth(told)
+        else if (told.session === 0) this.#hear(readEvent(told))
         else this.#hearSession(told)
       }
     } catch (cause) {
@@ -93,6 +99,15 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
     }
     if (event.kind === 'exit') this.#cutOff('the pod’s app ended')
     this.emit('event', event)
+  }
+
+  #hearHealth({ payload }: PodFrame): void {
+    const health = readHealth(payload)
+    if (health === null) throw new PodStreamError('words on health are none')
+    if (!this.#allowance.spend(performance.now())) {
+      throw new PodStreamError('more words on health than checks can come to')
+    }
+    this.emit('health', health)
   }
 
   #hearSession(told: PodFrame): void {

@@ -10,6 +10,7 @@ import type {
   DeviceRate,
   DeviceRates,
   Plan,
+  PlannedHealth,
   PlannedLimits,
   PlannedMount,
   PlannedProcess,
@@ -40,6 +41,7 @@ export type SpecPlan = Pick<
   | 'readOnlyRoot'
   | 'mounts'
   | 'sysctls'
+  | 'health'
   | 'limits'
   | 'scratchBytesMax'
   | 'logBytes'
@@ -100,6 +102,15 @@ function mountOf(mount: PlannedMount): Canonical {
   const { exec, mode, readOnly, size } = mount
   return { exec, kind, mode, path, read_only: readOnly, size }
 }
+/** What becomes of an unhealthy pod is not the pod's to know. */
+const healthOf = ({ probe, ...times }: PlannedHealth): Canonical => ({
+  probe: { ...probe },
+  interval_ms: times.intervalMs,
+  timeout_ms: times.timeoutMs,
+  start_period_ms: times.startPeriodMs,
+  start_interval_ms: times.startIntervalMs,
+  retries: times.retries,
+})
 
 const rateOf = (rate: DeviceRate | null): Canonical =>
   rate && {
@@ -194,6 +205,7 @@ export function buildSpec(parts: SpecParts): Spec {
     ...(network === null ? {} : { network: { ...network } }),
     app: {
       mounts: plan.mounts.map(mountOf),
+      health: plan.health && healthOf(plan.health),
       name: 'app',
       process: processOf(plan.process),
       read_only_root: plan.readOnlyRoot,

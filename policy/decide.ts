@@ -7,6 +7,7 @@
 import type { ActivePolicies } from './cedar/policies.ts'
 import type { LaunchQuery } from './cedar/query.ts'
 import type { Charge, HostFacts, LaunchQuestion, Quotas, TenantFacts } from './facts.ts'
+import { planHealth } from './health-plan.ts'
 import { neededExceptions } from './host-verdict.ts'
 import { type AcceptedSigner, judgeImage } from './image-verdict.ts'
 import { chooseLevel, type LevelChoice } from './level-choice.ts'
@@ -48,6 +49,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
   if (signers instanceof Refusal) throw signers
   const capabilities = wantedCapabilities(tenant.trust, request)
   const process = planProcess(image.config, request, capabilities)
+  const health = planHealth(image.config, request.health)
   const vcpus = request.vcpus ?? DEFAULT_VCPUS
   const memoryMib = request.memoryMib ?? DEFAULT_MEMORY_MIB
   const storage = planMounts(question, memoryMib)
@@ -75,6 +77,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
     readOnlyRoot: request.readOnlyRoot,
     ...storage,
     ...planWays(question),
+    health,
     limits: limitsFor(choice.level, { vcpus, memoryMib }, request),
     scratchBytesMax: SCRATCH_BYTES_MAX,
     logBytes: LOG_BYTES,

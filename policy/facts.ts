@@ -9,6 +9,7 @@ import type { ResolvedImage } from './image-verdict.ts'
 import type { Capability } from './nouns/capability.ts'
 import type { Egress } from './nouns/egress.ts'
 import type { FileName, StoredKind, WantedFile } from './nouns/file.ts'
+import type { HealthRequest, HealthTimes } from './nouns/health.ts'
 import type { HostException, HostFindings } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import type { MemoryMib, Vcpus } from './nouns/machine.ts'
@@ -97,6 +98,8 @@ export interface LaunchRequest {
   /** From asking to killing when it is told to stop, ms; null: the default. */
   readonly stopTimeoutMs: StopTimeoutMs | null
   readonly publish: readonly PublishedPort[]
+  /** null: the image's. */
+  readonly health: HealthRequest | null
 }
 
 /** Members of an image-spec config, as the image says them: not yet trusted to be sensible. */
@@ -111,6 +114,18 @@ export interface ImageConfig {
   readonly stopSignal: string | null
   /** Places that it says are written. */
   readonly volumes: readonly string[]
+  /** null where the image says nothing. */
+  readonly healthcheck: ImageHealthcheck | null
+}
+
+/** Docker's HEALTHCHECK, as the image has it. */
+export interface ImageHealthcheck {
+  /** Empty, or NONE, CMD or CMD-SHELL and what belongs to it. */
+  readonly test: readonly string[]
+  /** For CMD-SHELL; empty: the usual one. */
+  readonly shell: readonly string[]
+  /** Times in ns; 0 says nothing. */
+  readonly times: HealthTimes
 }
 
 export interface ImageFacts {

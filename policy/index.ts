@@ -20,6 +20,7 @@ export type {
   HostFacts,
   ImageConfig,
   ImageFacts,
+  ImageHealthcheck,
   LaunchQuestion,
   LaunchRequest,
   QuotaLine,
@@ -72,6 +73,23 @@ export {
   type StoredKind,
   type WantedFile,
 } from './nouns/file.ts'
+export {
+  HEALTH_DEFAULTS,
+  HEALTH_MS_MAX,
+  HEALTH_MS_MIN,
+  HEALTH_RETRIES_MAX,
+  type HealthCheck,
+  type HealthRequest,
+  type HealthTimes,
+  type Probe,
+  parseExecProbe,
+  parseHealthPath,
+  parseHealthPort,
+  parseHealthTime,
+  UNHEALTHY_ACTIONS,
+  type UnhealthyAction,
+} from './nouns/health.ts'
+
 export {
   type ExceptableId,
   type HostException,
@@ -202,6 +220,7 @@ export type {
   CapabilitySets,
   Decision,
   Plan,
+  PlannedHealth,
   PlannedLimits,
   PlannedMount,
   PlannedProcess,

@@ -6,6 +6,7 @@ import type { AcceptedSigner, ResolvedImage } from './image-verdict.ts'
 import type { Capability } from './nouns/capability.ts'
 import type { Digest } from './nouns/digest.ts'
 import type { Egress } from './nouns/egress.ts'
+import type { HealthCheck, UnhealthyAction } from './nouns/health.ts'
 import type { HostException } from './nouns/host-finding.ts'
 import type { IsolationLevel, KvmClass } from './nouns/isolation.ts'
 import type { MemoryMib, Vcpus } from './nouns/machine.ts'
@@ -91,6 +92,11 @@ export type PlannedMount =
     }
   /** What the image has there, to be written even where the root is read-only. */
   | { readonly kind: 'image'; readonly path: MountPath }
+/** How the pod is asked whether it does its work, and what comes of it when it does not. */
+export interface PlannedHealth extends HealthCheck {
+  /** The agent's to do; the pod does not know. */
+  readonly onUnhealthy: UnhealthyAction
+}
 
 /** Limits of the VMM process and of waiting for the guest; times in ms, sizes as named. */
 export interface PlannedLimits {
@@ -156,6 +162,8 @@ export interface Plan {
   readonly names: Names
   /** Of the host, that lead to it. */
   readonly ports: readonly PublishedPort[]
+  /** null: it is not asked. */
+  readonly health: PlannedHealth | null
   readonly limits: PlannedLimits
   /** What its scratch disk may grow to, bytes. */
   readonly scratchBytesMax: number

@@ -14,6 +14,8 @@ export const REFUSAL_CODES = [
   'IMAGE_NOT_PERMITTED',
   /** The image's config asks for something that cannot be run: no command, a bad user. */
   'IMAGE_CONFIG_INVALID',
+  /** Something needs a health check, and the pod has none. */
+  'HEALTHCHECK_MISSING',
   /** The level asked for is not permitted to this tenant. Facts: level, permitted. */
   'ISOLATION_NOT_PERMITTED',
   /** The level is permitted, but this version of Casemate has no launcher for it. */

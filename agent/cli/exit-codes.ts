@@ -33,6 +33,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   FILE_EXISTS: EXIT.conflict,
   FORBIDDEN: EXIT.authentication,
   HOST_DRAINING: EXIT.capacity,
+  HEALTHCHECK_MISSING: EXIT.usage,
   HOST_FULL: EXIT.capacity,
   HOST_UNSAFE: EXIT.isolation,
   IDEMPOTENCY_IN_FLIGHT: EXIT.conflict,
@@ -96,6 +97,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   TOO_MANY_REQUESTS: EXIT.capacity,
   UNAUTHENTICATED: EXIT.authentication,
   UNSUPPORTED_MEDIA_TYPE: EXIT.usage,
+  WAIT_ENDED: EXIT.conflict,
   WAIT_TIMEOUT: EXIT.timeout,
 }
 

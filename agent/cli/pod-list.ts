@@ -27,6 +27,7 @@ const FILTERS: Readonly<Record<string, string>> = {
   image: 'image',
   level: 'isolation',
   label: 'label',
+  health: 'health',
 }
 
 /** @throws UsageError */

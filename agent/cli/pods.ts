@@ -2,12 +2,23 @@
 import type { Command } from 'commander'
 import { integer, UsageError } from './arguments.ts'
 import { globalsOf, podPath, several, show, withClient } from './context.ts'
-import { ended, exitCodeOfPod, exitOf } from './ended.ts'
 import { printLogs } from './logs.ts'
 import { field, printDetails, printTable, say } from './output.ts'
 import { addPrune, listAll, listQuery, type PsOptions } from './pod-list.ts'
+import { addWait } from './wait.ts'
 
-const HEAD = ['POD', 'NAME', 'STATE', 'LEVEL', 'KVM', 'IMAGE', 'CREATED', 'RECORD', 'ENDED']
+const HEAD = [
+  'POD',
+  'NAME',
+  'STATE',
+  'HEALTH',
+  'LEVEL',
+  'KVM',
+  'IMAGE',
+  'CREATED',
+  'RECORD',
+  'ENDED',
+]
 
 function endOf(pod: unknown): string {
   const problem = field(pod, 'problem', 'code')
@@ -20,6 +31,7 @@ const row = (pod: unknown): readonly string[] => [
   field(pod, 'id'),
   field(pod, 'name'),
   field(pod, 'state'),
+  field(pod, 'health', 'state'),
   field(pod, 'isolation'),
   field(pod, 'facts', 'kvm'),
   field(pod, 'image', 'reference'),
@@ -34,7 +46,11 @@ function addPs(program: Command): void {
     .description('list a tenant’s pods that have not ended, the newest first')
     .option('-a, --all', 'also those that have ended')
     .option('-q, --quiet', 'ids only')
-    .option('-f, --filter <what=value>', 'state, name, image, level, label; repeatable', several)
+    .option(
+      '-f, --filter <what=value>',
+      'state, name, image, level, health, label; repeatable',
+      several,
+    )
     .action(async (given: PsOptions, command: Command) => {
       const options = globalsOf(command)
       const query = listQuery(given)
@@ -44,22 +60,6 @@ function addPs(program: Command): void {
         if (given.quiet === true)
           process.stdout.write(pods.map((pod) => `${field(pod, 'id')}\n`).join(''))
         else show(options, found, () => printTable(HEAD, pods.map(row)))
-      })
-    })
-}
-
-function addWait(program: Command): void {
-  program
-    .command('wait')
-    .description('wait until pods have ended for good, and print the exit code of each')
-    .argument('<pods...>')
-    .action(async (pods: readonly string[], _options, command: Command) => {
-      const options = globalsOf(command)
-      await withClient(options, async (client) => {
-        const all = await Promise.all(pods.map((pod) => ended(client, options, pod)))
-        show(options, all, () => {
-          process.stdout.write(all.map((pod) => `${exitCodeOfPod(exitOf(pod))}\n`).join(''))
-        })
       })
     })
 }

@@ -12,11 +12,12 @@ import { type GlobalOptions, podPath, podsPath, several, show, withClient } from
 import { endOf } from './ended.ts'
 import { environmentOf } from './env-file.ts'
 import { EXIT } from './exit-codes.ts'
+import { addHealthOptions, type HealthOptions, healthOf } from './health.ts'
 import { printLogs } from './logs.ts'
 import { type MountOptions, mountMembersOf } from './mounts.ts'
 import { field, say } from './output.ts'
 
-interface RunOptions extends GlobalOptions, MountOptions {
+interface RunOptions extends GlobalOptions, HealthOptions, MountOptions {
   readonly isolation?: string
   readonly vcpus?: number
   readonly memory?: number
@@ -102,6 +103,7 @@ const bodyOf = (image: string, args: readonly string[], options: RunOptions): ob
   stop_signal: options.stopSignal,
   stop_timeout_ms: options.stopTimeout,
   publish: options.publish,
+  health: healthOf(options),
   registry_credentials:
     options.authfile === undefined ? undefined : (loginFor(options.authfile, image) ?? undefined),
 })
@@ -147,7 +149,11 @@ async function run(image: string, args: readonly string[], options: RunOptions):
 }
 
 export function addRun(program: Command): void {
-  program
+  addHealthOptions(addLaunch(program))
+}
+
+function addLaunch(program: Command): Command {
+  return program
     .command('run')
     .description('launch a pod; in the foreground show what it writes and end as it ends')
     .argument('<image>', 'reference, with registry')

@@ -1,5 +1,5 @@
 /** The image's configuration (image-spec config.md): its layers' content, and what process to start. */
-import type { Digest, ImageConfig } from '../../policy/index.ts'
+import type { Digest, ImageConfig, ImageHealthcheck } from '../../policy/index.ts'
 import {
   digestOf,
   invalid,
@@ -8,6 +8,7 @@ import {
   objectOf,
   optionalStringOf,
   parseDocument,
+  sizeOf,
   stringsOf,
 } from './document.ts'
 import { ImageError } from './errors.ts'
@@ -27,12 +28,42 @@ export interface ParsedConfig {
 const STRINGS_MAX = 10_000
 /** More than a pod has mounts. */
 const VOLUMES_MAX = 1000
-const CONFIG_MEMBERS = ['Entrypoint', 'Cmd', 'Env', 'WorkingDir', 'User', 'StopSignal', 'Volumes']
+const CONFIG_MEMBERS = [
+  'Entrypoint',
+  'Cmd',
+  'Env',
+  'WorkingDir',
+  'User',
+  'StopSignal',
+  'Healthcheck',
+  'Shell',
+  'Volumes',
+]
+const HEALTH_MEMBERS = ['Test', 'Interval', 'Timeout', 'StartPeriod', 'StartInterval', 'Retries']
 
 /** Keys of an object whose values say nothing (image-spec config.md). */
 function volumesOf(value: Members[string] | undefined): readonly string[] {
   if (value === undefined || value === null) return []
   return listOf(Object.keys(objectOf(value, 'Volumes', [])), 'Volumes', VOLUMES_MAX).map(String)
+}
+
+/** Docker's members of an image-spec config, which names no health check of its own. */
+function healthcheckOf(config: Members): ImageHealthcheck | null {
+  const value = config['Healthcheck']
+  if (value === undefined || value === null) return null
+  const check = objectOf(value, 'Healthcheck', HEALTH_MEMBERS)
+  const number = (name: string): number => sizeOf(check[name] ?? 0, name)
+  return {
+    test: stringsOf(check['Test'], 'Test', STRINGS_MAX),
+    shell: stringsOf(config['Shell'], 'Shell', STRINGS_MAX),
+    times: {
+      intervalMs: number('Interval'),
+      timeoutMs: number('Timeout'),
+      startPeriodMs: number('StartPeriod'),
+      startIntervalMs: number('StartInterval'),
+      retries: number('Retries'),
+    },
+  }
 }
 
 function processOf(document: Members): ProcessFacts {
@@ -49,6 +80,7 @@ function processOf(document: Members): ProcessFacts {
     user: optionalStringOf(config['User'], 'User') ?? '',
     stopSignal: optionalStringOf(config['StopSignal'], 'StopSignal'),
     volumes: volumesOf(config['Volumes']),
+    healthcheck: healthcheckOf(config),
   }
 }
 

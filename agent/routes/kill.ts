@@ -6,7 +6,7 @@ import { kill } from '../tasks/kill.ts'
 import type { LaunchPorts } from '../tasks/launch.ts'
 import { callOf, inTime } from './pod-control.ts'
 import { closed, POD, POD_PARAMS, PROBLEMS } from './schemas.ts'
-import { podView } from './views.ts'
+import { shown } from './shared.ts'
 
 const tags = ['pods']
 const killBody = Type.Object(
@@ -38,7 +38,7 @@ export const killRoutes: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
         const call = await callOf(ports, request, request.params)
         const signal = parseSignal(request.body.signal ?? 'KILL')
         const pod = await inTime(reply, kill(ports, { ...call, signal }))
-        return await reply.code(202).send(podView(pod))
+        return await reply.code(202).send(shown(ports, pod))
       },
     )
     done()

@@ -52,6 +52,7 @@ import {
 import type { PodAbout } from '../../tenants/index.ts'
 import { ApiError } from '../errors.ts'
 import type { Credentials } from '../images/index.ts'
+import { HEALTH_BODY, type HealthBody, parseHealth } from './health-body.ts'
 import { FILES, MOUNTS } from './launch-storage.ts'
 import { closed } from './schemas.ts'
 
@@ -162,6 +163,7 @@ const body = Type.Object(
       ),
     ),
     hosts: Type.Optional(resolver(HOSTS_MAX, 'Lines of /etc/hosts, as name:address')),
+    health: Type.Optional(HEALTH_BODY),
     registry_credentials: Type.Optional(registryCredentials),
   },
   closed,
@@ -199,6 +201,7 @@ export interface LaunchBody {
   search?: string[]
   hosts?: string[]
   publish?: string[]
+  health?: HealthBody
   registry_credentials?: { username: string; password: string }
 }
 /** Compiles only while schema and interface say the same. */
@@ -296,5 +299,8 @@ export function parseLaunch(wire: LaunchBody, pod: PodId, principal: Principal):
     additionalGids: parseGroups(wire.groups ?? []),
     stopSignal: optional(wire.stop_signal, parseSignal),
     stopTimeoutMs: optional(wire.stop_timeout_ms, parseStopTimeoutMs),
+    health: optional(wire.health, (given) =>
+      parseHealth(given, optional(wire.restart, parseRestartRule)),
+    ),
   }
 }

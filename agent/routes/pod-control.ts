@@ -10,8 +10,7 @@ import { setPaused } from '../tasks/pause.ts'
 import { resize } from '../tasks/resize.ts'
 import { stats } from '../tasks/stats.ts'
 import { closed, POD, POD_PARAMS, PROBLEMS, STATS } from './schemas.ts'
-import { originOf, scopeOf, startOf } from './shared.ts'
-import { podView } from './views.ts'
+import { originOf, scopeOf, shown, startOf } from './shared.ts'
 
 const tags = ['pods']
 const resizeBody = Type.Object(
@@ -71,7 +70,7 @@ export const podControlRoutes: (ports: LaunchPorts) => FastifyPluginCallbackType
         async (request, reply) => {
           const call = await callOf(ports, request, request.params)
           const pod = await inTime(reply, setPaused(ports, call, verb === 'pause'))
-          return podView(pod, ports.pauses.has(pod.id))
+          return shown(ports, pod)
         },
       )
     }
@@ -90,7 +89,7 @@ export const podControlRoutes: (ports: LaunchPorts) => FastifyPluginCallbackType
         const call = await callOf(ports, request, request.params)
         const { scratch_bytes: scratchBytes } = request.body
         const pod = await inTime(reply, resize(ports, { ...call, scratchBytes }))
-        return podView(pod, ports.pauses.has(pod.id))
+        return shown(ports, pod)
       },
     )
     app.get(

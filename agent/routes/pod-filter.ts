@@ -18,6 +18,7 @@ const members = {
   name: text('One name'),
   image: text('What the reference begins with'),
   isolation: text('One level'),
+  health: text('starting, healthy or unhealthy; none: it is not asked, or does not run'),
   label: Type.Optional(
     Type.Union(
       [
@@ -39,6 +40,7 @@ export interface PodListQuery {
   readonly name?: string
   readonly image?: string
   readonly isolation?: string
+  readonly health?: string
   readonly label?: string | string[]
 }
 export const POD_LIST_QUERY: TUnsafe<PodListQuery> = Type.Unsafe<PodListQuery>(
@@ -56,14 +58,17 @@ function hasLabel({ labels }: PodView, wanted: string): boolean {
 const is = (wanted: string | undefined, found: string | null): boolean =>
   wanted === undefined || wanted === found
 
+const healthIn = ({ health }: PodView): string => health?.state ?? 'none'
+
 export function isListed(pod: PodView, query: PodListQuery): boolean {
-  const { state, name, image, isolation, label = [], ended } = query
+  const { image = '', label = [], ended } = query
   return (
     (ended !== 'false' || !OVER.has(pod.state)) &&
-    is(state, pod.state) &&
-    is(name, pod.name) &&
-    is(isolation, pod.isolation) &&
-    (image === undefined || pod.image.reference.startsWith(image)) &&
+    is(query.state, pod.state) &&
+    is(query.name, pod.name) &&
+    is(query.isolation, pod.isolation) &&
+    is(query.health, healthIn(pod)) &&
+    pod.image.reference.startsWith(image) &&
     [label].flat().every((one) => hasLabel(pod, one))
   )
 }

@@ -15,7 +15,7 @@ import { podLog } from '../tasks/pod-log.ts'
 import { selectedLog } from '../tasks/pod-log-select.ts'
 import { actorOf, keyDigest } from '../tasks/record-parts.ts'
 import { stop } from '../tasks/stop.ts'
-import { waitForEnd } from '../tasks/wait.ts'
+import { WAIT_STATES, type WaitState, waitFor } from '../tasks/wait.ts'
 import {
   aboutOf,
   credentialsOf,
@@ -29,7 +29,7 @@ import type { OpenAnswers } from './open-answers.ts'
 import { isListed, POD_LIST_QUERY } from './pod-filter.ts'
 import { asLines, asText } from './pod-logs.ts'
 import { closed, POD, POD_PARAMS, POD_WITH_STARTS, PODS, PROBLEMS } from './schemas.ts'
-import { limitOf, originOf, podIdOf, scopeOf, startOf } from './shared.ts'
+import { limitOf, originOf, podIdOf, scopeOf, shown, startOf } from './shared.ts'
 import { podView, startView } from './views.ts'
 
 const WAIT_S_DEFAULT = 60
@@ -42,7 +42,17 @@ const launchHeaders = Type.Object({
   'idempotency-key': Type.Optional(Type.String({ description: 'Required; fresh for each launch' })),
 })
 const waitQuery = Type.Object(
-  { timeout_s: Type.Optional(digits('^[0-9]{1,4}$', 'At most 3600; 60 when left out')) },
+  {
+    timeout_s: Type.Optional(digits('^[0-9]{1,4}$', 'At most 3600; 60 when left out')),
+    for: Type.Optional(
+      Type.Unsafe<WaitState>(
+        Type.Union(
+          WAIT_STATES.map((state) => Type.Literal(state)),
+          { description: 'exited, for good, when left out' },
+        ),
+      ),
+    ),
+  },
   closed,
 )
 const stopBody = Type.Object(
@@ -177,7 +187,7 @@ const commands: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
           pod: (await startOf(ports.tenants, scope, request.params.pod)).id,
           timeoutMs: request.body.timeout_ms ?? null,
         })
-        return await reply.code(202).send(podView(pod, ports.pauses.has(pod.id)))
+        return await reply.code(202).send(shown(ports, pod))
       },
     )
     app.delete(
@@ -222,7 +232,7 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
         const before = cursor === undefined ? null : podIdOf(cursor)
         const pods = await ports.tenants.listPods(scope, { limit, cursor: before })
         const next = pods.length === limit ? (pods.at(-1)?.origin ?? null) : null
-        const views = pods.map((pod) => podView(pod, ports.pauses.has(pod.id)))
+        const views = pods.map((pod) => shown(ports, pod))
         return { pods: views.filter((view) => isListed(view, request.query)), next }
       },
     )
@@ -240,7 +250,7 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
         const scope = await scopeOf(ports.tenants, request, request.params.tenant)
         const pod = await startOf(ports.tenants, scope, request.params.pod)
         const starts = await ports.tenants.listStarts(scope, pod.id)
-        return { ...podView(pod, ports.pauses.has(pod.id)), starts: starts.map(startView) }
+        return { ...shown(ports, pod), starts: starts.map(startView) }
       },
     )
     app.get(
@@ -248,7 +258,7 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
       {
         schema: {
           tags,
-          summary: 'Wait until a pod has ended and is not started again',
+          summary: 'Wait until a pod runs, is healthy, or has ended and is not started again',
           params: POD_PARAMS,
           querystring: waitQuery,
           response: { 200: POD, ...PROBLEMS },
@@ -259,8 +269,9 @@ const questions: (ports: LaunchPorts, open: OpenAnswers) => FastifyPluginCallbac
         const seconds = Math.min(Number(request.query.timeout_s ?? WAIT_S_DEFAULT), WAIT_S_MAX)
         const { id: pod } = await startOf(ports.tenants, scope, request.params.pod)
         const gone = open.begin(scope.tenant, reply.raw)
-        const call = { scope, pod, timeoutMs: seconds * 1000, gone }
-        return podView(await waitForEnd(ports, call))
+        const until = request.query.for ?? 'exited'
+        const call = { scope, pod, until, timeoutMs: seconds * 1000, gone }
+        return shown(ports, await waitFor(ports, call))
       },
     )
     done()

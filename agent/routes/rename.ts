@@ -2,14 +2,13 @@
 /* oxlint-disable oxc/no-async-endpoint-handlers -- a rule for Express; fastify awaits handlers */
 import { type FastifyPluginCallbackTypebox, Type } from '@fastify/type-provider-typebox'
 import { parsePodName } from '../../policy/index.ts'
-import type { Ports } from '../tasks/ports.ts'
+import type { LaunchPorts } from '../tasks/launch.ts'
 import { closed, POD, POD_PARAMS, PROBLEMS } from './schemas.ts'
-import { scopeOf, startOf } from './shared.ts'
-import { podView } from './views.ts'
+import { scopeOf, shown, startOf } from './shared.ts'
 
 const body = Type.Object({ name: Type.String({ maxLength: 63 }) }, closed)
 
-export const renameRoutes: (ports: Ports) => FastifyPluginCallbackTypebox =
+export const renameRoutes: (ports: LaunchPorts) => FastifyPluginCallbackTypebox =
   (ports) => (app, _options, done) => {
     app.post(
       '/v1/tenants/:tenant/pods/:pod/rename',
@@ -25,7 +24,8 @@ export const renameRoutes: (ports: Ports) => FastifyPluginCallbackTypebox =
       async (request) => {
         const scope = await scopeOf(ports.tenants, request, request.params.tenant)
         const { id } = await startOf(ports.tenants, scope, request.params.pod)
-        return podView(await ports.tenants.renamePod(scope, id, parsePodName(request.body.name)))
+        const pod = await ports.tenants.renamePod(scope, id, parsePodName(request.body.name))
+        return shown(ports, pod)
       },
     )
     done()

@@ -77,6 +77,26 @@ const pod = {
     'failed',
     'refused',
   ]),
+  health: nullable(
+    Type.Object(
+      {
+        state: words(['starting', 'healthy', 'unhealthy']),
+        since: nullable(instant),
+        failing_streak: Type.Integer({ minimum: 0 }),
+        last: nullable(
+          Type.Object(
+            {
+              how: words(['code', 'signal', 'timeout', 'not-asked']),
+              value: nullable(Type.Integer()),
+              output: Type.String({ description: 'The end of what it wrote, 4096 bytes at most' }),
+            },
+            closed,
+          ),
+        ),
+      },
+      { ...closed, description: 'Of a running pod with a health check, in its guest’s words' },
+    ),
+  ),
   image: Type.Object({ reference: Type.String(), digest: nullable(digest) }, closed),
   isolation: nullable(words(['vm', 'container', 'host'])),
   identity: Type.String({ description: 'Who asked for it' }),

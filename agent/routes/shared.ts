@@ -5,7 +5,9 @@ import { type PodId, parsePodId, parseTenantId, type TenantId } from '../../poli
 import type { Pod, TenantScope, Tenants } from '../../tenants/index.ts'
 import { notFound } from '../errors.ts'
 import { callerOf } from '../identity.ts'
+import type { LaunchPorts } from '../tasks/launch.ts'
 import type { Origin } from '../tasks/record-parts.ts'
+import { type PodView, podView } from './views.ts'
 
 export const PAGE_DEFAULT = 100
 export const PAGE_MAX = 1000
@@ -44,6 +46,12 @@ export async function chosenStart(
   if (chosen === undefined) throw notFound()
   return chosen
 }
+
+/** The pod with what the store does not know of it. @param pod its newest start */
+export const shown = (
+  { pauses, watch }: Pick<LaunchPorts, 'pauses' | 'watch'>,
+  pod: Pod,
+): PodView => podView(pod, pauses.has(pod.id), watch.health.of(pod.id))
 
 /** The scope of the path's tenant. @throws the same NOT_FOUND for another's and for nobody's */
 export async function scopeOf(

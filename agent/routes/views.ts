@@ -1,4 +1,5 @@
 /** What is stored, as it goes over the wire. */
+import type { PodHealth } from '../../native/pod-health.ts'
 import type { Canonical } from '../../policy/canonical.ts'
 import { egressWords, portRangeWords } from '../../policy/index.ts'
 import {
@@ -9,6 +10,7 @@ import {
   type Tenant,
 } from '../../tenants/index.ts'
 import type { Examined } from '../tasks/examine.ts'
+import { isChecked, type LastCheck, lastOf } from '../tasks/health-facts.ts'
 
 const instant = (ms: number | null): string | null =>
   ms === null ? null : new Date(ms).toISOString()
@@ -27,6 +29,7 @@ export interface PodView {
   } | null
   readonly tenant: string
   readonly state: string
+  readonly health: HealthView | null
   readonly image: { readonly reference: string; readonly digest: string | null }
   readonly isolation: string | null
   readonly identity: string
@@ -49,8 +52,27 @@ function stateOf(pod: Pod, paused: boolean): string {
 const problemView = ({ problem }: Pick<Pod, 'problem'>): PodView['problem'] =>
   problem && { code: problem.code, message: problem.message }
 
-/** @param pod the newest start; @param paused whether spawn has it stand still; nothing but a running pod can */
-export const podView = (pod: Pod, paused = false): PodView => ({
+/** How it is, of a running pod that is asked. */
+export interface HealthView {
+  readonly state: string
+  readonly since: string | null
+  readonly failing_streak: number
+  /** null: no check has come to its end. */
+  readonly last: LastCheck | null
+}
+
+function healthOf(pod: Pod, health: PodHealth | null): HealthView | null {
+  if (pod.state !== 'running' || isChecked(pod) !== true) return null
+  if (health === null) {
+    return { state: 'starting', since: instant(pod.startedMs), failing_streak: 0, last: null }
+  }
+  const { state, streak, sinceMs, answer, output } = health
+  return { state, since: instant(sinceMs), failing_streak: streak, last: lastOf(answer, output) }
+}
+
+/** @param pod the newest start; @param paused whether spawn has it stand still; nothing but a running pod can; @param health
+ * what its VMM said last */
+export const podView = (pod: Pod, paused = false, health: PodHealth | null = null): PodView => ({
   id: pod.origin,
   name: pod.name,
   labels: pod.labels,
@@ -64,6 +86,7 @@ export const podView = (pod: Pod, paused = false): PodView => ({
   },
   tenant: pod.tenant,
   state: stateOf(pod, paused),
+  health: healthOf(pod, health),
   image: { reference: pod.imageReference, digest: pod.imageDigest },
   isolation: pod.level,
   identity: pod.identity,

@@ -80,6 +80,7 @@ function planOf(host: HostDescription, bootMs: number): SpecPlan {
     readOnlyRoot: false,
     mounts: [],
     sysctls: [],
+    health: null,
     limits: {
       bootMs,
       bootLogBytes: 65_536,

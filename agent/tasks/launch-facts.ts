@@ -4,6 +4,7 @@ import type { Canonical } from '../../policy/canonical.ts'
 import { DEFAULT_STOP_MS, type Plan, type PodNetwork, SIGTERM } from '../../policy/index.ts'
 import type { Pod, TenantScope } from '../../tenants/index.ts'
 import type { OpenRootImage, Rootfs } from '../images/index.ts'
+import { healthFacts } from './health-facts.ts'
 
 /** What a spec is made of, but for what the spec alone needs. */
 export interface LaunchParts {
@@ -40,6 +41,7 @@ export const launchFacts = ({ plan, host, template, rootfs, network }: LaunchPar
   sysctls: plan.sysctls.map((sysctl) => ({ ...sysctl })),
   stop_signal: plan.process.stopSignal,
   stop_timeout_ms: plan.limits.stopMs,
+  health: healthFacts(plan.health),
   capabilities: plan.process.capabilities.bounding,
   policies: plan.decision.policyIds,
   reasons: plan.decision.reasons,

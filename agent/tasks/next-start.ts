@@ -4,6 +4,7 @@ import { nextStart, Refusal } from '../../policy/index.ts'
 import type { Pod, PodChanges } from '../../tenants/index.ts'
 import { type PublicError, STATUSES } from '../errors.ts'
 import { ImageError } from '../images/index.ts'
+import { isChecked, unhealthyEnd } from './health-facts.ts'
 
 /** Of answers that say what passes: no room now, no log, no KVM, a registry that is away, a full disk. */
 export const PASSING: ReadonlySet<number> = new Set([429, 500, 502, 503, 507])
@@ -19,21 +20,42 @@ const waitable = new Set([
 /** For a final move of the start. */
 export type NextStartChange = Pick<PodChanges, 'restart'>
 
+interface Ended {
+  readonly nowMs: number
+  readonly succeeded: boolean
+  readonly waitMs: number
+  /** At most, ms, however long ago it was started. */
+  readonly ranMs?: number
+}
+
 function after(
   { restart, startedMs }: Pod,
-  { nowMs, succeeded, waitMs }: { nowMs: number; succeeded: boolean; waitMs: number },
+  { nowMs, succeeded, waitMs, ranMs = Infinity }: Ended,
 ): NextStartChange {
   if (restart === null) return {}
   const { rule, streak } = restart
-  const ranMs = startedMs === null ? null : nowMs - startedMs
-  const next = nextStart({ rule, streak, ranMs, succeeded })
+  const next = nextStart({
+    rule,
+    streak,
+    ranMs: startedMs === null ? null : Math.min(nowMs - startedMs, ranMs),
+    succeeded,
+  })
   if (next === null) return {}
   return { restart: { dueMs: nowMs + Math.max(next.delayMs, waitMs), streak: next.streak } }
 }
 
-/** A start ended that had run. */
-export const afterExit = (pod: Pod, exit: PodExit, nowMs: number): NextStartChange =>
-  after(pod, { nowMs, succeeded: exit.how === 'code' && exit.value === 0, waitMs: 0 })
+/** A start ended that had run. @param wellMs for how long it was healthy at most, which counts where a pod is asked */
+export function afterExit(
+  pod: Pod,
+  exit: PodExit,
+  { nowMs, wellMs }: { readonly nowMs: number; readonly wellMs: number },
+): NextStartChange {
+  const ill = unhealthyEnd(pod)
+  const succeeded = ill === null && exit.how === 'code' && exit.value === 0
+  // The VMM's times: no pod was healthy for longer than it ran.
+  const ranMs = isChecked(pod) === true ? Math.max(wellMs, ill?.wellMs ?? 0) : Infinity
+  return after(pod, { nowMs, succeeded, waitMs: 0, ranMs })
+}
 
 /** An agent ended while the start was being launched. The first start of a pod is its caller's to try again. */
 export const afterInterruption = (pod: Pod, nowMs: number): NextStartChange =>

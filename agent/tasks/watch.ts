@@ -14,6 +14,8 @@ import { SpawnError } from '../../native/spawn-client.ts'
 import type { PodId } from '../../policy/index.ts'
 import type { Pod, TenantScope } from '../../tenants/index.ts'
 import { isFinal } from '../../tenants/index.ts'
+import { HealthBook } from './health-book.ts'
+import { unhealthyEnd } from './health-facts.ts'
 import { afterExit } from './next-start.ts'
 import type { Ports } from './ports.ts'
 
@@ -60,12 +62,17 @@ const wait = (ms: number): Promise<void> =>
     setTimeout(resolve, ms).unref()
   })
 
-const reasonOf = (exit: PodExit, stopAsked: boolean): 'exit' | 'stop' | 'failure' => {
-  if (stopAsked) return 'stop'
+const reasonOf = (
+  exit: PodExit,
+  { asked, ill }: { readonly asked: boolean; readonly ill: boolean },
+): 'exit' | 'stop' | 'unhealthy' | 'failure' => {
+  if (asked) return 'stop'
+  if (ill) return 'unhealthy'
   return exit.how === 'vmm' || exit.how === 'failure' ? 'failure' : 'exit'
 }
 
 export class Watch {
+  readonly health: HealthBook = new HealthBook()
   readonly #ports: Pick<Ports, 'tenants' | 'audit' | 'spawn' | 'files' | 'now'>
   readonly #log: FastifyBaseLogger
   readonly #followed = new Map<PodId, Followed>()
@@ -126,6 +133,7 @@ export class Watch {
       if (failure !== undefined) this.#log.warn({ err: failure, pod }, 'pod stream ended')
       if (!this.#closed) void this.#settle(pod, followed)
     }
+    stream.on('health', (health) => this.health.hear(followed.scope, pod, health))
     stream.on('close', over)
     if (stream.closed) over() // it may have ended before anybody looked
   }
@@ -217,15 +225,21 @@ export class Watch {
         launch_id: pod,
         tenant: scope.tenant,
         exit,
-        reason: reasonOf(exit, before.stopRecorded || this.#stopping.has(pod)),
+        reason: reasonOf(exit, {
+          asked: before.stopRecorded || this.#stopping.has(pod),
+          ill: unhealthyEnd(before) !== null,
+        }),
         duration_us: before.startedMs === null ? null : (Date.now() - before.startedMs) * 1000,
       }))
     if (recorded) this.#recorded.add(pod)
-    const next = this.#told.has(before.origin) ? {} : afterExit(before, exit, this.#ports.now())
+    const nowMs = this.#ports.now()
+    const wellMs = this.health.wellMs(pod, nowMs)
+    const next = this.#told.has(before.origin) ? {} : afterExit(before, exit, { nowMs, wellMs })
     await this.#ports.tenants.movePod(scope, pod, 'exited', { exit: { ...exit }, ...next })
     this.#told.delete(before.origin)
     this.#followed.get(pod)?.ended.abort()
     this.#followed.delete(pod)
+    this.health.forget(pod)
     this.#stopping.delete(pod)
     if (recorded && exit.cause !== LOST.cause) await this.#forget(pod)
   }

@@ -104,6 +104,7 @@ const config = (args: readonly string[]): Buffer =>
         mounts: [],
         read_only_root: false,
         seccomp: null,
+        health: null,
         stop_signal: 15,
         sysctls: [],
       },

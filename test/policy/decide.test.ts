@@ -85,6 +85,7 @@ suite('policy/decide: levels', () => {
       egress: null,
       names: { hosts: [], nameservers: [], options: [], search: [] },
       ports: [],
+      health: null,
       scratchBytesMax: 8_589_934_592,
       limits: {
         bootMs: 600_000,

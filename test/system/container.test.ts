@@ -8,6 +8,7 @@ import { containerCases } from './container.cases.ts'
 import { containerNetworkCases } from './container-network.cases.ts'
 import { floodCases } from './flood.cases.ts'
 import { type Machine, openMachine, whyNoContainers } from './harness.ts'
+import { healthCases } from './health.cases.ts'
 import { lifeCases } from './life.cases.ts'
 import { mountCases } from './mounts.cases.ts'
 import { networkCases } from './network.cases.ts'
@@ -23,6 +24,7 @@ const groups: readonly Group[] = [
   ['restart', restartCases],
   ['mounts', mountCases],
   ['flood', floodCases],
+  ['health', healthCases],
   ['resize', resizeCases],
   ['network', networkCases],
   ['ways', waysCases],

@@ -69,6 +69,7 @@ export interface Wish {
   readonly files?: readonly Uint8Array[]
   readonly sysctls?: Plan['sysctls']
   readonly network?: PodNetwork
+  readonly health?: Plan['health']
   /** Another spawn than the machine's own. */
   readonly on?: SpawnHost
 }
@@ -172,6 +173,7 @@ function planOf(machine: Machine, given: Wish): Plan {
     egress: wish.network?.egress ?? null,
     names: wish.network?.names ?? NO_NAMES,
     ports: wish.network?.ports ?? [],
+    health: wish.health ?? null,
     limits: {
       bootMs: wish.bootMs,
       bootLogBytes: 65_536,

@@ -13,6 +13,7 @@ import { descriptorCases } from './descriptors.cases.ts'
 import { execCases } from './exec.cases.ts'
 import { floodCases } from './flood.cases.ts'
 import { type Machine, openMachine, whyNot } from './harness.ts'
+import { healthCases } from './health.cases.ts'
 import { hostileCases, nonsenseCases } from './hostile.cases.ts'
 import { jailCases } from './jail.cases.ts'
 import { lifeCases } from './life.cases.ts'
@@ -39,6 +40,7 @@ const groups: readonly Group[] = [
   ['app', appCases],
   ['life', lifeCases],
   ['exec', execCases],
+  ['health', healthCases],
   ['restart', restartCases],
   ['mounts', mountCases],
   ['processors', processorsCases],

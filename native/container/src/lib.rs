@@ -12,10 +12,13 @@
 //!   inside   user, limits, capabilities, seccomp    <- guest_init's child, process 1 of the container
 //! ```
 //!
-//! It is root on the host and reads nothing of the image and nothing the app writes but to count it: what it parses are
-//! the launch document and the frames of the agent.
+//! It is root on the host and reads nothing of the image and nothing the app writes but to count it and to keep the end of
+//! what a health check says: what it parses are the launch document and the frames of the agent.
 
 pub mod bundle;
+mod doors;
+#[expect(unsafe_code, reason = "fork and clone change what the process is")]
+mod fork_unsafe;
 pub mod gather;
 #[expect(unsafe_code, reason = "descriptors at fixed numbers in a child")]
 mod hand_unsafe;

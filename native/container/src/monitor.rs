@@ -88,6 +88,7 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
         config: spec.guest_config.clone(),
         bundle: bundle_of(&pod),
         ids,
+        group: group.to_owned(),
         oom: PathBuf::from(oom),
         pod: spec.launch_id.clone(),
         scratch,
@@ -100,7 +101,8 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
     let (control, io, vcpu) = (container.bundle.0, seccomp.0, spec.image.root);
     report.send(&FromVmm::Started { control, io, vcpu });
     let step = Duration::from_millis(spec.limits.boot_ms.into());
-    let guest = Guest::new(true, Told { config: spec.guest_config, files }, Some(log), None);
+    let guest = Guest::new(true, Told { config: spec.guest_config, files }, Some(log), None)
+        .checked(spec.app.health.is_some());
     Monitor::new(report.clone(), guest, stream, runtime, step)?.serve()
 }
 

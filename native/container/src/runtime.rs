@@ -13,7 +13,9 @@ use casemate_ticket::network::Network;
 use casemate_wire::payload::{ErrorCode, Resized};
 use guest_init::failure::{Failure, OrFailure};
 use guest_init::grow::grow_mounted;
+use guest_init::health::doors::Doors;
 use guest_init::mounts;
+use guest_init::namespaces::OF_A_CONTAINER;
 use guest_init::places::Places;
 use guest_init::report;
 use guest_init::running::{Begun, Running, pipe};
@@ -47,6 +49,8 @@ pub struct Runtime {
     pub bundle: String,
     /// First of its ids.
     pub ids: u32,
+    /// The inner cgroup, as a path below each mount point.
+    pub group: String,
     /// The file of the inner cgroup with a line `oom_kill N`.
     pub oom: PathBuf,
     /// The launch id.
@@ -107,7 +111,13 @@ impl Machine for Runtime {
         let process = pidfd_open(pid, PidfdFlags::empty())
             .or_failure(ErrorCode::Other, "watch the container's process")?;
         let (oom, stop_signal) = (Some(self.oom.clone()), i32::from(app.stop_signal));
-        Ok(Running::of(Begun { pid, process, stdin, stdout, stderr, report, oom, stop_signal }))
+        let kinds = OF_A_CONTAINER;
+        let begun = Begun { pid, process, stdin, stdout, stderr, report, oom, stop_signal, kinds };
+        Ok(Running::of(begun))
+    }
+
+    fn doors(&self) -> &dyn Doors {
+        self
     }
 
     /// A process beside the app would have to be the runtime's.

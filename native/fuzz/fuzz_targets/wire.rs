@@ -10,6 +10,7 @@ use casemate_wire::control::{FromSpawn, FromVmm};
 use casemate_wire::credit::SESSION_WINDOW_MAX;
 use casemate_wire::credit::Window;
 use casemate_wire::frame::{FrameReader, GuestKind, HostKind, Kind, append_to};
+use casemate_wire::health::Health;
 use casemate_wire::log_ring::{RecordHeader, Shape, Source, WriteAt, Writer};
 use casemate_wire::order::Conversation;
 use casemate_wire::payload::{
@@ -143,6 +144,11 @@ fn guest_payload(kind: GuestKind, payload: &[u8]) {
         GuestKind::Exit => exact!(payload, Exit),
         GuestKind::Credit => exact!(payload, InputCredit),
         GuestKind::Resized => exact!(payload, Resized),
+        GuestKind::Health => {
+            if let Some(health) = Health::parse(payload) {
+                assert_eq!(health.encode(), payload);
+            }
+        }
         GuestKind::Error => {
             if let Some(error) = StartError::parse(payload) {
                 assert_eq!(error.encode(), payload);

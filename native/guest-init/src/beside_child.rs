@@ -48,14 +48,19 @@ pub fn run(plan: &Plan<'_>, streams: Streams, report: &Reporter) -> ! {
     process_unsafe::exit_now(127)
 }
 
-fn prepare(plan: &Plan<'_>, streams: Streams, report: &Reporter) -> Result<Identity, Failure> {
+/// Into the app's cgroup and namespaces.
+pub(crate) fn enter(namespaces: &Namespaces, places: &Places) -> Result<(), Failure> {
     // The app sees this process from now on, and it still is what init is (CVE-2016-9962).
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .or_failure(ErrorCode::Other, "close the process to others")?;
-    if let Some(group) = &plan.places.cgroup {
+    if let Some(group) = &places.cgroup {
         cgroup::enter(group)?;
     }
-    plan.namespaces.enter()?;
+    namespaces.enter()
+}
+
+fn prepare(plan: &Plan<'_>, streams: Streams, report: &Reporter) -> Result<Identity, Failure> {
+    enter(plan.namespaces, plan.places)?;
     setsid().or_failure(ErrorCode::Other, "begin a session")?;
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     umask(Mode::empty());

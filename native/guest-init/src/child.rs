@@ -17,7 +17,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::failure::{Failure, OrFailure};
 use crate::mounts::Outside;
-use crate::namespaces::Namespaces;
+use crate::namespaces::{Namespaces, OF_A_CONTAINER, OF_A_MACHINE};
 use crate::places::Places;
 use crate::report::Reporter;
 use crate::users::{self, DATABASE_BYTES_MAX, Identity};
@@ -68,7 +68,7 @@ fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &Reporter) -> Result<Identity,
     let apart =
         UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
     process_unsafe::unshare(apart).or_failure(ErrorCode::Other, "make namespaces for the app")?;
-    report.hand_over(&Namespaces::of_self()?.descriptors())?;
+    report.hand_over(&Namespaces::of_self(OF_A_MACHINE)?.descriptors())?;
     setsid().or_failure(ErrorCode::Other, "begin a session")?;
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     sethostname(hostname.as_bytes()).or_failure(ErrorCode::Other, "set the host name")?;
@@ -118,6 +118,7 @@ fn prepare_in_container(
     outside: Outside<'_>,
     report: &Reporter,
 ) -> Result<Identity, Failure> {
+    report.hand_over(&Namespaces::of_self(OF_A_CONTAINER)?.descriptors())?;
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     umask(Mode::empty());
     if let Some(network) = network {

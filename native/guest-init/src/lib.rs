@@ -6,6 +6,7 @@
 //!   session  UNIQUE_DONE, CONFIG | fork -> child | streams, signals, credit | EXIT
 //!   child    root, devices, user, limits, capabilities, seccomp | exec
 //!   beside   EXEC | fork -> beside_child: the app's namespaces, user, limits, ... | exec
+//!   health   fork -> health::child: the same | exec, or a connection | HEALTH
 //! ```
 //!
 //! The host is taken for hostile as far as that has a meaning (it owns the machine): garbage on the
@@ -25,6 +26,7 @@ pub mod exec;
 pub mod failure;
 pub mod files;
 pub mod grow;
+pub mod health;
 pub mod link;
 pub mod mounts;
 pub mod names;

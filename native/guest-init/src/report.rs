@@ -18,7 +18,7 @@ use crate::link::Broken;
 /// Most bytes of a report: code and text of ERROR.
 const REPORT_MAX: usize = 1026;
 /// Most descriptors in one message.
-const DESCRIPTORS_MAX: usize = 4;
+const DESCRIPTORS_MAX: usize = 8;
 /// All a message says that has descriptors.
 const HANDED_OVER: &[u8] = b"+";
 

@@ -17,7 +17,7 @@ use crate::cgroup;
 use crate::child::{self, Plan, Stdio};
 use crate::failure::{Failure, OrFailure};
 use crate::link::{Broken, Outbox};
-use crate::namespaces::Namespaces;
+use crate::namespaces::{Kinds, Namespaces, OF_A_MACHINE};
 use crate::process_unsafe::{self, Fork};
 use crate::report::{self, Report, Reports};
 use crate::session::Watched;
@@ -45,6 +45,8 @@ pub struct Begun {
     pub oom: Option<PathBuf>,
     /// What asks it to stop.
     pub stop_signal: i32,
+    /// The namespaces that its child hands over.
+    pub kinds: Kinds,
 }
 
 /// An app between fork and EXIT.
@@ -57,8 +59,8 @@ pub struct Running {
     pid: Pid,
     process: OwnedFd,
     report: Option<Reports>,
-    /// Whether the child hands over the app's namespaces: not one of somebody else's.
-    has_namespaces: bool,
+    /// Of the app; the child hands them over.
+    kinds: Kinds,
     namespaces: Option<Namespaces>,
     oom: Option<PathBuf>,
     stop_signal: i32,
@@ -99,8 +101,9 @@ impl Running {
             .or_failure(ErrorCode::Other, "watch the app's process")?;
         let oom = group.map(|group| group.join(cgroup::EVENTS));
         let stop_signal = i32::from(plan.app.stop_signal);
-        let begun = Begun { pid, process, stdin, stdout, stderr, report, oom, stop_signal };
-        Ok(Self { has_namespaces: true, ..Self::of(begun) })
+        let kinds = OF_A_MACHINE;
+        let begun = Begun { pid, process, stdin, stdout, stderr, report, oom, stop_signal, kinds };
+        Ok(Self::of(begun))
     }
 
     /// An app that somebody else has made the process of. It must be a child of this process.
@@ -113,7 +116,7 @@ impl Running {
             pid: begun.pid,
             process: begun.process,
             report: Some(begun.report),
-            has_namespaces: false,
+            kinds: begun.kinds,
             namespaces: None,
             oom: begun.oom,
             stop_signal: begun.stop_signal,
@@ -172,14 +175,12 @@ impl Running {
             return Ok(told);
         }
         let descriptors = self.report.take().map(Reports::into_descriptors).unwrap_or_default();
-        self.namespaces = Namespaces::of(descriptors);
+        self.namespaces = Namespaces::of(self.kinds, descriptors);
         match told {
-            Report::Started if self.has_namespaces && self.namespaces.is_none() => {
-                Ok(Report::Failed(Failure::new(
-                    ErrorCode::Other,
-                    "the app's process ended while it was set up",
-                )))
-            }
+            Report::Started if self.namespaces.is_none() => Ok(Report::Failed(Failure::new(
+                ErrorCode::Other,
+                "the app's process ended while it was set up",
+            ))),
             told => Ok(told),
         }
     }
@@ -264,6 +265,12 @@ impl Running {
         self.input.drop_all();
         while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
         Ok(())
+    }
+
+    /// Whether its status was taken.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.exit.is_some()
     }
 
     /// How the app ended, once its output is out or has been held up for too long.

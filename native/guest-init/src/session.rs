@@ -18,6 +18,9 @@ use crate::child::Plan;
 use crate::crowd::Crowd;
 use crate::failure::{Failure, OrFailure};
 use crate::grow;
+use crate::health::Checkup;
+use crate::health::doors::Doors;
+use crate::health::probe::Part as ProbePart;
 use crate::link::{Broken, Inbox, Outbox, poll_for};
 use crate::network;
 use crate::places::Places;
@@ -38,6 +41,9 @@ pub trait Machine {
         files: &[u8],
     ) -> Result<Running, Failure>;
 
+    /// How health checks get in to the app.
+    fn doors(&self) -> &dyn Doors;
+
     /// Where processes beside the app are made, if they can be.
     fn beside(&self) -> Option<&Places>;
 
@@ -55,6 +61,10 @@ impl Machine for Places {
     ) -> Result<Running, Failure> {
         network.map_or(Ok(()), |network| network::configure(network::CARD, network))?;
         Running::start(&Plan { app, hostname, network, files, places: self })
+    }
+
+    fn doors(&self) -> &dyn Doors {
+        self
     }
 
     fn beside(&self) -> Option<&Places> {
@@ -79,6 +89,7 @@ pub fn run(pipe: &OwnedFd, machine: &dyn Machine) -> Result<(), Broken> {
         app: None,
         files: Vec::new(),
         crowd: Crowd::default(),
+        checkup: None,
     };
     let answer = session.converse(pipe);
     if let (Err(_), Some(running)) = (&answer, &session.running) {
@@ -105,6 +116,8 @@ pub enum Watched {
     Stderr,
     /// Something of a process beside the app.
     Beside(u16, Part),
+    /// Something of a health check.
+    Health(ProbePart),
 }
 
 struct Session<'a> {
@@ -116,6 +129,7 @@ struct Session<'a> {
     /// Content of the app's files, until it is started.
     files: Vec<u8>,
     crowd: Crowd,
+    checkup: Option<Checkup>,
 }
 
 impl Session<'_> {
@@ -129,6 +143,11 @@ impl Session<'_> {
                     Watched::Pipe => self.serve_pipe(pipe, &mut inbox)?,
                     Watched::Beside(session, part) => {
                         self.crowd.serve((session, part), &mut self.outbox)?;
+                    }
+                    Watched::Health(part) => {
+                        if let Some(checkup) = &mut self.checkup {
+                            checkup.serve(part, &mut self.outbox)?;
+                        }
                     }
                     _ => self.serve_app(watched)?,
                 }
@@ -154,7 +173,12 @@ impl Session<'_> {
         self.crowd.watch(&self.outbox, |session, part, fd| {
             set.push((Watched::Beside(session, part), fd));
         });
-        let deadline = deadline.into_iter().chain(self.crowd.deadline()).min();
+        let mut dues: Vec<Instant> = deadline.into_iter().chain(self.crowd.deadline()).collect();
+        if let Some(checkup) = &self.checkup {
+            checkup.watch(|part, fd| set.push((Watched::Health(part), fd)));
+            dues.extend(checkup.deadline());
+        }
+        let deadline = dues.into_iter().min();
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let (names, mut fds): (Vec<Watched>, Vec<PollFd<'_>>) = set.into_iter().unzip();
         // A millisecond on top: a timeout that was rounded down would spin until its time.
@@ -283,17 +307,25 @@ impl Session<'_> {
     fn serve_app(&mut self, watched: Watched) -> Result<(), Broken> {
         let Some(running) = &mut self.running else { return Ok(()) };
         match watched {
-            Watched::Pipe | Watched::Beside(..) => Ok(()),
+            Watched::Pipe | Watched::Beside(..) | Watched::Health(_) => Ok(()),
             Watched::Report => match running.read_report()? {
                 Report::Unfinished => Ok(()),
                 Report::Started => {
                     let pid = running.pid();
                     self.say(GuestKind::Started, Started { pid }.encode().as_bytes())?;
+                    let check = self.app.as_ref().and_then(|app| app.health.clone());
+                    self.checkup = check.map(Checkup::new);
                     self.running.as_mut().map_or(Ok(()), |app| app.begin(&mut self.outbox))
                 }
                 Report::Failed(failure) => self.say_error(&failure),
             },
-            Watched::Process => running.reap(),
+            Watched::Process => {
+                running.reap()?;
+                if running.has_ended() {
+                    self.checkup = None;
+                }
+                Ok(())
+            }
             Watched::Stdin => running.input.pump(&mut self.outbox),
             Watched::Stdout | Watched::Stderr => running.pump(watched, &mut self.outbox),
         }
@@ -303,6 +335,12 @@ impl Session<'_> {
     fn look_at_the_clock(&mut self) -> Result<(), Broken> {
         self.crowd.look_at_the_clock(&mut self.outbox)?;
         let Some(running) = &mut self.running else { return Ok(()) };
+        if let (Some(checkup), Some(app), Some(namespaces)) =
+            (&mut self.checkup, &self.app, running.namespaces())
+        {
+            let doors = self.machine.doors();
+            checkup.look_at_the_clock(app, namespaces, doors, &mut self.outbox)?;
+        }
         running.kill_when_due(Instant::now());
         match running.finished(Instant::now()) {
             Some(exit) if self.conversation.phase() == Phase::Running => {

@@ -2,6 +2,7 @@
 //! and once more by guest-init from the CONFIG frame.
 
 use crate::bytes::{Digest, decode_base64};
+use crate::health::Check;
 use crate::json::{self, INTEGER_MAX, Value};
 use crate::mounts::{self, Mount};
 use crate::network::Network;
@@ -27,6 +28,8 @@ const SIGNAL_MAX: u32 = 64;
 pub struct App {
     /// Name, unique in the pod.
     pub name: String,
+    /// How it is asked whether it does its work, if it is.
+    pub health: Option<Check>,
     /// What is mounted beside the image, in this order.
     pub mounts: Vec<Mount>,
     /// Its process.
@@ -168,15 +171,24 @@ pub const RESOURCES: [&str; 16] = [
 
 impl App {
     pub(crate) fn read(value: &Value) -> Result<Self, ShapeError> {
-        let names =
-            ["mounts", "name", "process", "read_only_root", "seccomp", "stop_signal", "sysctls"];
-        let [mounts, name, process, read_only_root, seccomp, stop_signal, sysctls] =
+        let names = [
+            "health",
+            "mounts",
+            "name",
+            "process",
+            "read_only_root",
+            "seccomp",
+            "stop_signal",
+            "sysctls",
+        ];
+        let [health, mounts, name, process, read_only_root, seccomp, stop_signal, sysctls] =
             fields(value, "app", names)?;
         let stop_signal = integer32(stop_signal, "app.stop_signal", 1..=SIGNAL_MAX)?;
         Ok(Self {
             mounts: mounts::read(mounts)?,
             sysctls: sysctls::read(sysctls)?,
             name: shape::word(name, "app.name", 63, shape::is_tenant_character)?.into(),
+            health: Check::read(health)?,
             process: Process::read(process)?,
             read_only_root: boolean(read_only_root, "app.read_only_root")?,
             seccomp: read_seccomp(seccomp)?,

@@ -15,6 +15,7 @@ mod descriptors;
 pub mod document;
 pub mod exec;
 pub mod files;
+pub mod health;
 pub mod json;
 pub mod mounts;
 pub mod network;

@@ -5,6 +5,7 @@
 //! Processes beside the app, which it may ask for with a ticket, are in beside.rs.
 
 mod beside;
+mod health;
 mod told;
 
 use std::fs::File;
@@ -27,6 +28,7 @@ use casemate_wire::sessions::Sessions;
 use crate::failure::{Failure, failure};
 use crate::gate::Gate;
 use beside::Channel;
+use health::Heard;
 pub use told::Told;
 
 /// Bytes kept for an agent that reads slowly; more than that and its connection is given up. What sixteen sessions may
@@ -88,6 +90,8 @@ struct Talk {
     /// Without a pod there is none.
     gate: Option<Gate>,
     sessions: Sessions<Channel>,
+    /// Of the app's check, if it has one.
+    health: Option<Heard>,
     to_guest: Vec<u8>,
     /// Bytes that it may come to.
     backlog_max: usize,
@@ -119,6 +123,7 @@ impl Guest {
             resizing: None,
             gate,
             sessions: Sessions::default(),
+            health: None,
             to_guest: Vec::with_capacity(backlog_max),
             backlog_max,
             to_agent: Vec::with_capacity(AGENT_BACKLOG_MAX),
@@ -126,6 +131,13 @@ impl Guest {
             events: Vec::new(),
         };
         Self { reader: FrameReader::new(), talk }
+    }
+
+    /// The same; only a guest whose app is `checked` may speak of its health.
+    #[must_use]
+    pub fn checked(mut self, checked: bool) -> Self {
+        self.talk.health = checked.then(Heard::new);
+        self
     }
 
     /// How far the conversation has come.
@@ -226,7 +238,7 @@ impl Guest {
     }
 
     /// A fresh agent begins at a frame boundary: what waited for the old one is gone, and spawn has its content. How much
-    /// input the guest still takes, only the VMM knows.
+    /// input the guest still takes, and how its app is, only the VMM knows.
     ///
     /// # Errors
     /// None that a running guest can cause.
@@ -235,10 +247,10 @@ impl Guest {
         self.talk.to_agent.clear();
         self.talk.agent_lost = false;
         let bytes = u32::try_from(self.talk.input.left()).unwrap_or(0);
-        if bytes == 0 {
-            return Ok(());
+        if bytes != 0 {
+            self.talk.tell_agent(GuestKind::Credit, InputCredit { bytes }.encode().as_bytes())?;
         }
-        self.talk.tell_agent(GuestKind::Credit, InputCredit { bytes }.encode().as_bytes())
+        self.talk.repeat_health()
     }
 
     /// Nobody is there to hear what runs beside the app. May be said again.
@@ -323,6 +335,7 @@ impl Talk {
                 )));
                 self.tell_agent(kind, payload)?;
             }
+            GuestKind::Health => self.hear_health(payload)?,
             GuestKind::Credit => {
                 let InputCredit { bytes } = parsed(InputCredit::parse(payload), kind)?;
                 self.input.grant(bytes).ok_or_else(|| {

@@ -56,6 +56,8 @@ pub struct Pod {
     pub guest_config: String,
     /// Content of the app's files.
     pub files: Vec<u8>,
+    /// The app has a health check.
+    pub checked: bool,
     /// The agent's stream. Taken before anything is opened: a number that was left empty would be filled by
     /// something of the VMM's own.
     pub stream: OwnedFd,
@@ -170,6 +172,7 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
             log: (log, admitted.spec.log_size),
             guest_config: admitted.spec.guest_config,
             files: content(FILES, admitted.spec.files.as_ref())?,
+            checked: admitted.spec.app.health.is_some(),
             stream,
             vmm,
             gate,

@@ -138,7 +138,8 @@ fn launch(report: &Report, machine: Machine, pod: Pod, step: Duration) -> Result
             Told { config: pod.guest_config, files: pod.files },
             Some(log),
             Some(pod.gate),
-        ),
+        )
+        .checked(pod.checked),
         stream: Some(pod.stream),
         report: report.clone(),
         restored,

@@ -144,6 +144,8 @@ kinds! {
         Credit = 71, Both, 4, 4;
         /// What came of a RESIZE.
         Resized = 72, App, 12, 12;
+        /// What the app's health check came to.
+        Health = 73, App, 16, 16 + 4096;
     }
 }
 

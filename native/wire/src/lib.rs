@@ -10,6 +10,7 @@ mod bytes;
 pub mod control;
 pub mod credit;
 pub mod frame;
+pub mod health;
 pub mod log_ring;
 pub mod metrics;
 pub mod order;

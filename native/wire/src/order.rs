@@ -92,7 +92,11 @@ impl Conversation {
             (Phase::Starting, GuestKind::Started)
             | (
                 Phase::Running,
-                GuestKind::Stdout | GuestKind::Stderr | GuestKind::Credit | GuestKind::Resized,
+                GuestKind::Stdout
+                | GuestKind::Stderr
+                | GuestKind::Credit
+                | GuestKind::Resized
+                | GuestKind::Health,
             ) => Phase::Running,
             (phase, _) => return Err(OutOfOrder { kind: kind.byte(), phase }),
         };
@@ -145,6 +149,7 @@ mod tests {
                 "stop" => conversation.host(HostKind::Stop)?,
                 "grow" => conversation.host(HostKind::Resize)?,
                 "grown" => conversation.guest(GuestKind::Resized)?,
+                "health" => conversation.guest(GuestKind::Health)?,
                 "exit" => conversation.guest(GuestKind::Exit)?,
                 other => panic!("no step {other}"),
             }
@@ -161,6 +166,7 @@ mod tests {
         assert_eq!(run("hello unique done files files config error"), Ok(Phase::Over));
         assert_eq!(run("hello unique done config started in in eof"), Ok(Phase::Running));
         assert_eq!(run("hello unique done config started grow grown exit grow"), Ok(Phase::Over));
+        assert_eq!(run("hello unique done config started health health exit"), Ok(Phase::Over));
     }
 
     #[test]
@@ -188,6 +194,8 @@ mod tests {
             "hello unique done config started eof eof",
             "hello unique done config grow",
             "hello unique done config started exit grown",
+            "hello unique done config health",
+            "hello unique done config started exit health",
             "hello stop",
             "eof",
         ] {

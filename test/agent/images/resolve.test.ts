@@ -31,6 +31,7 @@ suite('agent/images/resolve', () => {
       workingDir: '/srv',
       user: '1000:1000',
       stopSignal: 'SIGINT',
+      healthcheck: null,
       volumes: [],
     })
   })
@@ -46,6 +47,7 @@ suite('agent/images/resolve', () => {
       workingDir: '',
       user: '',
       stopSignal: null,
+      healthcheck: null,
       volumes: [],
     })
   })
@@ -219,5 +221,40 @@ suite('agent/images/resolve', () => {
     const index = json({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [entry] })
     registry.addManifest(REPOSITORY, index, OCI_INDEX, 'latest')
     await assert.rejects(open(context, registry), { code: 'IMAGE_MANIFEST_INVALID' })
+  })
+})
+
+suite('agent/images/resolve: health', () => {
+  test('reads a HEALTHCHECK as Docker writes it', async (context) => {
+    const registry = await TestRegistry.start(context)
+    const Healthcheck = { Test: ['CMD-SHELL', 'true'], Interval: 5_000_000_000, Retries: 2 }
+    putImage(registry, { config: { config: { Healthcheck, Shell: ['/bin/bash', '-c'] } } })
+    const { image } = await open(context, registry)
+    assert.deepEqual(image.process.healthcheck, {
+      test: ['CMD-SHELL', 'true'],
+      shell: ['/bin/bash', '-c'],
+      times: {
+        intervalMs: 5_000_000_000,
+        timeoutMs: 0,
+        startPeriodMs: 0,
+        startIntervalMs: 0,
+        retries: 2,
+      },
+    })
+  })
+
+  test('reads a configuration that says nothing of a process', async (context) => {
+    const registry = await TestRegistry.start(context)
+    putImage(registry, { config: { config: { Cmd: null } } })
+    const { image } = await open(context, registry)
+    assert.deepEqual(image.process, {
+      entrypoint: [],
+      cmd: [],
+      env: [],
+      workingDir: '',
+      user: '',
+      stopSignal: null,
+      healthcheck: null,
+    })
   })
 })

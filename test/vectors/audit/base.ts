@@ -37,6 +37,7 @@ export const descriptors: readonly CanonicalObject[] = [
 ]
 
 export const app: CanonicalObject = {
+  health: null,
   name: 'app',
   process: {
     args: ['/bin/sh', '-c', 'uname -r'],

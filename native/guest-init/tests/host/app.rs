@@ -65,6 +65,27 @@ pub fn main(args: &[String]) -> ExitCode {
         ["wander"] => wander(),
         ["fake-terminals"] => fake_terminals(),
         ["leave-orphan"] => leave_orphan(),
+        ["leave", what] => {
+            let child = Command::new("/bin/app").args(["app", what]).spawn().unwrap();
+            // Whose it is from now on is what the test is about.
+            std::mem::forget(child);
+        }
+        ["serve", port, answers @ ..] => serve(port.parse().unwrap(), answers),
+        ["count", path] => count(path),
+        ["mark", path] => {
+            fs::write(path, "").unwrap();
+            wait();
+        }
+        ["until-dead", path] => {
+            while !fs::read_to_string(path).unwrap().contains(") Z 1 ") {
+                sleep(Duration::from_millis(5));
+            }
+        }
+        ["until", path] => {
+            while !fs::exists(path).unwrap() {
+                sleep(Duration::from_millis(5));
+            }
+        }
         ["again"] => {
             print!("{}", tell(fs::write("/dev/stdout", "once more\n").map(|()| String::new())));
         }
@@ -161,6 +182,32 @@ fn flood(bytes: usize) {
         stdout().write_all(&chunk[..now]).unwrap();
         left -= now;
     }
+}
+
+/// Takes connections for ever; the first ones get these answers and the last of them is for all that follow.
+fn serve(port: u16, answers: &[&str]) {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    println!("ready");
+    for (number, stream) in listener.incoming().enumerate() {
+        let mut stream = stream.unwrap();
+        let answer = answers.get(number).or(answers.last()).unwrap();
+        if *answer == "silence" {
+            std::mem::forget(stream);
+            continue;
+        }
+        let mut request = [0; 512];
+        let length = stream.read(&mut request).unwrap();
+        println!("{:?}", String::from_utf8_lossy(&request[..length]));
+        write!(stream, "{answer}\r\n\r\nbody").unwrap();
+    }
+}
+
+/// Fails with how often it was called, from the third time on always with 3.
+fn count(path: &str) {
+    let before = fs::read_to_string(path).map_or(0, |text| text.len());
+    fs::write(path, "x".repeat(before + 1)).unwrap();
+    println!("call");
+    std::process::exit(i32::try_from((before + 1).min(3)).unwrap());
 }
 
 /// Ends while a grandchild still holds its output.

@@ -23,6 +23,8 @@ pub struct Config {
     /// Names and values.
     pub sysctls: Vec<(&'static str, &'static str)>,
     /// Canonical JSON.
+    pub health: Option<String>,
+    /// Canonical JSON.
     pub network: Option<&'static str>,
 }
 
@@ -45,6 +47,7 @@ pub fn app(what: &[&str]) -> Config {
         mounts: "[]".into(),
         files: vec![],
         sysctls: vec![],
+        health: None,
         network: None,
     }
 }
@@ -104,7 +107,10 @@ impl Config {
                 ("value", Value::String((*value).into())),
             ])
         });
+        let health =
+            self.health.as_ref().map_or(Value::Null, |text| parse(text.as_bytes(), 4096).unwrap());
         let app = object(&[
+            ("health", health),
             ("mounts", parse(self.mounts.as_bytes(), 65_536).unwrap()),
             ("name", Value::String("app".into())),
             ("process", process),

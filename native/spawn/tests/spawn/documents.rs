@@ -297,6 +297,7 @@ fn app(words: &[&str]) -> Value {
     ]);
     object([
         ("mounts", Value::Array(vec![])),
+        ("health", Value::Null),
         ("name", text("app")),
         ("process", process),
         ("read_only_root", Value::Bool(false)),

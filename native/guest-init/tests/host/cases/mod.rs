@@ -1,6 +1,7 @@
 //! The cases, by what they look at.
 
 mod beside;
+mod health;
 mod mounts;
 mod network;
 mod process;
@@ -52,4 +53,8 @@ cases! {
         is_hung_up_on_and_killed_when_nobody_listens ends_with_the_app
         waits_for_credit_alone_and_keeps_what_it_wrote is_not_ended_by_what_comes_after_its_end
         ends_the_guest_for_a_host_out_of_turn;
+    health: is_asked_under_all_that_the_app_is_under asks_a_port asks_a_server
+        tells_why_a_program_could_not_be_asked kills_what_takes_too_long_and_what_it_left
+        keeps_the_end_of_what_a_flood_wrote says_nothing_twice_and_everything_new
+        does_not_take_the_end_of_the_app_for_an_answer;
 }

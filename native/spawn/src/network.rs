@@ -40,6 +40,9 @@ const IFF_MULTICAST: u16 = 0x1000;
 const TAP_NAME: &str = "cmt%d";
 /// How names of bridges begin.
 const BRIDGE: &str = "cmb";
+/// Published ports of all pods, and of one tenant's.
+const PORTS_MAX: usize = 1024;
+const PORTS_OF_TENANT_MAX: usize = 256;
 /// Digits of a name of 15 bytes, the most that an interface has, behind that.
 const NAME_DIGITS: usize = 12;
 const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
@@ -200,6 +203,7 @@ impl Networks {
             self.state.ways.remove(at);
             self.pods.remove(at);
         }
+        self.find_room(&way)?;
         self.pods.push(pod.to_owned());
         self.state.ways.push(way.clone());
         match self.router.apply(&self.state, namespace) {
@@ -212,6 +216,23 @@ impl Networks {
                 })
             }
         }
+    }
+
+    /// Each published port is a thread of the router's.
+    fn find_room(&self, way: &Way) -> Result<()> {
+        let ports = |ways: &mut dyn Iterator<Item = &Way>| -> usize {
+            ways.map(|way| way.network.ports.len()).sum()
+        };
+        let more = way.network.ports.len();
+        let all = ports(&mut self.state.ways.iter()).saturating_add(more);
+        let of_tenant =
+            ports(&mut self.state.ways.iter().filter(|known| known.bridge == way.bridge));
+        if more > 0 && (all > PORTS_MAX || of_tenant.saturating_add(more) > PORTS_OF_TENANT_MAX) {
+            return Err(refuse(&format!(
+                "the host publishes {PORTS_MAX} ports at most, and {PORTS_OF_TENANT_MAX} of a tenant's: publish fewer, or end other pods"
+            )));
+        }
+        Ok(())
     }
 
     /// Closes every way of a pod that is gone, if it had any.

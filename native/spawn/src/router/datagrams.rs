@@ -48,6 +48,8 @@ struct Session {
     socket: Watched<Source>,
     last: Instant,
     is_answered: bool,
+    /// It has heard an answer: it spoke again after one.
+    is_known: bool,
     _place: Place,
 }
 
@@ -123,6 +125,7 @@ impl Relay {
                 continue;
             };
             session.last = Instant::now();
+            session.is_known |= session.is_answered;
             // A first error may be what became of the datagram before.
             if send(&session.socket, bytes, SendFlags::DONTWAIT).is_err() {
                 let _ = send(&session.socket, bytes, SendFlags::DONTWAIT);
@@ -173,17 +176,19 @@ impl Relay {
         self.next = id.wrapping_add(1);
         let socket = self.poller.watch(socket.into(), Interest::IN, Source::Session(id))?;
         let last = Instant::now();
-        self.sessions
-            .insert(id, Session { client, socket, last, is_answered: false, _place: place });
+        self.sessions.insert(
+            id,
+            Session { client, socket, last, is_answered: false, is_known: false, _place: place },
+        );
         self.by_client.insert(client, id);
         Ok(id)
     }
 
-    /// Who was never answered gives way to who comes, the longest silent first: addresses that somebody made up do not keep
-    /// others out. Who was answered stays.
+    /// Who has never spoken after an answer gives way to who comes, and then who was silent longest: addresses that somebody
+    /// made up keep nobody out, and clients that go on for long lose their place last.
     fn make_room(&mut self) -> Option<()> {
-        let unanswered = self.sessions.iter().filter(|(_, session)| !session.is_answered);
-        let (id, _) = unanswered.min_by_key(|(_, session)| session.last)?;
+        let rank = |session: &Session| (session.is_known, session.last);
+        let (id, _) = self.sessions.iter().min_by_key(|(_, session)| rank(session))?;
         let id = *id;
         self.forget(id);
         Some(())

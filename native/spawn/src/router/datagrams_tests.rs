@@ -58,19 +58,28 @@ fn answers_go_to_who_asked_whatever_their_size() {
 }
 
 #[test]
-fn who_was_answered_stays_when_a_crowd_comes_that_is_not() {
+fn who_goes_on_stays_when_a_crowd_comes_whether_that_is_answered_or_not() {
     let (pod, place, _served) = world();
     let friend = client_of(place);
-    friend.send(b"first").unwrap();
     let mut buffer = [0; 16];
-    let (_, back) = pod.recv_from(&mut buffer).unwrap();
-    pod.send_to(b"hello", back).unwrap();
-    assert_eq!(heard(&friend), b"hello");
-    for _ in 0..OF_A_PORT_MAX.saturating_add(20) {
+    let mut back = None;
+    for _ in 0..2 {
+        friend.send(b"ask").unwrap();
+        let (_, from) = pod.recv_from(&mut buffer).unwrap();
+        pod.send_to(b"hello", from).unwrap();
+        assert_eq!(heard(&friend), b"hello");
+        back = Some(from);
+    }
+    let back = back.unwrap();
+    for number in 0..OF_A_PORT_MAX.saturating_add(20) {
         let stranger = client_of(place);
         stranger.send(b"strange").unwrap();
         // Each is heard: one that was silent longer gave way.
-        assert_eq!(heard(&pod), b"strange");
+        let (_, from) = pod.recv_from(&mut buffer).unwrap();
+        if number & 1 == 0 {
+            pod.send_to(b"answer", from).unwrap();
+            assert_eq!(heard(&stranger), b"answer");
+        }
     }
     pod.send_to(b"again", back).unwrap();
     assert_eq!(heard(&friend), b"again");
@@ -136,6 +145,7 @@ fn forgets_who_was_silent_and_who_was_answered_later() {
         socket: poller.watch(bound().into(), Interest::IN, Source::Front).unwrap(),
         last: now,
         is_answered: false,
+        is_known: false,
         _place: places().take().unwrap(),
     };
     let later = |wait: Duration| now.checked_add(wait).unwrap();

@@ -2,7 +2,7 @@
 //! packet is passed on and no address translated: what the host's own firewall says of its ports holds, loopback is
 //! loopback, a port that somebody has is refused by the kernel, and a pod needs no way out for it.
 //!
-//! A relay is a thread that lives in the pods' network, without any privilege (served.rs); it looks at no byte of what it
+//! A relay is a thread that lives in the pods' network, without capabilities (served.rs); it looks at no byte of what it
 //! passes. Its pod sees the gateway as the client.
 
 use std::collections::BTreeMap;
@@ -21,6 +21,8 @@ use super::{datagrams, streams};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 512;
+/// Of each direction of a socket; the kernel doubles it for its own needs.
+const BUFFER_BYTES: usize = 128 << 10;
 
 /// How answers begin that name a port that somebody has.
 pub const TAKEN: &str = "PORT_TAKEN ";
@@ -51,6 +53,12 @@ impl Doors {
     /// Closes what is not wanted any more, with every connection through it.
     pub fn close_others(&mut self, state: &State) {
         let wanted = wanted(state);
+        // All hear of it before the first is waited for.
+        for (door, served) in &mut self.served {
+            if !wanted.contains(door) {
+                served.end();
+            }
+        }
         self.served.retain(|door, _| wanted.contains(door));
     }
 
@@ -88,6 +96,15 @@ pub fn wanted(state: &State) -> Vec<Door> {
     state.ways.iter().flat_map(of_way).collect()
 }
 
+/// What the kernel holds for a connection is the host's memory; what is accepted has the listener's.
+///
+/// # Errors
+/// What `setsockopt(2)` says.
+pub fn bound_buffers(socket: &OwnedFd) -> rustix::io::Result<()> {
+    sockopt::set_socket_recv_buffer_size(socket, BUFFER_BYTES)?;
+    sockopt::set_socket_send_buffer_size(socket, BUFFER_BYTES)
+}
+
 /// A socket that hears, of the calling thread's network.
 ///
 /// # Errors
@@ -108,6 +125,7 @@ pub fn listening(port: &Published) -> Result<OwnedFd, String> {
         sockopt::set_socket_reuseaddr(&socket, port.protocol == Protocol::Tcp)?;
         bind(&socket, &place)?;
         if port.protocol == Protocol::Tcp {
+            bound_buffers(&socket)?;
             listen(&socket, BACKLOG)?;
         }
         Ok(socket)

@@ -29,6 +29,8 @@ const SPECIAL_6: &str = "2001::/23, 2001:db8::/32, 2002::/16, 3fff::/20";
 /// Connections of one pod at a time, and new ones in a second.
 const CONNECTIONS_MAX: u32 = 2048;
 const CONNECTIONS_PER_SECOND: u32 = 500;
+/// Likewise those that its published ports bring it, of which each is short.
+const BROUGHT_PER_SECOND: u32 = 2000;
 
 /// The most in a second, and at once, that the kernel's arithmetic holds; more is no limit.
 const RATE_MAX: u64 = 4_000_000_000;
@@ -123,6 +125,7 @@ fn write_bridge(out: &mut String, ways: &[Way]) -> fmt::Result {
     writeln!(out, "table bridge casemate {{")?;
     let cards = ways.iter().map(|w| format!("\"{}\" . {}", w.port, mac_text(w.network.mac)));
     set(out, "cards", "type ifname . ether_addr;", cards)?;
+    set(out, "taps", "type ifname;", ways.iter().map(|way| format!("\"{}\"", way.port)))?;
     for (name, kind, is_4) in [("own4", "ipv4_addr", true), ("own6", "ipv6_addr", false)] {
         let own = ways.iter().flat_map(|way| {
             let own = own_addresses(way).into_iter().filter(move |ip| ip.is_ipv4() == is_4);
@@ -169,6 +172,7 @@ ether type ip iifname . ip saddr @own4 accept
 ether type ip6 jump six
 }
 chain exit { type filter hook postrouting priority 0; policy accept;
+oifname @taps ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 oifname . ether daddr != @cards drop
 oifname vmap @gets
 }
 }
@@ -176,8 +180,9 @@ oifname vmap @gets
     )
 }
 
-/// What is beyond a card's rate is dropped. A VMM holds its guest to the same rate before, and makes it wait; this is
-/// for containers, and for a VMM that was taken over.
+/// What is beyond a card's rate is dropped. A VMM makes its guest wait before it comes to that with what it sends; this is
+/// for containers, for a VMM that was taken over, and for what others send. Buckets are full again after a change of the
+/// rules, so a start or an end of any pod gives each card its capacity once more.
 fn write_rate(out: &mut String, name: &str, port: &str, rate: &Rate) -> fmt::Result {
     writeln!(out, "chain {name}_{port} {{")?;
     for (bucket, unit, burst_unit) in
@@ -210,28 +215,43 @@ fn own_addresses(way: &Way) -> Vec<IpAddr> {
 }
 
 /// In a table of its own, whose counts outlive a change of the others. An entry is of an address, so one pod cannot use
-/// up what the kernel has room for.
+/// up what the kernel has room for; nor can clients of its published ports, whose relays' connections are the pod's.
 fn write_limits(out: &mut String) -> fmt::Result {
     writeln!(out, "table inet casemate_limits {{")?;
     for (version, kind) in [("4", "ipv4_addr"), ("6", "ipv6_addr")] {
-        writeln!(out, "set held{version} {{ type {kind}; size 65535; flags dynamic; }}")?;
-        writeln!(
-            out,
-            "set news{version} {{ type {kind}; size 65535; flags dynamic, timeout; timeout 10s; }}"
-        )?;
+        for prefix in ["", "to_"] {
+            let name = |what: &str| format!("{prefix}{what}{version}");
+            writeln!(out, "set {} {{ type {kind}; size 65535; flags dynamic; }}", name("held"))?;
+            writeln!(
+                out,
+                "set {} {{ type {kind}; size 65535; flags dynamic, timeout; timeout 10s; }}",
+                name("news")
+            )?;
+        }
     }
-    writeln!(out, "chain forward {{ type filter hook forward priority -10; policy accept; }}\n}}")?;
-    writeln!(out, "flush chain inet casemate_limits forward")?;
-    for (version, saddr) in [("4", "ip saddr"), ("6", "ip6 saddr")] {
-        let rule = format!("add rule inet casemate_limits forward oifname \"{OUT}\" ct state new");
-        writeln!(
-            out,
-            "{rule} update @news{version} {{ {saddr} limit rate over {CONNECTIONS_PER_SECOND}/second burst 1000 packets }} drop"
-        )?;
-        writeln!(
-            out,
-            "{rule} add @held{version} {{ {saddr} ct count over {CONNECTIONS_MAX} }} drop"
-        )?;
+    for hook in ["forward", "output"] {
+        writeln!(out, "chain {hook} {{ type filter hook {hook} priority -10; policy accept; }}")?;
+    }
+    writeln!(out, "}}")?;
+    let out_only = format!("oifname \"{OUT}\" ");
+    for (hook, prefix, pod, condition, rate) in [
+        ("forward", "", "saddr", out_only.as_str(), CONNECTIONS_PER_SECOND),
+        ("output", "to_", "daddr", "", BROUGHT_PER_SECOND),
+    ] {
+        writeln!(out, "flush chain inet casemate_limits {hook}")?;
+        for (version, address) in [("4", "ip"), ("6", "ip6")] {
+            let rule = format!("add rule inet casemate_limits {hook} {condition}ct state new");
+            let of_pod = format!("{address} {pod}");
+            writeln!(
+                out,
+                "{rule} update @{prefix}news{version} {{ {of_pod} limit rate over {rate}/second burst {} packets }} drop",
+                rate.saturating_mul(2)
+            )?;
+            writeln!(
+                out,
+                "{rule} add @{prefix}held{version} {{ {of_pod} ct count over {CONNECTIONS_MAX} }} drop"
+            )?;
+        }
     }
     Ok(())
 }

@@ -287,6 +287,8 @@ impl Serving {
         let doors = self.listen(&state)?;
         if !self.is_known || (&state, &host) != (&self.state, &self.host) {
             nft(&inside(&state, &host))?;
+            // Closed ones are remembered for as long as a packet can be on its way, not for two minutes: they take others' room.
+            let _ = setting("netfilter/nf_conntrack_tcp_timeout_time_wait", "10");
             self.is_known = true;
         }
         // In force from here on, whatever becomes of the rest: spawn takes back a launch that fails.

@@ -1,4 +1,4 @@
-//! What the two kinds of published ports have in common: a thread without any privilege that waits in epoll alone, and a
+//! What the two kinds of published ports have in common: a thread without capabilities that waits in epoll alone, and a
 //! place for each client, of which a tenant has not all.
 
 use std::collections::BTreeMap;
@@ -10,12 +10,17 @@ use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-/// Clients of one port, of all ports of a tenant, and of all: two descriptors each.
+/// Clients of one port, of all ports of a tenant, and of all: two descriptors each. The last quarter of all is for tenants
+/// that have few.
 pub const OF_A_PORT_MAX: usize = 512;
 const OF_A_TENANT_MAX: usize = 1024;
 const OF_ALL_MAX: usize = 8192;
+const FEW: usize = 64;
+/// Descriptors that are not clients'.
+const OTHER_DESCRIPTORS: usize = 2048;
 const STACK_BYTES: usize = 256 << 10;
 
 static OF_ALL: AtomicUsize = AtomicUsize::new(0);
@@ -48,17 +53,24 @@ impl Places {
     pub fn take(&self) -> Option<Place> {
         let taken = |counter: &AtomicUsize, most: usize| {
             let more = |count: usize| (count < most).then(|| count.saturating_add(1));
-            counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+            counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()
         };
-        if !taken(&self.0, OF_A_TENANT_MAX) {
-            return None;
-        }
-        if !taken(&OF_ALL, OF_ALL_MAX) {
+        let own = taken(&self.0, OF_A_TENANT_MAX)?;
+        let most = of_all_max();
+        let most = if own < FEW { most } else { most.saturating_sub(most >> 2) };
+        if taken(&OF_ALL, most).is_none() {
             self.0.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         Some(Place(Arc::clone(&self.0)))
     }
+}
+
+/// Fewer where this process may not have that many descriptors.
+fn of_all_max() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    OF_ALL_MAX.min(limit.saturating_sub(OTHER_DESCRIPTORS) >> 1)
 }
 
 impl Drop for Place {
@@ -68,7 +80,8 @@ impl Drop for Place {
     }
 }
 
-/// A port that is served until this is dropped; its socket, and all that it had open, is closed then.
+/// A port that is served until this is dropped; its socket, and all that it had open, is closed then. The thread has no
+/// capability, but is one of the router's process and root's user id.
 #[derive(Debug)]
 pub struct Served {
     /// The thread hears when it is closed.
@@ -104,9 +117,16 @@ impl Served {
     }
 }
 
+impl Served {
+    /// Has it end, and does not wait for that.
+    pub fn end(&mut self) {
+        self.end = None;
+    }
+}
+
 impl Drop for Served {
     fn drop(&mut self) {
-        self.end = None;
+        self.end();
         // It waits for nothing but epoll, and the port is free when it is gone.
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -15,6 +15,7 @@ use rustix::net::{
     shutdown, socket_with, sockopt,
 };
 
+use super::doors::bound_buffers;
 use super::served::{OF_A_PORT_MAX, Place, Places, Served};
 use crate::poller::{Interest, Poller, Watched};
 
@@ -24,7 +25,9 @@ const CONNECT_WAIT: Duration = Duration::from_secs(10);
 const EXHAUSTED_WAIT: Duration = Duration::from_millis(100);
 /// Accepted, and passed on in one direction, before others have their turn.
 const BATCH: usize = 16;
-const PIECE_BYTES: usize = 64 << 10;
+const PIECE_BYTES: usize = 16 << 10;
+/// Connections that have their turn before it is looked at who else wants something.
+const TURNS_MAX: usize = 64;
 
 const CLIENT: usize = 0;
 const POD: usize = 1;
@@ -69,6 +72,8 @@ struct Connection {
     is_connected: bool,
     /// It is in the queue of those that can go on.
     is_queued: bool,
+    /// When something was last passed on.
+    moved: Instant,
     _place: Place,
 }
 
@@ -130,7 +135,7 @@ impl Relay {
                 }
             }
             self.look(Instant::now());
-            for _ in 0..self.ready.len() {
+            for _ in 0..self.ready.len().min(TURNS_MAX) {
                 if let Some(id) = self.ready.pop_front() {
                     self.turn(id);
                 }
@@ -176,11 +181,24 @@ impl Relay {
                 },
             };
             // Closed where there is no place for it: whoever comes beyond the limit is told so by that.
-            let place = (self.connections.len() < OF_A_PORT_MAX).then(|| self.places.take());
-            if let Some(place) = place.flatten() {
+            if let Some(place) = self.place() {
                 let _ = self.begin(client.into(), place);
             }
         }
+    }
+
+    /// For one more. Where there is none, the connection of this port that has passed nothing on for longest gives way, as
+    /// those of the API's listener do: who opens connections and says nothing keeps nobody out.
+    fn place(&mut self) -> Option<Place> {
+        let free = |connections: &BTreeMap<u64, Connection>, places: &Places| {
+            (connections.len() < OF_A_PORT_MAX).then(|| places.take()).flatten()
+        };
+        free(&self.connections, &self.places).or_else(|| {
+            let (id, _) = self.connections.iter().min_by_key(|(_, connection)| connection.moved)?;
+            let id = *id;
+            self.connections.remove(&id);
+            free(&self.connections, &self.places)
+        })
     }
 
     fn begin(&mut self, client: OwnedFd, place: Place) -> io::Result<()> {
@@ -193,6 +211,7 @@ impl Relay {
             // An end that is gone without a word is noticed some time.
             sockopt::set_socket_keepalive(socket, true)?;
         }
+        bound_buffers(&pod)?;
         match connect(&pod, &self.pod) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(errno) => return Err(errno.into()),
@@ -200,7 +219,8 @@ impl Relay {
         let id = self.next;
         self.next = id.wrapping_add(1);
         let sides = [self.side(client, id, CLIENT)?, self.side(pod, id, POD)?];
-        let connection = Connection { sides, is_connected: false, is_queued: false, _place: place };
+        let (is_connected, is_queued, moved) = (false, false, Instant::now());
+        let connection = Connection { sides, is_connected, is_queued, moved, _place: place };
         self.connections.insert(id, connection);
         if let Some(at) = Instant::now().checked_add(CONNECT_WAIT) {
             self.called.push_back((at, id));
@@ -252,6 +272,7 @@ impl Relay {
 impl Connection {
     /// Both directions, as far as they go.
     fn turn(&mut self, piece: &mut [u8]) -> Turn {
+        self.moved = Instant::now();
         let [client, pod] = &mut self.sides;
         let turns = [pass(client, pod, piece), pass(pod, client, piece)];
         let mut can_go_on = false;

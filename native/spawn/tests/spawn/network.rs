@@ -52,6 +52,24 @@ fn pods_of_one_tenant_reach_each_other_and_nobody_else() {
     one.hears_next("from two");
 }
 
+/// Bridges know no addresses, and hand each frame to every port.
+#[test]
+fn what_is_for_one_pod_comes_to_no_other() {
+    let Some(host) = host() else { return };
+    let mut one = Wire::start(&host, "acme", 2);
+    let mut two = Wire::start(&host, "acme", 3);
+    let mut other = Wire::start(&host, "acme", 4);
+    one.send(two.mac, IPV4, &udp(one.ip(true), two.ip(true), 7, b"to two alone"));
+    one.call("to all");
+    two.hears_next("to two alone");
+    two.hears_next("to all");
+    let words = std::iter::repeat_with(|| word_of(&other.hears_anything()));
+    assert_eq!(words.flatten().next().as_deref(), Some("to all"));
+    // And what the host's kernel remembers of closed connections is bounded by their time.
+    let name = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_time_wait";
+    assert_eq!(inside(&host, &["cat", name]).trim(), "10");
+}
+
 /// A card's rates, in JSON: one bucket of `capacity` that gets one token back in a second.
 fn rates(way: &str, unit: &str, capacity: u32) -> Value {
     let bucket = format!(r#"{{"burst":0,"capacity":{capacity},"refill":1}}"#);

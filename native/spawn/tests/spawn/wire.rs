@@ -86,18 +86,22 @@ impl Wire {
         self.send(GATEWAY, kind, &packet);
     }
 
+    /// The next frame of all.
+    pub fn hears_anything(&mut self) -> Vec<u8> {
+        let mut length = [0; 2];
+        self.stream.read_exact(&mut length).unwrap();
+        let mut frame = vec![0; u16::from_le_bytes(length).into()];
+        self.stream.read_exact(&mut frame).unwrap();
+        frame
+    }
+
     /// The next frame that is of interest: bridges say which groups they listen to, and the gateway asks who has an
     /// address, which is answered as a kernel would.
     pub fn hears(&mut self) -> Vec<u8> {
         loop {
-            let mut length = [0; 2];
-            self.stream.read_exact(&mut length).unwrap();
-            let mut frame = vec![0; u16::from_le_bytes(length).into()];
-            self.stream.read_exact(&mut frame).unwrap();
+            let frame = self.hears_anything();
             let is_report = frame[12..14] == [0x86, 0xdd] && frame[20] == 0;
-            // Frames for one pod come to all of its tenant, and a card passes over them.
-            let is_for_us = frame[0] & 1 == 1 || frame[..6] == self.mac;
-            if is_for_us && !is_report && !self.answers_who_asks(&frame) {
+            if !is_report && !self.answers_who_asks(&frame) {
                 return frame;
             }
         }

@@ -14,6 +14,7 @@ import type { AgentConfig } from './config.ts'
 import { HostRoot } from './host/root.ts'
 import { HostSafety } from './host/safety.ts'
 import { createImages, type OnEvicted } from './images/index.ts'
+import { LiveTokens } from './live-tokens.ts'
 import { PodFiles } from './pod-files.ts'
 import { auditRoutes } from './routes/audit.ts'
 import { debugRoutes } from './routes/debug.ts'
@@ -172,6 +173,7 @@ async function listen(
     requestsPerMinute: config.requestsPerMinute,
     log: ports.log,
     routes: allRoutes(ports, new OpenAnswers()),
+    live: ports.live,
   }
   const socket = path.join(config.runDir, AGENT_SOCKET)
   const unix = await buildServer({
@@ -212,6 +214,7 @@ export async function compose(
     changes: new ChangeBudget(),
     pauses: new Pauses(),
     execs: new ExecCounts(),
+    live: new LiveTokens(),
     events: new EventIndex(base),
     drain: new Drain({ ...base, watch, launching }),
     launching,

@@ -27,6 +27,7 @@ import { countConnections } from './connections.ts'
 import { ApiError, notFound, type PublicError, problemOf, publicError } from './errors.ts'
 import { MESSAGE_BYTES_MAX, PROTOCOLS } from './exec-channels.ts'
 import { callerIn, type IdentityPorts, identify, isOpen, remember } from './identity.ts'
+import type { LiveTokens } from './live-tokens.ts'
 import { KnownTokens, rateLimits } from './rate-limit.ts'
 import { PROBLEM as PROBLEM_SCHEMA } from './routes/schemas.ts'
 import { STORED_BODY_BYTES_MAX } from './routes/stored-files.ts'
@@ -49,6 +50,8 @@ export interface ServerOptions {
   readonly requestsPerMinute: number
   readonly log: FastifyBaseLogger
   readonly routes: readonly FastifyPluginCallback[]
+  /** Of both listeners. */
+  readonly live: LiveTokens
 }
 
 function answer(reply: FastifyReply, error: PublicError): FastifyReply {
@@ -192,6 +195,7 @@ async function callers(app: FastifyInstance, options: ServerOptions): Promise<vo
       remember(request, caller)
       const { socket } = request.raw
       connectionsOf(socket).begin(socket, whoseOf(caller), reply.raw)
+      if (caller.kind === 'tenant') options.live.begin(caller.jti, socket, reply.raw)
       if (header !== undefined && caller.kind === 'tenant') tokens.remember(header, caller.subject)
     } catch (error) {
       if (header !== undefined) tokens.forget(header)

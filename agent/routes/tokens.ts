@@ -4,6 +4,7 @@ import { type FastifyPluginCallbackTypebox, Type } from '@fastify/type-provider-
 import { type NewToken, parseIdentityName } from '../../tenants/index.ts'
 import { notFound } from '../errors.ts'
 import { callerOf } from '../identity.ts'
+import type { LiveTokens } from '../live-tokens.ts'
 import type { Ports } from '../tasks/ports.ts'
 import { actorOf } from '../tasks/record-parts.ts'
 import type { Watch } from '../tasks/watch.ts'
@@ -12,6 +13,7 @@ import { originOf, scopeOf } from './shared.ts'
 
 interface TokenPorts extends Ports {
   readonly watch: Watch
+  readonly live: LiveTokens
 }
 
 const tags = ['tenants']
@@ -90,7 +92,9 @@ export const tokenRoutes: (ports: TokenPorts) => FastifyPluginCallbackTypebox =
         // Whoever mistypes one must not believe that it is revoked.
         const issued = await ports.tenants.listTokens(scope)
         if (!issued.some((token) => token.jti === jti)) throw notFound()
-        if (await ports.tenants.revokeToken(scope, jti)) {
+        const wasLive = await ports.tenants.revokeToken(scope, jti)
+        ports.live.end(jti)
+        if (wasLive) {
           // Afterwards, and it stands without: revoking must not depend on a disk.
           const actor = actorOf(callerOf(request), originOf(request))
           await ports.watch.note({

@@ -28,6 +28,7 @@ import {
 } from '../../policy/index.ts'
 import type { Pod, TenantScope } from '../../tenants/index.ts'
 import type { CheckedSignature, Credentials, ImageSession } from '../images/index.ts'
+import type { LiveTokens } from '../live-tokens.ts'
 import type { ChangeBudget } from './changes.ts'
 import type { Drain } from './drain.ts'
 import type { EventIndex } from './event-index.ts'
@@ -67,6 +68,7 @@ export interface LaunchPorts extends Ports {
   readonly pauses: Pauses
   readonly execs: ExecCounts
   readonly events: EventIndex
+  readonly live: LiveTokens
   readonly drain: Drain
 }
 

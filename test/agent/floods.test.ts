@@ -8,6 +8,7 @@ import { Writable } from 'node:stream'
 import { suite, type TestContext, test } from 'node:test'
 import { pino } from 'pino'
 import { AGENT_SOCKET } from '../../agent/compose.ts'
+import { LiveTokens } from '../../agent/live-tokens.ts'
 import {
   OPEN_ANSWERS_ALL_MAX,
   OPEN_ANSWERS_MAX,
@@ -75,6 +76,7 @@ suite('agent/floods', () => {
         },
       },
       requestsPerMinute: 2,
+      live: new LiveTokens(),
       log: pino({ level: 'info' }, stream),
       routes: [
         (routes, _options, done) => {

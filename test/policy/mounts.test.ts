@@ -30,14 +30,11 @@ function planned(
   const files = sizes.map((size) => ({ stored: null, size }))
   const facts = image()
   const config = { ...facts.config, volumes }
-  const question = {
-    tenant: tenant(),
-    request: request(changes),
-    image: { ...facts, config },
-    files,
-    host: host(),
-  }
-  const outcome = decide(question, defaults)
+  const withVolumes = { ...facts, config }
+  const outcome = decide(
+    question({ request: request(changes), image: withVolumes, files }),
+    defaults,
+  )
   if (outcome instanceof Refusal) return outcome.code
   return outcome.mounts.map(({ kind, path: at }) => `${kind} ${at}`).join(', ')
 }

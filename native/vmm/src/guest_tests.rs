@@ -99,11 +99,10 @@ fn tells_files_in_pieces_before_the_configuration_and_keeps_nothing_of_them() {
     guest.guest_backlog().clear();
     guest.receive(&said(&[(GuestKind::UniqueDone, &[])])).unwrap();
     let mut expected = Vec::new();
-    for (kind, payload) in [
-        (HostKind::Files, &files[..65_536]),
-        (HostKind::Files, &files[65_536..]),
-        (HostKind::Config, b"{}"),
-    ] {
+    let (first, second) = files.split_at(65_536);
+    for (kind, payload) in
+        [(HostKind::Files, first), (HostKind::Files, second), (HostKind::Config, b"{}")]
+    {
         append(&mut expected, kind, payload).unwrap();
     }
     assert_eq!(*guest.guest_backlog(), expected);

@@ -177,7 +177,8 @@ fn makes_one_monitor_for_a_ticket_which_waits_to_be_let_in_and_ends_when_it_is_n
     let (spec, order) = launch(&host, "trusty");
     let document = document(&spec, true);
     let papers = || memfd(&document, true);
-    let (answer, descriptors) = starter.ask(&order, &[papers()]);
+    let all: Vec<OwnedFd> = (0..7).map(|_| papers()).collect();
+    let (answer, descriptors) = starter.ask(&order, &all);
     let pid: u32 = answer.strip_prefix('+').unwrap().parse().unwrap();
     let [pidfd, channel] = <[OwnedFd; 2]>::try_from(descriptors).unwrap();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -1,11 +1,11 @@
 /** What is mounted in a pod beside its image, and what of the kernel is its own. One pod of a kind, as each costs a start. */
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
-import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
 import { sealFiles } from '../../agent/tasks/launch-files.ts'
-import { FILE_BYTES_MAX, parseMountPath } from '../../policy/index.ts'
+import { FILE_BYTES_MAX, parseMountPath, SYSCTLS } from '../../policy/index.ts'
 import type { PlannedMount } from '../../policy/plan.ts'
 import type { Machine } from './harness.ts'
 import { type Ended, papers, prepare, refusal, run, sh, submit } from './launch.ts'
@@ -46,6 +46,40 @@ const fileAt = (at: string, file: number, size: number, mode = 0o444): PlannedMo
   size,
   file,
 })
+
+/** Another value for each parameter than a kernel begins with. */
+const OTHER_VALUES = {
+  'fs.mqueue.msg_default': '9',
+  'fs.mqueue.msg_max': '9',
+  'fs.mqueue.msgsize_default': '8191',
+  'fs.mqueue.msgsize_max': '8191',
+  'fs.mqueue.queues_max': '7',
+  'kernel.msgmax': '8193',
+  'kernel.msgmnb': '16385',
+  'kernel.msgmni': '31999',
+  'kernel.sem': '250 32000 32 100',
+  'kernel.shm_rmid_forced': '1',
+  'kernel.shmall': '4097',
+  'kernel.shmmax': '4097',
+  'kernel.shmmni': '77',
+  'net.core.somaxconn': '77',
+  'net.ipv4.ip_local_port_range': '40000 40999',
+  'net.ipv4.ip_local_reserved_ports': '40001',
+  'net.ipv4.ip_unprivileged_port_start': '77',
+  'net.ipv4.ping_group_range': '0 42',
+  'net.ipv4.tcp_fin_timeout': '59',
+  'net.ipv4.tcp_keepalive_intvl': '74',
+  'net.ipv4.tcp_keepalive_probes': '8',
+  'net.ipv4.tcp_keepalive_time': '7199',
+  'net.ipv4.tcp_max_syn_backlog': '77',
+  'net.ipv4.tcp_rmem': '4096 131073 6291457',
+  'net.ipv4.tcp_syn_retries': '5',
+  'net.ipv4.tcp_syncookies': '2',
+  'net.ipv4.tcp_tw_reuse': '0',
+  'net.ipv4.tcp_wmem': '4096 16385 4194305',
+  'net.ipv6.conf.all.disable_ipv6': '1',
+  'net.unix.max_dgram_qlen': '11',
+}
 
 /** Tries and looks, with one program beside the shell: such files are read as a whole or not at all. */
 const BUILTINS = `
@@ -202,27 +236,27 @@ function broadCases(machine: Machine): void {
     }
   })
 
-  test('sets parameters of the pod’s own namespaces, and none of the host’s', async () => {
-    const wanted = {
-      'fs.mqueue.queues_max': '7',
-      'kernel.msgmax': '8193',
-      'kernel.sem': '250 32000 32 100',
-      'kernel.shmmni': '77',
-      'net.core.somaxconn': '77',
-      'net.ipv4.ip_unprivileged_port_start': '77',
-      'net.ipv4.ping_group_range': '0 42',
-    }
+  test('sets each parameter that may be set, of the pod’s own namespaces and none of the host’s', async () => {
     const fileOf = (name: string): string => `/proc/sys/${name.replaceAll('.', '/')}`
-    const names = Object.keys(wanted)
+    assert.deepEqual(Object.keys(OTHER_VALUES), Object.keys(SYSCTLS))
+    const known = Object.entries(OTHER_VALUES).filter(([name]) => existsSync(fileOf(name)))
+    const names = known.map(([name]) => name)
     const read = (): readonly string[] => names.map((name) => readFileSync(fileOf(name), 'utf8'))
     const before = read()
     const ended = await run(machine, {
       args: sh(names.map((name) => `echo ${name} $(cat ${fileOf(name)})`).join('\n')),
-      sysctls: Object.entries(wanted).map(([name, value]) => ({ name, value })),
+      sysctls: known.map(([name, value]) => ({ name, value })),
     })
     assert.match(told(ended), /^code 0 APP_EXIT/u)
-    assert.deepEqual(Object.fromEntries(lines(ended)), { ...wanted, '': '' })
+    assert.deepEqual(Object.fromEntries(lines(ended)), { ...Object.fromEntries(known), '': '' })
     assert.deepEqual(read(), before)
+    for (const [at, value] of before.entries()) {
+      assert.notEqual(
+        value.trim().replaceAll('\t', ' '),
+        known[at]?.[1],
+        `${names[at]} was so before`,
+      )
+    }
   })
 
   test('gives files in memory that nobody can write, remove, move or remount', async () => {

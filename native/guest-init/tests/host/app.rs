@@ -89,9 +89,37 @@ pub fn main(args: &[String]) -> ExitCode {
         ["again"] => {
             print!("{}", tell(fs::write("/dev/stdout", "once more\n").map(|()| String::new())));
         }
-        other => panic!("the app does not know {other:?}"),
+        other => checked(other),
     }
     ExitCode::SUCCESS
+}
+
+/// Parts of apps with a health check, and of what asks them.
+fn checked(args: &[&str]) {
+    match args {
+        ["leave", what] => {
+            let child = Command::new("/bin/app").args(["app", what]).spawn().unwrap();
+            // Whose it is from now on is what the test is about.
+            std::mem::forget(child);
+        }
+        ["serve", port, answers @ ..] => serve(port.parse().unwrap(), answers),
+        ["count", path] => count(path),
+        ["mark", path] => {
+            fs::write(path, "").unwrap();
+            wait();
+        }
+        ["until-dead", path] => {
+            while !fs::read_to_string(path).unwrap().contains(") Z 1 ") {
+                sleep(Duration::from_millis(5));
+            }
+        }
+        ["until", path] => {
+            while !fs::exists(path).unwrap() {
+                sleep(Duration::from_millis(5));
+            }
+        }
+        other => panic!("the app does not know {other:?}"),
+    }
 }
 
 fn tell(answer: std::io::Result<String>) -> String {

@@ -214,7 +214,7 @@ export async function compose(
     changes: new ChangeBudget(),
     pauses: new Pauses(),
     execs: new ExecCounts(),
-    live: new LiveTokens(),
+    live: new LiveTokens(base.now),
     events: new EventIndex(base),
     drain: new Drain({ ...base, watch, launching }),
     launching,

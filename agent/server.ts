@@ -195,7 +195,7 @@ async function callers(app: FastifyInstance, options: ServerOptions): Promise<vo
       remember(request, caller)
       const { socket } = request.raw
       connectionsOf(socket).begin(socket, whoseOf(caller), reply.raw)
-      if (caller.kind === 'tenant') options.live.begin(caller.jti, socket, reply.raw)
+      if (caller.kind === 'tenant') options.live.begin(caller, socket, reply.raw)
       if (header !== undefined && caller.kind === 'tenant') tokens.remember(header, caller.subject)
     } catch (error) {
       if (header !== undefined) tokens.forget(header)

@@ -55,7 +55,7 @@ export class Drains {
     return await countDrained(this.#store, { sinceMs, nowMs: this.#now() })
   }
 
-  async reported(): Promise<void> {
-    await noteReported(this.#store, this.#now())
+  async reported(drain: HostDrain): Promise<void> {
+    await noteReported(this.#store, drain, this.#now())
   }
 }

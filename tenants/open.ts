@@ -21,8 +21,9 @@ export interface TenantsConfig {
 /** @throws TenantsError STORE_NEWER, STORE_FOREIGN, STORE_CORRUPT, TOKEN_KEY_UNSAFE, FILE_KEY_UNSAFE */
 export function openTenants(config: TenantsConfig): Tenants {
   const privateKey = loadTokenKey(config.stateDir)
-  const fileKey = loadFileKey(config.stateDir)
   const database = openDatabase(path.join(config.stateDir, DATABASE_FILE))
+  const isUsed = database.prepare('SELECT 1 FROM stored_files LIMIT 1').get() !== undefined
+  const fileKey = loadFileKey(config.stateDir, isUsed)
   const { issuer, audience, now } = config
   return new Tenants({
     store: kyselyOver(adapt(database)),

@@ -2,7 +2,7 @@
 import type { FileName, StoredKind } from '../policy/index.ts'
 import type { TenantScope } from './scope.ts'
 import { type FileKey, seal, unseal } from './store/file-key.ts'
-import { deleteFile, insertFile, selectFile, selectFiles } from './store/files.ts'
+import { deleteFile, insertFile, selectContent, selectFile, selectFiles } from './store/files.ts'
 import type { Store } from './store/tables.ts'
 import type { SealedFile, StoredFile } from './stored-file.ts'
 
@@ -53,7 +53,7 @@ export class StoredFiles {
   }
 
   /** null: the tenant has none of that name. @throws TenantsError STORE_CORRUPT */
-  async find(scope: TenantScope, kind: StoredKind, name: FileName): Promise<SealedFile | null> {
+  async find(scope: TenantScope, kind: StoredKind, name: FileName): Promise<StoredFile | null> {
     return await selectFile(this.#store, scope, kind, name)
   }
 
@@ -62,16 +62,18 @@ export class StoredFiles {
     return await selectFiles(this.#store, scope, kind)
   }
 
-  /** Its content. @throws TenantsError FILE_KEY_UNSAFE, STORE_CORRUPT */
-  open(file: SealedFile): Uint8Array {
-    return unseal(this.#key, file)
+  /** Its content; null: that version was removed. @throws TenantsError FILE_KEY_UNSAFE, STORE_CORRUPT */
+  async open(file: StoredFile): Promise<Uint8Array | null> {
+    const sealed = await selectContent(this.#store, file)
+    return sealed && unseal(this.#key, sealed)
   }
 
-  /** @param record puts it on record; when it throws the file stays */
-  async remove(file: SealedFile, record: () => Promise<unknown>): Promise<void> {
-    await this.#store.transaction().execute(async (transaction) => {
-      await deleteFile(transaction, file)
-      await record()
+  /** false: somebody was quicker. @param record puts it on record; when it throws the file stays */
+  async remove(file: StoredFile, record: () => Promise<unknown>): Promise<boolean> {
+    return await this.#store.transaction().execute(async (transaction) => {
+      const removed = await deleteFile(transaction, file)
+      if (removed) await record()
+      return removed
     })
   }
 }

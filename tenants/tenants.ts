@@ -179,7 +179,7 @@ export class Tenants {
   }
 
   /**
-   * @param record puts it on record; when it throws nothing is deleted
+   * @param record puts it on record and removes its files; when it throws no row is deleted
    * @throws TenantsError TENANT_NOT_FOUND, TENANT_IN_USE; what `record` throws
    */
   async deleteTenant(

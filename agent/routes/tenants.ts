@@ -23,7 +23,7 @@ import {
 } from '../../policy/index.ts'
 import { DEFAULT_QUOTA_LIMITS, type Tenant } from '../../tenants/index.ts'
 import { callerOf } from '../identity.ts'
-import { deleteTenant } from '../tasks/delete-tenant.ts'
+import { type DeletePorts, deleteTenant } from '../tasks/delete-tenant.ts'
 import type { Ports } from '../tasks/ports.ts'
 import { actorOf } from '../tasks/record-parts.ts'
 import { closed, PROBLEMS, TENANT, TENANTS } from './schemas.ts'
@@ -209,7 +209,7 @@ const changes: (ports: Ports) => FastifyPluginCallbackTypebox =
     done()
   }
 
-const removal: (ports: Ports) => FastifyPluginCallbackTypebox =
+const removal: (ports: DeletePorts) => FastifyPluginCallbackTypebox =
   (ports) => (app, _options, done) => {
     app.delete(
       '/v1/tenants/:tenant',
@@ -264,7 +264,7 @@ const views: (ports: Ports) => FastifyPluginCallbackTypebox = (ports) => (app, _
   done()
 }
 
-export const tenantRoutes = (ports: Ports): readonly FastifyPluginCallback[] => [
+export const tenantRoutes = (ports: Ports & DeletePorts): readonly FastifyPluginCallback[] => [
   changes(ports),
   removal(ports),
   views(ports),

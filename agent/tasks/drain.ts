@@ -13,6 +13,7 @@ import type {
   TenantScope,
 } from '../../tenants/index.ts'
 import { notFound } from '../errors.ts'
+import { Turns } from '../turns.ts'
 import { stopMsOf } from './launch-facts.ts'
 import type { Launching } from './launching.ts'
 import type { Ports } from './ports.ts'
@@ -45,6 +46,10 @@ export interface DrainStatus extends HostDrain {
 export class Drain {
   readonly #ports: DrainPorts
   #going: Promise<void> | null = null
+  /** Another look is wanted, whatever the one under way finds. */
+  #again = false
+  /** Beginning and ending, one after the other. */
+  readonly #turns = new Turns()
   #stopped = false
   /** Launches that were asked to end by this agent. */
   readonly #asked = new Set<string>()
@@ -79,25 +84,30 @@ export class Drain {
     deadlineMs: number,
   ): Promise<DrainStatus> {
     const { tenants, audit, launching } = this.#ports
-    const drain = await tenants.drains.begin(operator, deadlineMs, async ({ untilMs }) => {
-      const until = new Date(untilMs).toISOString()
-      await audit.append({ type: 'host.drain_started', until, actor })
+    return await this.#turns.run('', async () => {
+      const drain = await tenants.drains.begin(operator, deadlineMs, async ({ untilMs }) => {
+        const until = new Date(untilMs).toISOString()
+        await audit.append({ type: 'host.drain_started', until, actor })
+      })
+      launching.hold(true)
+      this.#asked.clear()
+      this.#go()
+      return { ...drain, counts: await tenants.drains.counts(drain) }
     })
-    launching.hold(true)
-    this.#asked.clear()
-    this.#go()
-    return { ...drain, counts: await tenants.drains.counts(drain) }
   }
 
   /** Whatever the log can take: it gives nobody anything. @throws ApiError NOT_FOUND */
   async end(operator: OperatorScope, actor: ReturnType<typeof actorOf>): Promise<void> {
     const { tenants, watch, launching } = this.#ports
-    if (!(await tenants.drains.end(operator))) throw notFound()
-    launching.hold(false)
-    await watch.note({ type: 'host.drain_ended', actor })
+    await this.#turns.run('', async () => {
+      if (!(await tenants.drains.end(operator))) throw notFound()
+      launching.hold(false)
+      await watch.note({ type: 'host.drain_ended', actor })
+    })
   }
 
   #go(): void {
+    this.#again = true
     this.#going ??= this.#run().finally(() => {
       this.#going = null
     })
@@ -105,9 +115,10 @@ export class Drain {
 
   async #run(): Promise<void> {
     while (!this.#stopped) {
+      this.#again = false
       try {
         // oxlint-disable-next-line no-await-in-loop -- one look after the other
-        if (await this.#look()) return
+        if ((await this.#look()) && !this.#again) return
       } catch (error) {
         this.#ports.log.error({ err: error }, 'the host could not be drained further just now')
       }
@@ -164,6 +175,6 @@ export class Drain {
     const { tenants, watch } = this.#ports
     const { ended, killed, left } = await tenants.drains.counts(drain)
     await watch.note({ type: 'host.drained', ended, killed, left })
-    await tenants.drains.reported()
+    await tenants.drains.reported(drain)
   }
 }

@@ -21,8 +21,8 @@ import type { Ports } from './ports.ts'
 const SALT_BYTES = 32
 
 export interface FoundFile extends FileFacts {
-  /** The content; a stored one is decrypted by this. */
-  readonly open: () => Uint8Array
+  /** The content; a stored one is read and decrypted by this. @throws Refusal, when it was removed since */
+  readonly open: () => Promise<Uint8Array>
 }
 
 /** @throws Refusal CONFIG_NOT_FOUND, SECRET_NOT_FOUND */
@@ -33,19 +33,24 @@ async function find(
 ): Promise<FoundFile> {
   if (source.kind === 'inline') {
     const { content } = source
-    return { stored: null, size: content.length, open: () => content }
+    return { stored: null, size: content.length, open: () => Promise.resolve(content) }
   }
   const { kind, name } = source
   const found = await tenants.files.find(scope, kind, name)
-  if (found !== null) {
-    const { version, size } = found
-    return { stored: { kind, name, version }, size, open: () => tenants.files.open(found) }
+  const missing = (): Refusal =>
+    new Refusal(
+      kind === 'secret' ? 'SECRET_NOT_FOUND' : 'CONFIG_NOT_FOUND',
+      `The tenant has no ${kind} ${name}. Create it, or leave it out.`,
+      { [kind]: name },
+    )
+  if (found === null) throw missing()
+  const { version, size } = found
+  const open = async (): Promise<Uint8Array> => {
+    const content = await tenants.files.open(found)
+    if (content === null) throw missing()
+    return content
   }
-  throw new Refusal(
-    kind === 'secret' ? 'SECRET_NOT_FOUND' : 'CONFIG_NOT_FOUND',
-    `The tenant has no ${kind} ${name}. Create it, or leave it out.`,
-    { [kind]: name },
-  )
+  return { stored: { kind, name, version }, size, open }
 }
 
 /** The files of the request, in its order. @throws Refusal CONFIG_NOT_FOUND, SECRET_NOT_FOUND */
@@ -65,13 +70,17 @@ export interface SealedFiles {
   readonly fd: number
 }
 
-/** Salt and content of the plan's files, in the plan's order; null: it has none. */
-export function sealFiles({ mounts }: Plan, found: readonly FoundFile[]): SealedFiles | null {
-  const contents = mounts.flatMap((mount) => {
+/** Salt and content of the plan's files, in the plan's order; null: it has none. @throws Refusal CONFIG_NOT_FOUND, SECRET_NOT_FOUND */
+export async function sealFiles(
+  { mounts }: Plan,
+  found: readonly FoundFile[],
+): Promise<SealedFiles | null> {
+  const wanted = mounts.flatMap((mount) => {
     const file = mount.kind === 'file' ? found[mount.file] : undefined
-    return file === undefined ? [] : [file.open()]
+    return file === undefined ? [] : [file]
   })
-  if (contents.length === 0) return null
+  if (wanted.length === 0) return null
+  const contents = await Promise.all(wanted.map((file) => file.open()))
   const bytes = Buffer.concat([randomBytes(SALT_BYTES), ...contents])
   const sealed = memfdSealed('casemate-files', bytes)
   try {

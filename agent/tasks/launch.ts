@@ -154,10 +154,11 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   await ports.tenants.movePod(scope, request.pod, 'launching')
 
   progress.stage = 'intent'
+  ports.launching.goOn()
   const podLog = await ports.files.createLog(request.pod, plan.logBytes)
   progress.podLog = podLog
   const template = plan.level === 'vm' ? await ports.templates.get(plan) : null
-  progress.files = sealFiles(plan, files)
+  progress.files = await sealFiles(plan, files)
   const parts = { plan, host, rootfs, template, network }
   const spec = await specOf(ports, parts, progress.files)
   const body = intentOf(ports, call, progress, { ...parts, spec, session })

@@ -16,11 +16,7 @@ export class Launching {
    * @throws ApiError SHUTTING_DOWN, HOST_DRAINING
    */
   begin(): () => void {
-    if (this.#held) {
-      const sentence =
-        'This host is drained and launches nothing. Launch on another one, or when its operators have ended that.'
-      throw new ApiError('HOST_DRAINING', sentence)
-    }
+    this.goOn()
     if (this.#closed) {
       const sentence =
         'The agent is ending and launches nothing more. Send the request again when it is back; its Idempotency-Key is not used up.'
@@ -33,7 +29,15 @@ export class Launching {
     }
   }
 
-  /** Takes no more while the host is drained; those under way go on. */
+  /** Of one under way too, before it is on record as one that starts. @throws ApiError HOST_DRAINING */
+  goOn(): void {
+    if (!this.#held) return
+    const sentence =
+      'This host is drained and launches nothing. Launch on another one, or when its operators have ended that.'
+    throw new ApiError('HOST_DRAINING', sentence)
+  }
+
+  /** Takes no more while the host is drained, nor starts those that are being prepared. */
   hold(held: boolean): void {
     this.#held = held
   }

@@ -9,8 +9,10 @@ import { isChecked, unhealthyEnd } from './health-facts.ts'
 /** Of answers that say what passes: no room now, no log, no KVM, a registry that is away, a full disk. */
 export const PASSING: ReadonlySet<number> = new Set([429, 500, 502, 503, 507])
 
-/** Refusals that are over by waiting alone. */
+/** Refusals that are over by waiting alone, or by what somebody is about to do: a secret is renewed by removing it first. */
 const waitable = new Set([
+  'CONFIG_NOT_FOUND',
+  'SECRET_NOT_FOUND',
   'ISOLATION_UNAVAILABLE',
   'LAUNCHES_FAILING',
   'LAUNCH_RATE_EXCEEDED',

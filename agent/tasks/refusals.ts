@@ -118,8 +118,11 @@ export class Refusals {
     }
   }
 
-  /** Records what is still folded; for the end of the agent. */
-  async flush(): Promise<void> {
-    await Promise.all([...this.#windows.keys()].map((key) => this.#close(key)))
+  /** Records what is still folded; for the end of the agent, or of one tenant. */
+  async flush(tenant: string | null = null): Promise<void> {
+    const those = [...this.#windows].filter(
+      ([, { latest }]) => tenant === null || latest?.tenant === tenant,
+    )
+    await Promise.all(those.map(([key]) => this.#close(key)))
   }
 }

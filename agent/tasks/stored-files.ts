@@ -9,7 +9,7 @@ import {
   refusedFile,
   type StoredKind,
 } from '../../policy/index.ts'
-import type { Caller, SealedFile, TenantScope } from '../../tenants/index.ts'
+import type { Caller, SealedFile, StoredFile, TenantScope } from '../../tenants/index.ts'
 import { ApiError, notFound } from '../errors.ts'
 import type { ChangeBudget } from './changes.ts'
 import type { Ports } from './ports.ts'
@@ -75,7 +75,7 @@ export async function storeFile(
 }
 
 /** @throws ApiError NOT_FOUND */
-async function found(ports: StoredFilePorts, call: FileCall): Promise<SealedFile> {
+async function found(ports: StoredFilePorts, call: FileCall): Promise<StoredFile> {
   const file = await ports.tenants.files.find(call.scope, call.kind, call.name)
   if (file === null) throw notFound()
   return file
@@ -85,10 +85,13 @@ async function found(ports: StoredFilePorts, call: FileCall): Promise<SealedFile
 export async function showFile(
   ports: StoredFilePorts,
   call: FileCall,
-): Promise<{ readonly file: SealedFile; readonly content: Uint8Array | null }> {
+): Promise<{ readonly file: StoredFile; readonly content: Uint8Array | null }> {
   await permit(ports, call, 'show_file')
   const file = await found(ports, call)
-  return { file, content: call.kind === 'secret' ? null : ports.tenants.files.open(file) }
+  if (call.kind === 'secret') return { file, content: null }
+  const content = await ports.tenants.files.open(file)
+  if (content === null) throw notFound()
+  return { file, content }
 }
 
 /** Pods that have it keep it. @throws Refusal; ApiError NOT_FOUND, TOO_MANY_REQUESTS; AuditUnavailable */
@@ -97,7 +100,7 @@ export async function removeFile(ports: StoredFilePorts, call: FileCall): Promis
   const file = await found(ports, call)
   ports.changes.spend(call.scope.tenant)
   const { scope, caller, origin, kind, name } = call
-  await ports.tenants.files.remove(file, () =>
+  const removed = await ports.tenants.files.remove(file, () =>
     ports.audit.append({
       type: 'file.removed',
       tenant: scope.tenant,
@@ -107,4 +110,5 @@ export async function removeFile(ports: StoredFilePorts, call: FileCall): Promis
       version: file.version,
     }),
   )
+  if (!removed) throw notFound()
 }

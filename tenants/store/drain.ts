@@ -48,8 +48,17 @@ export async function putDrain(store: Store, drain: HostDrain): Promise<void> {
     .execute()
 }
 
-export async function noteReported(store: Store, nowMs: number): Promise<void> {
-  await store.updateTable('host_drain').set({ reported_ms: nowMs }).execute()
+/** Of this drain: one whose deadline was moved meanwhile goes on. */
+export async function noteReported(
+  store: Store,
+  { untilMs }: HostDrain,
+  nowMs: number,
+): Promise<void> {
+  await store
+    .updateTable('host_drain')
+    .set({ reported_ms: nowMs })
+    .where('until_ms', '=', untilMs)
+    .execute()
 }
 
 /** true when there was one. */

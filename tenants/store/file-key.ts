@@ -30,9 +30,17 @@ const unsafe = (file: string, what: string, options: ErrorOptions = {}): Tenants
     options,
   )
 
-/** Reads the key, or makes it when there is none. @throws TenantsError FILE_KEY_UNSAFE */
-export function loadFileKey(stateDir: string): FileKey {
-  const make = (): Buffer => randomBytes(KEY_BYTES)
+/**
+ * Reads the key, or makes it when there is none.
+ * @param isUsed files are kept that it opens: then another one is of no use
+ * @throws TenantsError FILE_KEY_UNSAFE
+ */
+export function loadFileKey(stateDir: string, isUsed: boolean): FileKey {
+  const make = (): Buffer => {
+    if (isUsed)
+      throw unsafe(FILE_KEY_FILE, 'is missing, and configs or secrets are encrypted with it')
+    return randomBytes(KEY_BYTES)
+  }
   const { file, bytes } = privateFile(stateDir, FILE_KEY_FILE, { make, unsafe })
   if (bytes.length !== KEY_BYTES) throw unsafe(file, 'is not 32 bytes')
   const id = createHash('sha256').update('casemate-file-key\0').update(bytes).digest('hex')

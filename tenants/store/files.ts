@@ -103,13 +103,26 @@ export async function selectFile(
   scope: TenantScope,
   kind: StoredKind,
   name: FileName,
-): Promise<SealedFile | null> {
+): Promise<StoredFile | null> {
   const row = await store
     .selectFrom('stored_files')
-    .selectAll()
+    .select(ABOUT)
     .where('tenant', '=', scope.tenant)
     .where('kind', '=', kind)
     .where('name', '=', name)
+    .executeTakeFirst()
+  return row === undefined ? null : aboutOf(row)
+}
+
+/** The same with its content; null: that version is not there any more. @throws TenantsError STORE_CORRUPT */
+export async function selectContent(store: Store, file: StoredFile): Promise<SealedFile | null> {
+  const row = await store
+    .selectFrom('stored_files')
+    .selectAll()
+    .where('tenant', '=', file.tenant)
+    .where('kind', '=', file.kind)
+    .where('name', '=', file.name)
+    .where('version', '=', file.version)
     .executeTakeFirst()
   return row === undefined ? null : fileOf(row)
 }
@@ -130,13 +143,15 @@ export async function selectFiles(
   return rows.map(aboutOf)
 }
 
-/** One version of it; another that was stored meanwhile stays. */
-export async function deleteFile(store: Store, file: SealedFile): Promise<void> {
-  await store
+/** One version of it; another that was stored meanwhile stays. false: it was not there any more. */
+export async function deleteFile(store: Store, file: StoredFile): Promise<boolean> {
+  const row = await store
     .deleteFrom('stored_files')
     .where('tenant', '=', file.tenant)
     .where('kind', '=', file.kind)
     .where('name', '=', file.name)
     .where('version', '=', file.version)
-    .execute()
+    .returning('name')
+    .executeTakeFirst()
+  return row !== undefined
 }

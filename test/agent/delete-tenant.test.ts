@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { suite, test } from 'node:test'
+import { Agent as Dispatcher, request } from 'undici'
 import { casemate } from './command-line.ts'
 import { member, type Reply } from './harness.ts'
 import { exitCode, type PodHost, podHost, run } from './pod-host.ts'
@@ -91,6 +92,9 @@ suite('agent/delete-tenant', () => {
 
   test('is not done, and not on record, while something else is kept for it', async (t) => {
     const host = await podHost(t)
+    const pod = await run(host, {})
+    host.end(pod, exitCode(0))
+    await ends(host, pod)
     await suspend(host)
     await host.agent.end()
     const database = new DatabaseSync(path.join(host.agent.stateDir, 'casemate.db'))
@@ -103,5 +107,21 @@ suite('agent/delete-tenant', () => {
     const log = await records(host.agent)
     assert.ok(!log.some((record) => member(record, 'type') === 'tenant.deleted'))
     assert.equal((await host.agent.operator({ path: '/v1/tenants/acme' })).status, 200)
+    assert.ok(existsSync(path.join(host.agent.stateDir, 'pods', pod)), 'its log is there')
+  })
+
+  test('ends what was begun with its tokens', async (t) => {
+    const host = await podHost(t)
+    const { token } = host
+    const dispatcher = new Dispatcher({ connect: { rejectUnauthorized: false } })
+    t.after(() => dispatcher.destroy())
+    const url = `https://127.0.0.1:${host.agent.httpsPort}/v1/tenants/acme/events?follow=true`
+    const headers = { authorization: `Bearer ${token}` }
+    const stream = await request(url, { dispatcher, headers })
+    assert.equal(stream.statusCode, 200)
+    const over = assert.rejects(stream.body.text())
+    await suspend(host)
+    assert.equal((await remove(host)).status, 204)
+    await over
   })
 })

@@ -76,7 +76,7 @@ suite('agent/floods', () => {
         },
       },
       requestsPerMinute: 2,
-      live: new LiveTokens(),
+      live: new LiveTokens(Date.now),
       log: pino({ level: 'info' }, stream),
       routes: [
         (routes, _options, done) => {

@@ -200,7 +200,7 @@ export async function prepare(
   const image = wish.image ?? machine.image
   const template = wish.template === undefined ? await machine.template : wish.template
   const seccomp = await machine.seccomp(defaultSeccompProfile(plan.process.capabilities.bounding))
-  const files = sealFiles(plan, (wish.files ?? []).map(foundFile))
+  const files = await sealFiles(plan, (wish.files ?? []).map(foundFile))
   const built = buildSpec({
     plan,
     host: on.host,

@@ -155,7 +155,7 @@ export function mountCases(machine: Machine): void {
         files: [Buffer.from('key')],
       }
       const prepared = await prepare(machine, wish)
-      const others = sealFiles(prepared.plan, [foundFile(Buffer.from('KEY'))])
+      const others = await sealFiles(prepared.plan, [foundFile(Buffer.from('KEY'))])
       assert.ok(others !== null)
       const stolen = await submit({ ...prepared, files: others }, await papers(machine, prepared))
       const { exit } = await stolen.end()

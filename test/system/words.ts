@@ -20,5 +20,5 @@ export const facts = (text: string): ReadonlyMap<string, string> =>
 export const foundFile = (content: Uint8Array): FoundFile => ({
   stored: null,
   size: content.length,
-  open: () => content,
+  open: () => Promise.resolve(content),
 })

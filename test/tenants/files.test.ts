@@ -1,6 +1,14 @@
 /** Configs and secrets as the store keeps them. */
 import assert from 'node:assert/strict'
-import { chmodSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { suite, test } from 'node:test'
@@ -36,7 +44,8 @@ async function contentOf(
   kind: StoredKind = 'secret',
 ): Promise<string | null> {
   const found = await tenants.files.find(scope, kind, key)
-  return found && Buffer.from(tenants.files.open(found)).toString('utf8')
+  const content = found && (await tenants.files.open(found))
+  return content && Buffer.from(content).toString('utf8')
 }
 
 /** Changes the database behind the store's back. */
@@ -117,6 +126,10 @@ suite('tenants/files', () => {
     chmodSync(file, 0o600)
     writeFileSync(file, 'short')
     assert.throws(() => openAt(folder), { code: 'FILE_KEY_UNSAFE', message: /32 bytes/u })
+    // Another key would be made, used, and lost when the first comes back from a backup.
+    rmSync(file)
+    assert.throws(() => openAt(folder), { code: 'FILE_KEY_UNSAFE', message: /is missing/u })
+    assert.ok(!existsSync(file))
   })
 
   test('keeps and removes nothing that is not on record, and bounds how many there are', async (t) => {

@@ -113,7 +113,7 @@ const GROUPS: Readonly<Record<Stage, readonly Group[]>> = {
       'Mend the findings in `casemate doctor`, or set them aside for a time.',
     ],
     [
-      'ISOLATION_NOT_PERMITTED CAPABILITY_NOT_PERMITTED ULIMIT_NOT_PERMITTED SYSCTL_NOT_PERMITTED MOUNT_CONFLICT MOUNT_TOO_LARGE',
+      'ISOLATION_NOT_PERMITTED CAPABILITY_NOT_PERMITTED ULIMIT_NOT_PERMITTED SYSCTL_NOT_PERMITTED MOUNT_CONFLICT MOUNT_TOO_LARGE HEALTHCHECK_MISSING',
       'tenant',
       'Ask for less, or for the level that is permitted.',
     ],
@@ -132,6 +132,7 @@ const GROUPS: Readonly<Record<Stage, readonly Group[]>> = {
       'tenant',
       'Leave out what the message names.',
     ],
+    ['CONFIG_NOT_FOUND SECRET_NOT_FOUND', 'tenant', 'Store it under that name, then launch again.'],
   ],
   BUILD: [
     [

@@ -29,6 +29,12 @@ const FACTS: Partial<Readonly<Record<RecordType, Picked>>> = {
     reason: ['reason'],
     duration_us: ['duration_us'],
   },
+  'launch.unhealthy': {
+    action: ['action'],
+    answer: ['answer'],
+    failing_streak: ['failing_streak'],
+    since: ['since'],
+  },
   'launch.orphaned': { found: ['found'], action: ['action'] },
   'launch.stop_requested': { timeout_ms: ['timeout_ms'] },
   'launch.signal_requested': { signal: ['signal'] },

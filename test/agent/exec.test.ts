@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { suite, type TestContext, test } from 'node:test'
-import { Agent as Dispatcher, request } from 'undici'
 import { type RawData, WebSocket } from 'ws'
 import { EXEC_SESSIONS_MAX } from '../../agent/tasks/exec.ts'
 import { SESSIONS_MAX } from '../../native/pod-stream.ts'
@@ -323,40 +322,6 @@ suite('agent/exec bounds and ends', () => {
     const ended = await endOf(place.agent)
     assert.equal(member(ended, 'reason'), 'caller-gone')
     assert.deepEqual(member(ended, 'exit'), { how: 'signal', value: 1 })
-  })
-
-  test('ends with the token that it was asked for with, and no other’s does', async (t) => {
-    const place = await scene(t)
-    const { agent, guest } = place
-    const path = '/v1/tenants/acme/tokens'
-    const other = await agent.operator({ method: 'POST', path, body: { name: 'other' } })
-    const first = nextSession(guest)
-    const mine = await opened(place, `command=sh&${ALL}`)
-    const session = await first
-    session.start()
-    const second = nextSession(guest)
-    const token = String(member(other.json, 'token'))
-    const theirs = await opened({ ...place, token }, `command=sh&${ALL}`)
-    const kept = await second
-    kept.start()
-    const dispatcher = new Dispatcher({ connect: { rejectUnauthorized: false } })
-    t.after(() => dispatcher.destroy())
-    const url = `https://127.0.0.1:${agent.httpsPort}/v1/tenants/acme/events?follow=true`
-    const headers = { authorization: `Bearer ${place.token}` }
-    const follow = await request(url, { dispatcher, headers })
-    assert.equal(follow.statusCode, 200)
-    const claims = Buffer.from(place.token.split('.')[1] ?? '', 'base64url').toString('utf8')
-    const jti = String(member(JSON.parse(claims), 'jti'))
-    const closed = until(guest, (one) => one.closed)
-    const followed = assert.rejects(follow.body.text())
-    const revoked = await agent.operator({ method: 'DELETE', path: `${path}/${jti}` })
-    assert.equal(revoked.status, 204)
-    await Promise.all([mine.closed, followed, closed])
-    session.exit(1, 1)
-    assert.equal(member(await endOf(agent), 'reason'), 'caller-gone')
-    assert.equal(theirs.socket.readyState, theirs.socket.OPEN)
-    kept.exit(0, 3)
-    assert.equal(member(await theirs.status(), 'reason'), 'NonZeroExitCode')
   })
 
   test('ends with its pod', async (t) => {

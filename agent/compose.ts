@@ -32,6 +32,8 @@ import { renameRoutes } from './routes/rename.ts'
 import { storedFileRoutes } from './routes/stored-files.ts'
 import { tenantRoutes } from './routes/tenants.ts'
 import { tokenRoutes } from './routes/tokens.ts'
+import { snapshotRoutes } from './routes/volume-snapshots.ts'
+import { volumeRoutes } from './routes/volumes.ts'
 import { buildServer } from './server.ts'
 import { ChangeBudget } from './tasks/changes.ts'
 import { Drain } from './tasks/drain.ts'
@@ -78,6 +80,8 @@ const allRoutes = (ports: LaunchPorts, open: OpenAnswers): readonly FastifyPlugi
   ...tenantRoutes(ports),
   tokenRoutes(ports),
   ...storedFileRoutes(ports),
+  ...volumeRoutes(ports),
+  ...snapshotRoutes(ports),
   ...auditRoutes(ports),
   healthRoutes(ports),
   hostRoutes(ports),

@@ -44,6 +44,10 @@ export type ApiCode =
   | 'UNAUTHENTICATED'
   | 'UNSUPPORTED_MEDIA_TYPE'
   | 'WAIT_ENDED'
+  | 'VOLUME_BUSY'
+  | 'VOLUME_EXISTS'
+  | 'VOLUME_HAS_SNAPSHOTS'
+  | 'VOLUME_SHRINK'
   | 'WAIT_TIMEOUT'
 
 /** Every code a problem document may carry. */
@@ -129,6 +133,13 @@ export const STATUSES: Readonly<Record<ErrorCode, number>> = {
   UNAUTHENTICATED: 401,
   UNSUPPORTED_MEDIA_TYPE: 415,
   WAIT_ENDED: 409,
+  VOLUME_BUSY: 409,
+  VOLUME_EXISTS: 409,
+  VOLUME_HAS_SNAPSHOTS: 409,
+  VOLUME_IN_USE: 409,
+  VOLUME_SHRINK: 422,
+  VOLUME_UNKNOWN: 422,
+  VOLUME_VM_ONLY: 409,
   WAIT_TIMEOUT: 408,
 }
 

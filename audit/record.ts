@@ -23,6 +23,7 @@ import type {
   TemplateFacts,
 } from './record-facts.ts'
 import type { IsolationFacts } from './record-isolation.ts'
+import type { VolumeRecords } from './record-volume.ts'
 
 export const RECORD_VERSION = 'casemate.audit/1'
 /** Most bytes of a record. Bigger things go in as digests. */
@@ -34,7 +35,7 @@ type LaunchId = { readonly launch_id: string; readonly tenant: string }
 type Restarted = { readonly restart?: RestartFacts }
 
 /** The content of each type, beside the head that every record has. */
-export type RecordBodies = {
+export type RecordBodies = VolumeRecords & {
   'launch.requested': LaunchId &
     Restarted & {
       readonly actor: Actor
@@ -62,6 +63,8 @@ export type RecordBodies = {
       readonly network?: NetworkFacts
       /** Configs and secrets that it gets; absent without any. */
       readonly files?: readonly StoredFileFacts[]
+      /** Volumes that it gets; absent without any. */
+      readonly volumes?: readonly { readonly volume: string; readonly read_only: boolean }[]
       readonly resources: {
         readonly vcpus: number
         readonly memory_mib: number
@@ -346,6 +349,9 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'exec.intent': 0,
     'exec.refused': 0,
     'exec.ended': 0,
+    'volume.intent': 0,
+    'volume.refused': 0,
+    'volume.ended': 0,
     'template.built': 0,
     'template.kept': 0,
     'tenant.created': 0,

@@ -33,7 +33,19 @@ export const DEVICE_COUNTERS = [
   'dropped_receive',
 ] as const
 
-export const DEVICES = ['init', 'image', 'scratch', 'console', 'rng', 'net', 'balloon'] as const
+export const DEVICES = [
+  'init',
+  'image',
+  'scratch',
+  'console',
+  'rng',
+  'net',
+  'balloon',
+  'volume1',
+  'volume2',
+  'volume3',
+  'volume4',
+] as const
 
 /** What spawn reads of the kernel about a VM, and how large its disk is; null where nobody counts it. */
 export const USAGE = [

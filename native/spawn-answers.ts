@@ -26,6 +26,21 @@ export interface Verity {
   readonly salt: string
 }
 
+/** A volume, or a snapshot of one. */
+export interface VolumeStatus {
+  readonly volume: string
+  /** null: the volume itself. */
+  readonly snapshot: string | null
+  readonly size_bytes: number
+  /** What it takes of the host's disk. */
+  readonly used_bytes: number
+  readonly made_ms: number
+  /** A virtual machine could write to it: only virtual machines get it. */
+  readonly machine: boolean
+  /** Launch id of the pod that has it. */
+  readonly pod: string | null
+}
+
 export interface Template {
   readonly vcpus: number
   readonly memory_mib: number
@@ -289,5 +304,19 @@ export function readPodStatus(value: unknown, at: string): PodStatus {
     paused: boolean(found['paused'], `${at}.paused`),
     scratch_bytes: nullable(found['scratch_bytes'], (size) => integer(size, `${at}.scratch_bytes`)),
     exit,
+  }
+}
+
+export function readVolumeStatus(value: unknown, at: string): VolumeStatus {
+  const names = ['machine', 'made_ms', 'pod', 'size_bytes', 'snapshot', 'used_bytes', 'volume']
+  const found = members(value, at, names)
+  return {
+    volume: text(found['volume'], `${at}.volume`, 63),
+    snapshot: nullable(found['snapshot'], (name) => text(name, `${at}.snapshot`, 63)),
+    size_bytes: integer(found['size_bytes'], `${at}.size_bytes`),
+    used_bytes: integer(found['used_bytes'], `${at}.used_bytes`),
+    made_ms: integer(found['made_ms'], `${at}.made_ms`),
+    machine: boolean(found['machine'], `${at}.machine`),
+    pod: nullable(found['pod'], (pod) => text(pod, `${at}.pod`, 36)),
   }
 }

@@ -5,7 +5,7 @@
  * the codes SPAWN_UNREACHABLE (nobody listens), SPAWN_GONE (it ended before it answered),
  * SPAWN_TIMEOUT and SPAWN_PROTOCOL (an answer that is not one). A spawn that is restarted leaves its
  * listening socket to the next, which answers who connected meanwhile; what was asked of the one
- * before is asked again, where twice is as good as once: all but launches and workers. After a launch that failed on the way nobody here knows whether it runs: ask `list`.
+ * before is asked again, where twice is as good as once: all but launches, changes of volumes and workers. After a launch that failed on the way nobody here knows whether it runs: ask `list`.
  */
 import { closeSync } from 'node:fs'
 import { type Canonical, canonicalBytes, parseCanonical } from '../policy/canonical.ts'
@@ -20,15 +20,20 @@ import {
   readPodStatus,
   readTemplate,
   readUsage,
+  readVolumeStatus,
   type Template,
   type VmmMetrics,
+  type VolumeStatus,
 } from './spawn-answers.ts'
 import { runWorker, type WorkerRequest } from './worker-run.ts'
 
 const REQUEST_BYTES_MAX = 2 << 20
 const ANSWER_BYTES_MAX = 1 << 20
 const PODS_MAX = 4096
+const VOLUMES_MAX = 256
 const ANSWER_MS = 10_000
+/** A copy of the largest volume, on a slow disk. */
+const VOLUME_MS = 3_600_000
 /** A launch clones, jails and checks digests of whole files on a busy host. */
 const LAUNCH_MS = 600_000
 /** Spawn waits 120 s for the guest. */
@@ -64,6 +69,19 @@ export interface TemplateAnswer {
   readonly kept: boolean
 }
 
+/** A volume.intent and its receipt. */
+export interface VolumePapers {
+  readonly ticket: string
+  /** Canonical bytes of the record. */
+  readonly record: string
+}
+
+/** A snapshot to be read: a descriptor that the caller owns, and its bytes. */
+export interface VolumeData {
+  readonly fd: number
+  readonly sizeBytes: number
+}
+
 /** A running pod: the VMM's pid and the descriptor of its pod stream, which the caller owns. */
 export interface RunningPod {
   readonly pid: number
@@ -90,6 +108,12 @@ export interface SpawnClient {
   /** What the kernel counts of it; for a paused pod as well. */
   usage(pod: string): Promise<Usage>
   forget(pod: string): Promise<void>
+  /** A tenant's volumes and snapshots. */
+  volumes(tenant: string): Promise<readonly VolumeStatus[]>
+  /** Does what the record says; resolves when it is done and on disk. */
+  volume(papers: VolumePapers): Promise<void>
+  /** The same for a record that says export. */
+  exportVolume(papers: VolumePapers): Promise<VolumeData>
   /** Runs a one-shot worker and resolves with its answer's bytes. @throws WorkerError */
   worker(request: WorkerRequest): Promise<Buffer>
 }
@@ -225,6 +249,34 @@ function readRunning(answer: Answer): RunningPod {
   })
 }
 
+type VolumeCalls = Pick<SpawnClient, 'volumes' | 'volume' | 'exportVolume'>
+
+const volumeCalls = (path: string): VolumeCalls => ({
+  volumes: async (tenant) =>
+    parse(await askAgain(path, { request: { op: 'volumes', tenant } }), (answer) => {
+      const found = members(answer, 'answer', ['ok', 'volumes'])['volumes']
+      return list(found, 'volumes', VOLUMES_MAX, readVolumeStatus)
+    }),
+  volume: async (papers) => {
+    const request = { op: 'volume', ...papers }
+    const answer = await ask(path, { request, timeoutMs: VOLUME_MS })
+    parse(answer, (found) => members(found, 'answer', ['ok']))
+  },
+  exportVolume: async (papers) => {
+    const request = { op: 'volume', ...papers }
+    const answer = await ask(path, { request, fdsMax: 1 })
+    return parse(answer, (found) => {
+      const sizeBytes = integer(
+        members(found, 'answer', ['ok', 'size_bytes'])['size_bytes'],
+        'size_bytes',
+      )
+      const [fd] = answer.fds
+      if (fd === undefined) throw new BadShape('answer', 'must come with a descriptor')
+      return { fd, sizeBytes }
+    })
+  },
+})
+
 /** A client for the spawn that listens at `path`. Holds no connection. */
 export function spawnClient(path: string): SpawnClient {
   const done = async (request: Call['request']): Promise<void> => {
@@ -269,6 +321,7 @@ export function spawnClient(path: string): SpawnClient {
         readUsage(members(answer, 'answer', ['ok', 'usage'])['usage']),
       ),
     forget: (pod) => done({ op: 'forget', pod }),
+    ...volumeCalls(path),
     worker: (work) =>
       runWorker(work, async ({ kind, fileBytes }, fds) => {
         const request = { op: 'worker', kind, file_bytes: fileBytes }

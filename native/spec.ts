@@ -61,6 +61,8 @@ export interface SpecParts {
   readonly network: PodNetwork | null
   /** Salt and content of its files; null: it has none. */
   readonly files: { readonly size: number; readonly digest: Digest } | null
+  /** Bytes of each volume among the plan's mounts, in their order. */
+  readonly volumeSizes: readonly number[]
 }
 
 export interface Spec {
@@ -99,6 +101,7 @@ function mountOf(mount: PlannedMount): Canonical {
     return { gid, kind, mode, path, size, uid }
   }
   if (kind === 'empty') return { kind, mode: mount.mode, path }
+  if (kind === 'volume') return { kind, name: mount.name, path, read_only: mount.readOnly }
   const { exec, mode, readOnly, size } = mount
   return { exec, kind, mode, path, read_only: readOnly, size }
 }
@@ -148,6 +151,16 @@ const diskOf = (role: 'init' | 'image', { size, verity }: VerifiedDisk): Canonic
   size,
   verity: { ...verity },
 })
+
+/** Disks of volumes, which spawn has. */
+const volumesOf = ({ plan, volumeSizes }: SpecParts): readonly Canonical[] =>
+  plan.mounts
+    .flatMap((mount) => (mount.kind === 'volume' ? [mount] : []))
+    .map(({ readOnly }, at) => ({
+      role: 'volume',
+      access: readOnly ? 'read' : 'read-write',
+      size: volumeSizes[at] ?? 0,
+    }))
 
 /** Spawn makes the tap that the descriptor stands for. */
 const tapOf = (network: PodNetwork | null): readonly Canonical[] =>
@@ -199,6 +212,7 @@ export function buildSpec(parts: SpecParts): Spec {
         size_max: Math.max(plan.scratchBytesMax, host.scratch.size),
       },
       { role: 'log', access: 'read-write', size: plan.logBytes },
+      ...volumesOf(parts),
       ...tapOf(network),
       ...(files === null ? [] : [{ role: 'files', access: 'read', ...files }]),
     ],

@@ -9,9 +9,10 @@ export {
 } from './cedar/activate.ts'
 export { DEFAULT_POLICIES, type PolicyTexts } from './cedar/defaults.ts'
 export type { ActivePolicies, PolicyNote } from './cedar/policies.ts'
-export type { ExecQuery, FileQuery, LaunchQuery, Principal } from './cedar/query.ts'
+export type { ExecQuery, FileQuery, LaunchQuery, Principal, VolumeQuery } from './cedar/query.ts'
 export type { Verdict } from './cedar/verdict.ts'
 export { decide, quotaRefusal } from './decide.ts'
+export type { PolicyDecision } from './decided.ts'
 export type { Evidence, EvidenceReason } from './evidence.ts'
 export { decideExec, type ExecDecision } from './exec.ts'
 export type {
@@ -89,7 +90,6 @@ export {
   UNHEALTHY_ACTIONS,
   type UnhealthyAction,
 } from './nouns/health.ts'
-
 export {
   type ExceptableId,
   type HostException,
@@ -216,6 +216,15 @@ export {
 export { parseSysctls, SYSCTLS, SYSCTLS_MAX, type Sysctl } from './nouns/sysctl.ts'
 export { parseTenantId, parseTrust, type TenantId, TRUSTS, type Trust } from './nouns/tenant.ts'
 export { GROUPS_MAX, OPEN_FILES_MAX, parseGroups, parseUlimits } from './nouns/ulimit.ts'
+export {
+  parseVolumeBytes,
+  parseVolumeName,
+  VOLUME_BYTES_MAX,
+  VOLUME_BYTES_MIN,
+  type VolumeBytes,
+  type VolumeName,
+  type VolumeOperation,
+} from './nouns/volume.ts'
 export type {
   CapabilitySets,
   Decision,
@@ -238,3 +247,4 @@ export {
 } from './restart.ts'
 export { refusedFile } from './stored-file.ts'
 export { BadDocument } from './strict-members.ts'
+export { decideVolume } from './volume.ts'

@@ -15,6 +15,8 @@ import type { Plan, PlannedMount } from './plan.ts'
 import { Refusal } from './refusal.ts'
 
 const MIB = 2 ** 20
+/** As many spare disks as a virtual machine has (native/ticket/src/mounts.rs). */
+const VOLUMES_MAX = 4
 
 /** @throws Refusal MOUNT_CONFLICT, MOUNT_TOO_LARGE, SYSCTL_NOT_PERMITTED, IMAGE_CONFIG_INVALID */
 export function planMounts(
@@ -110,12 +112,26 @@ function refuseConflicts(mounts: readonly PlannedMount[]): void {
       { path: second.path },
     )
   }
+  refuseVolumes(mounts)
   if (mounts.length <= MOUNTS_MAX) return
   throw new Refusal(
     'MOUNT_CONFLICT',
     `${mounts.length} mounts are asked for, those that the image declares included; a pod has at most ${MOUNTS_MAX}. Leave some out.`,
     { mounts: mounts.length, limit: MOUNTS_MAX },
   )
+}
+
+/** @throws Refusal MOUNT_CONFLICT */
+function refuseVolumes(mounts: readonly PlannedMount[]): void {
+  const names = mounts.flatMap((mount) => (mount.kind === 'volume' ? [mount.name] : []))
+  const twice = names.find((name, at) => names.indexOf(name) !== at)
+  if (twice !== undefined) {
+    const sentence = `Volume ${twice} is asked for at two places. Leave one of them out.`
+    throw new Refusal('MOUNT_CONFLICT', sentence, { volume: twice })
+  }
+  if (names.length <= VOLUMES_MAX) return
+  const sentence = `${names.length} volumes are asked for; a pod has at most ${VOLUMES_MAX}. Leave some out.`
+  throw new Refusal('MOUNT_CONFLICT', sentence, { volumes: names.length, limit: VOLUMES_MAX })
 }
 
 const notOwn = (name: string): Refusal =>

@@ -58,6 +58,12 @@ export const REFUSAL_CODES = [
   'LAUNCHES_FAILING',
   /** The tenant's launches of a minute are used up. Facts: what, limit, retry_after_s. */
   'LAUNCH_RATE_EXCEEDED',
+  /** The tenant has no volume of that name. Facts: volume. */
+  'VOLUME_UNKNOWN',
+  /** Another pod has the volume. Facts: volume, pod. */
+  'VOLUME_IN_USE',
+  /** A virtual machine could write to the volume, so no weaker level gets it. Facts: volume, level. */
+  'VOLUME_VM_ONLY',
   /** The tenant is suspended and launches nothing. */
   'TENANT_SUSPENDED',
 ] as const

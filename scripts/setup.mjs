@@ -7,7 +7,7 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { collect, writeManifest } from './setup/artifacts.mjs'
 import { dockerRegistry, installPackages, PACKAGES } from './setup/debian.mjs'
-import { helloDisk, initDisk, scratchDisk } from './setup/disks.mjs'
+import { helloDisk, initDisk, scratchDisk, volumeDisk } from './setup/disks.mjs'
 import { guestKernel } from './setup/kernel.mjs'
 import { withLock } from './setup/lock.mjs'
 import { addon, rustPrograms, selfTestPrograms } from './setup/native.mjs'
@@ -73,6 +73,7 @@ const steps = [
       found.hello = await helloDisk(selfTest.hello, log, working)
       rmSync(selfTest.work, { recursive: true })
       found.scratch = await scratchDisk(log, working)
+      found.volume = await volumeDisk(log, working)
       writeManifest(found)
     },
   ],

@@ -22,6 +22,10 @@ export interface Tenant {
   readonly quotas: Quotas
   /** How often it may launch: so many in a row, given back over a minute. */
   readonly launchesPerMinute: number
+  /** Volumes and snapshots of them that it may have. */
+  readonly volumes: number
+  /** Their sizes together, MiB. */
+  readonly volumeMib: number
   /** The most that its pods may reach beside each other; null: nothing. */
   readonly egress: Egress | null
   /** Ports of the host that its pods may have. */
@@ -35,6 +39,10 @@ export interface QuotaLimits {
   readonly pods: number
   /** At least 1: a tenant that is to launch nothing is suspended. */
   readonly launchesPerMinute: number
+  /** Volumes and snapshots of them. */
+  readonly volumes: number
+  /** Their sizes together, MiB. */
+  readonly volumeMib: number
 }
 
 /** What a tenant gets that was created without quotas. */
@@ -43,6 +51,8 @@ export const DEFAULT_QUOTA_LIMITS: QuotaLimits = {
   memoryMib: 4096,
   pods: 16,
   launchesPerMinute: 30,
+  volumes: 8,
+  volumeMib: 10_240,
 }
 const QUOTA_MAX = 1_000_000
 
@@ -69,10 +79,9 @@ const isQuota = (value: unknown): value is number =>
 
 /** @throws BadNoun */
 export function parseQuotaLimits(input: QuotaLimits): QuotaLimits {
-  const { vcpus, memoryMib, pods, launchesPerMinute } = input
-  if ([vcpus, memoryMib, pods, launchesPerMinute].every(isQuota) && launchesPerMinute > 0) {
-    return { vcpus, memoryMib, pods, launchesPerMinute }
-  }
+  const { vcpus, memoryMib, pods, launchesPerMinute, volumes, volumeMib } = input
+  const limits = { vcpus, memoryMib, pods, launchesPerMinute, volumes, volumeMib }
+  if (Object.values(limits).every(isQuota) && launchesPerMinute > 0) return limits
   const sentence = `must be integers, 0 to ${QUOTA_MAX}, and launches a minute at least 1`
   throw new BadNoun('quotas', sentence)
 }

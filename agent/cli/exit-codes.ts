@@ -98,6 +98,13 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   UNAUTHENTICATED: EXIT.authentication,
   UNSUPPORTED_MEDIA_TYPE: EXIT.usage,
   WAIT_ENDED: EXIT.conflict,
+  VOLUME_BUSY: EXIT.conflict,
+  VOLUME_EXISTS: EXIT.conflict,
+  VOLUME_HAS_SNAPSHOTS: EXIT.conflict,
+  VOLUME_IN_USE: EXIT.conflict,
+  VOLUME_SHRINK: EXIT.usage,
+  VOLUME_UNKNOWN: EXIT.notFound,
+  VOLUME_VM_ONLY: EXIT.isolation,
   WAIT_TIMEOUT: EXIT.timeout,
 }
 

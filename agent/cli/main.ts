@@ -19,6 +19,7 @@ import { addPods } from './pods.ts'
 import { addRun } from './run.ts'
 import { addStoredFiles } from './stored-files.ts'
 import { addTenants, addTokens } from './tenants.ts'
+import { addVolumes } from './volumes.ts'
 
 function programOf(): Command {
   const program = new Command('casemate')
@@ -39,6 +40,7 @@ function programOf(): Command {
   addEvents(program)
   addAttach(program)
   addExec(program)
+  addVolumes(program)
   addTenants(program)
   addTokens(program)
   addStoredFiles(program)

@@ -34,6 +34,9 @@ const NAMES: ReadonlyMap<string, string> = new Map([
   ['target', 'target'],
   ['destination', 'target'],
   ['dst', 'target'],
+  ['source', 'volume'],
+  ['src', 'volume'],
+  ['volume', 'volume'],
   ['medium', 'medium'],
   ['mode', 'mode'],
 ])
@@ -94,6 +97,8 @@ export interface MountOptions {
   readonly file?: readonly string[]
   /** Each `type=...,target=...`. */
   readonly mount?: readonly string[]
+  /** Each `NAME:PATH` or `NAME:PATH:ro`. */
+  readonly volume?: readonly string[]
   /** Each `PATH` or `PATH:size=64m,mode=1777,ro`. */
   readonly tmpfs?: readonly string[]
   readonly shmSize?: string
@@ -110,6 +115,15 @@ function tmpfsOf(text: string): object {
 }
 
 /** @throws UsageError */
+function volumeOf(text: string): object {
+  const [, volume, target, access = 'rw'] = /^([^:/]+):(\/[^:]*)(?::(ro|rw))?$/u.exec(text) ?? []
+  if (volume === undefined || target === undefined) {
+    throw new UsageError('--volume: a named volume is NAME:/PATH, or NAME:/PATH:ro')
+  }
+  return { type: 'volume', volume, target, read_only: access === 'ro' }
+}
+
+/** @throws UsageError */
 function sysctlsOf(entries: readonly string[]): object {
   const pairs = entries.map((entry) => {
     const at = entry.indexOf('=')
@@ -119,15 +133,19 @@ function sysctlsOf(entries: readonly string[]): object {
   return Object.fromEntries(pairs)
 }
 
+/** @throws UsageError */
+const filesOf = ({ config, secret, file }: MountOptions): readonly object[] => [
+  ...(config ?? []).map((text) => fileOf('--config', 'config', text)),
+  ...(secret ?? []).map((text) => fileOf('--secret', 'secret', text)),
+  ...(file ?? []).map((text) => fileOf('--file', 'content', text)),
+]
+
 /** Members of a launch's body; undefined: left out. @throws UsageError */
 export function mountMembersOf(options: MountOptions): object {
-  const { mount, tmpfs, shmSize, sysctl, config, secret, file } = options
-  const files = [
-    ...(config ?? []).map((text) => fileOf('--config', 'config', text)),
-    ...(secret ?? []).map((text) => fileOf('--secret', 'secret', text)),
-    ...(file ?? []).map((text) => fileOf('--file', 'content', text)),
-  ]
+  const { mount, tmpfs, volume, shmSize, sysctl } = options
+  const files = filesOf(options)
   const mounts = [
+    ...(volume ?? []).map(volumeOf),
     ...(mount ?? []).map((text) => mountOf('--mount', wordsOf(text))),
     ...(tmpfs ?? []).map(tmpfsOf),
   ]

@@ -19,6 +19,7 @@ const USAGE = [
 const MACHINE = ['exits_mmio', 'exits_port', 'exits_other', 'refused_msrs', 'stray_accesses']
 const HEAD = ['DEVICE', 'REQUESTS', 'TO GUEST', 'FROM GUEST', 'THROTTLED', 'ERRORS', 'DROPPED']
 const DEVICES = ['init', 'image', 'scratch', 'console', 'rng', 'net', 'balloon']
+const VOLUMES = ['volume1', 'volume2', 'volume3', 'volume4']
 /** Neither work, nor errors, nor drops. */
 const WORK = new Set([
   'requests',
@@ -57,6 +58,10 @@ function deviceRow(stats: unknown, device: string): readonly string[] {
   ]
 }
 
+/** Most pods have no volumes. */
+const isUsed = (stats: unknown, device: string): boolean =>
+  Number(field(stats, 'counters', 'devices', device, 'requests')) > 0
+
 function printStats(stats: unknown): void {
   const rows = USAGE.map(([name, member, unit, suffix]) => [
     name,
@@ -71,7 +76,9 @@ function printStats(stats: unknown): void {
   printTable(['WHAT', 'NOW'], [...rows, ...counted])
   printTable(
     HEAD,
-    DEVICES.map((device) => deviceRow(stats, device)),
+    [...DEVICES, ...VOLUMES.filter((device) => isUsed(stats, device))].map((device) =>
+      deviceRow(stats, device),
+    ),
   )
 }
 

@@ -52,7 +52,7 @@ interface RunOptions extends GlobalOptions, HealthOptions, MountOptions {
 const EGRESS_HELP =
   'reach only this of what the tenant may: internet, none, 192.0.2.0/24=tcp:443; repeatable'
 const TMPFS_HELP = 'file system in memory: size=64m,mode=1777,ro,noexec; repeatable'
-const MOUNT_HELP = 'tmpfs, or empty with medium=disk or memory; repeatable'
+const MOUNT_HELP = 'tmpfs, empty with medium=disk or memory, or volume with source=NAME; repeatable'
 const CONFIG_HELP = 'a stored config as a file, /run/config/NAME; ,mode=,uid=,gid=; repeatable'
 const SECRET_HELP = 'a stored secret as a file, /run/secrets/NAME; likewise'
 const LEVELS = ['vm', 'container', 'host']
@@ -172,6 +172,7 @@ function addLaunch(program: Command): Command {
     .option('--cap-add <capability>', 'by its full name, as CAP_NET_RAW; repeatable', several)
     .option('--cap-drop <capability>', 'likewise', several)
     .option('--read-only', 'read-only root file system')
+    .option('-v, --volume <name:/path[:ro]>', 'named volume of the tenant; repeatable', several)
     .option('--tmpfs <path[:options]>', TMPFS_HELP, several)
     .option('--mount <type=T,target=PATH>', MOUNT_HELP, several)
     .option('--config <name[:/path]>', CONFIG_HELP, several)

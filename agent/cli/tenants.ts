@@ -10,6 +10,8 @@ interface Quota {
   readonly memory_mib: number
   readonly pods: number
   readonly launches_per_minute: number | undefined
+  readonly volumes: number | undefined
+  readonly volume_mib: number | undefined
 }
 
 interface SettingOptions {
@@ -22,14 +24,17 @@ interface SettingOptions {
   readonly state?: string
 }
 
-/** `vcpus,memory_mib,pods`, and `,launches_per_minute` where that is to be set too. */
+/** `vcpus,memory_mib,pods`; `,launches_per_minute` and `,volumes,volume_mib` where those are to be set too. */
 function parseQuota(text: string): Quota {
   const found = text.split(',').map((part) => (/^\d+$/u.test(part) ? Number(part) : Number.NaN))
-  const [vcpus = 0, memory = 0, pods = 0, launches] = found
-  if ((found.length === 3 || found.length === 4) && found.every(Number.isSafeInteger)) {
-    return { vcpus, memory_mib: memory, pods, launches_per_minute: launches }
+  const [vcpus = 0, memory = 0, pods = 0, launches, volumes, volumeMib] = found
+  if ([3, 4, 6].includes(found.length) && found.every(Number.isSafeInteger)) {
+    const more = { launches_per_minute: launches, volumes, volume_mib: volumeMib }
+    return { vcpus, memory_mib: memory, pods, ...more }
   }
-  throw new InvalidArgumentError('integers: vcpus,memory_mib,pods or with ,launches_per_minute')
+  throw new InvalidArgumentError(
+    'integers: vcpus,memory_mib,pods or with ,launches_per_minute or that and ,volumes,volume_mib',
+  )
 }
 
 /** Only that it is JSON is looked at here; what a rule must be, the agent says. */
@@ -90,8 +95,8 @@ const withSettings = (command: Command): Command =>
       several,
     )
     .option(
-      '--quota <vcpus,memory_mib,pods[,launches]>',
-      'the most it may hold at once, and launches a minute',
+      '--quota <vcpus,memory_mib,pods[,launches[,volumes,volume_mib]]>',
+      'the most it may hold at once, launches a minute, its volumes and their sizes together',
       parseQuota,
     )
 
@@ -99,7 +104,7 @@ export function addTenants(program: Command): void {
   const tenant = program.command('tenant').description('tenants of this host')
   withSettings(tenant.command('create'))
     .description(
-      'make a tenant: untrusted, with a quota of 4,4096,16,30; without an image rule it runs nothing',
+      'make a tenant: untrusted, with a quota of 4,4096,16,30,8,10240; without an image rule it runs nothing',
     )
     .argument('<id>', 'a-z, 0-9 and -, beginning with a letter')
     .action(async (id: string, settings: SettingOptions, command: Command) => {

@@ -7,10 +7,12 @@ const PATH_CHARACTERS_MAX = 4096
 
 const mount = Type.Object(
   {
-    type: Type.Union([Type.Literal('tmpfs'), Type.Literal('empty')], {
-      description: 'tmpfs: memory. empty: an empty directory, gone with the pod',
+    type: Type.Union([Type.Literal('tmpfs'), Type.Literal('empty'), Type.Literal('volume')], {
+      description:
+        'tmpfs: memory. empty: an empty directory, gone with the pod. volume: a named one, which stays',
     }),
     target: Type.String({ maxLength: PATH_CHARACTERS_MAX, description: 'Where: an absolute path' }),
+    volume: Type.Optional(Type.String({ maxLength: 63, description: 'Of a volume: its name' })),
     medium: Type.Optional(
       Type.Union([Type.Literal('disk'), Type.Literal('memory')], {
         description: 'Of an empty directory: the scratch disk, or memory. Without it, disk',
@@ -26,7 +28,7 @@ const mount = Type.Object(
       Type.Boolean({ description: 'Of a tmpfs: whether programs in it may be started; true' }),
     ),
     read_only: Type.Optional(
-      Type.Boolean({ description: 'Of a tmpfs: it hides what the image has there; false' }),
+      Type.Boolean({ description: 'Of a tmpfs and a volume: nothing can be written there; false' }),
     ),
   },
   closed,

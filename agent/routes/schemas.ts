@@ -180,6 +180,8 @@ export const TENANT: TSchema = Type.Object(
         memory_mib: quotaLine,
         pods: quotaLine,
         launches_per_minute: Type.Object({ limit: Type.Integer() }, closed),
+        volumes: Type.Object({ limit: Type.Integer() }, closed),
+        volume_mib: Type.Object({ limit: Type.Integer() }, closed),
       },
       closed,
     ),
@@ -245,3 +247,22 @@ export const DOCTOR: TSchema = Type.Object(
 )
 export const HEALTH: TSchema = Type.Object({ status: Type.Literal('ok') }, closed)
 export const VERSIONS: TSchema = Type.Object({ version: Type.String(), api: Type.String() }, closed)
+
+const disk = {
+  name: Type.String(),
+  size_bytes: Type.Integer({ description: 'The most that it holds' }),
+  used_bytes: Type.Integer({ description: 'What it takes of the host’s disk' }),
+  created: instant,
+  vm_only: Type.Boolean({
+    description: 'A virtual machine could write to it: no weaker level of isolation gets it',
+  }),
+}
+export const VOLUME: TSchema = Type.Object(
+  {
+    ...disk,
+    pod: nullable(Type.String({ description: 'Launch of the pod that has it' })),
+    snapshots: Type.Array(Type.Object(disk, closed)),
+  },
+  closed,
+)
+export const VOLUMES: TSchema = Type.Object({ volumes: Type.Array(VOLUME) }, closed)

@@ -53,6 +53,12 @@ const settings = {
               'Launches in a row, given back over a minute; left out: 30 at first, then as it is',
           }),
         ),
+        volumes: Type.Optional(
+          Type.Integer({ minimum: 0, description: 'Volumes and snapshots; 8 at first' }),
+        ),
+        volume_mib: Type.Optional(
+          Type.Integer({ minimum: 0, description: 'Their sizes together; 10,240 at first' }),
+        ),
       },
       closed,
     ),
@@ -114,7 +120,7 @@ const digestOf = (value: Canonical): string =>
 
 type Settings = Static<Type.TObject<typeof settings>>
 
-/** Names of the wire into ours; the number of launches may be left out. */
+/** Names of the wire into ours; what may be left out stays as it is. */
 const quotasOf = (quotas: NonNullable<Settings['quotas']>) => ({
   vcpus: quotas.vcpus,
   memoryMib: quotas.memory_mib,
@@ -122,6 +128,8 @@ const quotasOf = (quotas: NonNullable<Settings['quotas']>) => ({
   ...(quotas.launches_per_minute === undefined
     ? {}
     : { launchesPerMinute: quotas.launches_per_minute }),
+  ...(quotas.volumes === undefined ? {} : { volumes: quotas.volumes }),
+  ...(quotas.volume_mib === undefined ? {} : { volumeMib: quotas.volume_mib }),
 })
 
 /** What a body says of a tenant, read; the rule again from its text, by the one parser there is for it. */
@@ -148,6 +156,8 @@ const recordOf = (tenant: Tenant, request: FastifyRequest) => ({
     memory_mib: tenant.quotas.memoryMib.limit,
     pods: tenant.quotas.pods.limit,
     launches_per_minute: tenant.launchesPerMinute,
+    volumes: tenant.volumes,
+    volume_mib: tenant.volumeMib,
   }),
 })
 

@@ -11,6 +11,7 @@ import {
 } from '../../tenants/index.ts'
 import type { Examined } from '../tasks/examine.ts'
 import { isChecked, type LastCheck, lastOf } from '../tasks/health-facts.ts'
+import type { Volume } from '../tasks/volumes.ts'
 
 const instant = (ms: number | null): string | null =>
   ms === null ? null : new Date(ms).toISOString()
@@ -112,6 +113,38 @@ export const startView = ({ id, attempt, state, recordIndex, ...pod }: Pod): obj
   problem: problemView(pod),
 })
 
+export interface VolumeView {
+  readonly name: string
+  readonly size_bytes: number
+  readonly used_bytes: number
+  readonly created: string | null
+  readonly vm_only: boolean
+  readonly pod: string | null
+  readonly snapshots: readonly {
+    readonly name: string
+    readonly size_bytes: number
+    readonly used_bytes: number
+    readonly created: string | null
+    readonly vm_only: boolean
+  }[]
+}
+
+export const volumeView = ({ status, snapshots }: Volume): VolumeView => ({
+  name: status.volume,
+  size_bytes: status.size_bytes,
+  used_bytes: status.used_bytes,
+  created: instant(status.made_ms),
+  vm_only: status.machine,
+  pod: status.pod,
+  snapshots: snapshots.map((one) => ({
+    name: one.snapshot ?? '',
+    size_bytes: one.size_bytes,
+    used_bytes: one.used_bytes,
+    created: instant(one.made_ms),
+    vm_only: one.machine,
+  })),
+})
+
 export const tenantView = (tenant: Tenant): object => ({
   id: tenant.id,
   display: tenant.display,
@@ -123,6 +156,8 @@ export const tenantView = (tenant: Tenant): object => ({
     memory_mib: tenant.quotas.memoryMib,
     pods: tenant.quotas.pods,
     launches_per_minute: { limit: tenant.launchesPerMinute },
+    volumes: { limit: tenant.volumes },
+    volume_mib: { limit: tenant.volumeMib },
   },
   egress: egressWords(tenant.egress),
   ports: portRangeWords(tenant.ports),

@@ -140,6 +140,7 @@ function papersOf({ spawn, log, artifacts, template, bootMs }: GuestCall) {
     image: artifacts.hello,
     seccomp: null,
     network: null,
+    volumeSizes: [],
   })
   const record = canonicalBytes({
     v: 'casemate.audit/1',

@@ -30,6 +30,11 @@ const full = new Set([
 /** Of a spawn that is away, is about to be, or has just been restarted. */
 const away = new Set(['SPAWN_UNREACHABLE', 'SPAWN_GONE', 'SPAWN_STOPPING'])
 
+/** What only spawn knows for certain, under the codes that a decision has for it. */
+const REFUSALS = ['PORT_TAKEN', 'VOLUME_IN_USE', 'VOLUME_UNKNOWN', 'VOLUME_VM_ONLY'] as const
+const isRefusalOfSpawn = (code: string): code is (typeof REFUSALS)[number] =>
+  REFUSALS.some((one) => one === code)
+
 const noContainers = (reason: string, spawn: string): Refusal =>
   new Refusal(
     'ISOLATION_UNAVAILABLE',
@@ -58,7 +63,7 @@ function shownOfSpawn(error: SpawnError): PublicError {
     const sentence = `This host has no usable KVM, and nothing weaker is started instead. ${error.message}`
     return new Refusal('ISOLATION_UNAVAILABLE', sentence, { spawn: error.code })
   }
-  if (error.code === 'PORT_TAKEN') return new Refusal('PORT_TAKEN', error.message, {})
+  if (isRefusalOfSpawn(error.code)) return new Refusal(error.code, error.message, {})
   const sentence = `The pod could not be started (${error.code}): ${error.message}`
   return new ApiError('LAUNCH_FAILED', sentence, { spawn: error.code }, { cause: error })
 }

@@ -49,10 +49,12 @@ import {
   resourceFacts,
   restarted,
   storedFiles,
+  volumeFacts,
 } from './record-parts.ts'
 import type { Refusals } from './refusals.ts'
 import { start } from './start.ts'
 import type { Templates } from './templates.ts'
+import { findVolumes, type PlannedVolume } from './volume-mounts.ts'
 import type { Watch } from './watch.ts'
 
 /** Spawn takes a ticket for at most 30 s; the rest is for a clock read in steps and a slow disk. */
@@ -100,6 +102,8 @@ export interface Progress {
   files: SealedFiles | null
 }
 
+type Parts = LaunchParts & { readonly volumes: readonly PlannedVolume[] }
+
 /**
  * Launches the pod of `call.request`, which is in the store in state `requested`.
  * @throws what may be shown to the caller; the pod is then in a final state, and on record
@@ -137,6 +141,8 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   const files = await findFiles(ports, scope, request)
   const plan = await decideOn(ports, call, progress, { session, found, files })
 
+  const volumes = await findVolumes(ports, scope, plan)
+
   progress.stage = 'build'
   await ports.safety.note(found.report)
   await ports.audit.append(requested(call))
@@ -159,7 +165,7 @@ async function proceed(ports: LaunchPorts, call: LaunchCall, progress: Progress)
   progress.podLog = podLog
   const template = plan.level === 'vm' ? await ports.templates.get(plan) : null
   progress.files = await sealFiles(plan, files)
-  const parts = { plan, host, rootfs, template, network }
+  const parts = { plan, host, rootfs, template, network, volumes }
   const spec = await specOf(ports, parts, progress.files)
   const body = intentOf(ports, call, progress, { ...parts, spec, session })
   const intent = await ports.audit.append(body)
@@ -252,26 +258,23 @@ const requested = (call: LaunchCall) =>
     ...restarted(call),
   }) as const
 
-async function specOf(
-  ports: LaunchPorts,
-  parts: LaunchParts,
-  sealed: SealedFiles | null,
-): Promise<Spec> {
+async function specOf(ports: LaunchPorts, parts: Parts, sealed: SealedFiles | null): Promise<Spec> {
   const { plan, rootfs } = parts
   const profile = defaultSeccompProfile(plan.process.capabilities.bounding)
   const seccomp = await ports.seccomp(profile)
   const image = { size: rootfs.size, verity: rootfs.verity }
+  const volumeSizes = parts.volumes.map(({ sizeBytes }) => sizeBytes)
   const files = sealed && { size: sealed.size, digest: sealed.digest }
-  return buildSpec({ ...parts, image, seccomp, files })
+  return buildSpec({ ...parts, image, seccomp, files, volumeSizes })
 }
 
 function intentOf(
   ports: LaunchPorts,
   call: LaunchCall,
   progress: Progress,
-  parts: LaunchParts & { readonly spec: Spec; readonly session: ImageSession },
+  parts: Parts & { readonly spec: Spec; readonly session: ImageSession },
 ) {
-  const { plan, host, rootfs, template, network, spec, session } = parts
+  const { plan, host, rootfs, template, network, volumes, spec, session } = parts
   const { image } = session
   return {
     type: 'launch.intent',
@@ -292,6 +295,7 @@ function intentOf(
     resources: resourceFacts(plan, host.scratch.size),
     ...(network === null ? {} : { network: { ...network } }),
     ...storedFiles(plan),
+    ...volumeFacts(volumes),
     ...restarted(call),
     deadline: deadlineIn(ports.clock, TICKET_MS),
   } as const

@@ -17,6 +17,7 @@ import { environmentKey } from '../../policy/nouns/process.ts'
 import type { Caller } from '../../tenants/index.ts'
 import type { CheckedSignature, Image } from '../images/index.ts'
 import { formatReference } from '../images/index.ts'
+import type { PlannedVolume } from './volume-mounts.ts'
 
 const SIGNERS_MAX = 32
 const TEXT_CHARACTERS_MAX = 1024
@@ -186,6 +187,14 @@ export const resourceFacts = (
   capabilities: plan.process.capabilities.bounding,
   env_names: plan.process.env.map(environmentKey),
 })
+
+/** Only a launch with volumes has the member. */
+export const volumeFacts = (
+  volumes: readonly PlannedVolume[],
+): Pick<RecordBodies['launch.intent'], 'volumes'> =>
+  volumes.length === 0
+    ? {}
+    : { volumes: volumes.map(({ name, readOnly }) => ({ volume: name, read_only: readOnly })) }
 
 /** A key may be a secret of the caller's; its digest still tells two requests apart. */
 export const keyDigest = (key: string): string => textDigest(key)

@@ -5,6 +5,7 @@
  * that starts after all, later, is one that the store says has failed: the sweep of watch.ts kills it.
  */
 import { type FileHandle, open } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Appended } from '../../audit/index.ts'
 import { PodStream } from '../../native/pod-stream.ts'
 import { type SpawnClient, SpawnError } from '../../native/spawn-client.ts'
@@ -14,6 +15,10 @@ import type { Pod, TenantScope } from '../../tenants/index.ts'
 import type { Rootfs } from '../images/index.ts'
 import type { LaunchPorts } from './launch.ts'
 import type { SealedFiles } from './launch-files.ts'
+
+/** 10 s together: less than a ticket is good for. */
+const BUSY_TRIES_MAX = 100
+const BUSY_MS = 100
 
 export interface StartCall {
   readonly scope: TenantScope
@@ -45,20 +50,34 @@ async function launched(ports: LaunchPorts, call: StartCall): Promise<Started> {
   const { plan, spec, intent, ticket, log } = call
   const image = await open(call.rootfs.path, 'r')
   try {
-    return await ports.launchers[plan.level].launch({
-      ticket,
-      record: text(intent.bytes),
-      spec: text(spec.bytes),
-      image: image.fd,
-      log: log.fd,
-      ...(call.sealed === null ? {} : { files: call.sealed.fd }),
-    })
+    const papers = { ticket, record: text(intent.bytes), spec: text(spec.bytes) }
+    const files = call.sealed === null ? {} : { files: call.sealed.fd }
+    const launch = { ...papers, image: image.fd, log: log.fd, ...files }
+    return await onceFree(() => ports.launchers[plan.level].launch(launch))
   } catch (error) {
     const found = await findAfterAll(ports.spawn, plan.pod, error)
     if (found === null) throw error
     return found
   } finally {
     await image.close()
+  }
+}
+
+/**
+ * A volume is free when the kernel has let go of it, which for a pod that has just ended may take it a moment: until then
+ * spawn refuses, with the ticket unspent.
+ */
+async function onceFree<T>(launch: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      // oxlint-disable-next-line no-await-in-loop -- trying again is the point
+      return await launch()
+    } catch (error) {
+      const isBusy = error instanceof SpawnError && error.code === 'VOLUME_BUSY'
+      if (!isBusy || tries === BUSY_TRIES_MAX) throw error
+      // oxlint-disable-next-line no-await-in-loop -- likewise
+      await delay(BUSY_MS)
+    }
   }
 }
 

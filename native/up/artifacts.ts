@@ -4,6 +4,13 @@ import path from 'node:path'
 import { BadShape, digest, integer, text } from '../shape.ts'
 import { readVerity, type Verity } from '../spawn-answers.ts'
 
+/** An empty file system: its block digest, its place, its bytes. */
+export interface EmptyDisk {
+  readonly blocks: string
+  readonly path: string
+  readonly size: number
+}
+
 export interface Artifacts {
   readonly spawn: string
   readonly vmm: string
@@ -13,7 +20,9 @@ export interface Artifacts {
   readonly init: string
   readonly initVerity: Verity
   /** The empty file system of every scratch disk, as spawn's configuration names it. */
-  readonly scratch: { readonly blocks: string; readonly path: string; readonly size: number }
+  readonly scratch: EmptyDisk
+  /** Likewise of every named volume. */
+  readonly volume: EmptyDisk
   /** For `doctor --vm`: an image with one program, and a kernel that attacks its VMM. */
   readonly hello: { readonly path: string; readonly size: number; readonly verity: Verity }
   readonly attack: string
@@ -50,7 +59,14 @@ export function readArtifacts(checkout: string, code: string): Artifacts {
     path.join(code, path.relative(checkout, text(member(value, at, 'path'), at, 4096)))
   const kernels = member(manifest, 'artifacts', 'kernel')
   const kernel = hasVirtualisation() ? 'hardware' : 'software'
-  const scratch = member(manifest, 'artifacts', 'scratch')
+  const empty = (name: 'scratch' | 'volume'): EmptyDisk => {
+    const found = member(manifest, 'artifacts', name)
+    return {
+      blocks: digest(member(found, name, 'blocks'), `${name}.blocks`),
+      path: place(found, name),
+      size: integer(member(found, name, 'size'), `${name}.size`, 4096),
+    }
+  }
   const init = member(manifest, 'artifacts', 'init')
   const hello = member(manifest, 'artifacts', 'hello')
   const templates = member(manifest, 'artifacts', 'templates')
@@ -62,11 +78,8 @@ export function readArtifacts(checkout: string, code: string): Artifacts {
     kernel: place(member(kernels, 'kernel', kernel), `kernel.${kernel}`),
     init: place(init, 'init'),
     initVerity: readVerity(member(init, 'init', 'verity'), 'init.verity'),
-    scratch: {
-      blocks: digest(member(scratch, 'scratch', 'blocks'), 'scratch.blocks'),
-      path: place(scratch, 'scratch'),
-      size: integer(member(scratch, 'scratch', 'size'), 'scratch.size', 4096),
-    },
+    scratch: empty('scratch'),
+    volume: empty('volume'),
     hello: {
       path: place(hello, 'hello'),
       size: integer(member(hello, 'hello', 'size'), 'hello.size', 4096),

@@ -149,6 +149,7 @@ function spawnDocument(parts: ConfigurationParts): CanonicalObject {
     init: artifacts.init,
     init_verity: { ...artifacts.initVerity },
     scratch: { ...artifacts.scratch },
+    volume: { ...artifacts.volume },
     workers: { rootfs: worker('rootfs'), seccomp: worker('seccomp') },
   }
 }

@@ -4,7 +4,7 @@
  * All or nothing: what was active stays active when the gate refuses.
  */
 import { checkParsePolicySet, policyToJson, validate } from '@cedar-policy/cedar-wasm/nodejs'
-import { cannedExecs, cannedFiles, cannedQuestions } from './canned.ts'
+import { cannedExecs, cannedFiles, cannedQuestions, cannedVolumes } from './canned.ts'
 import type { PolicyTexts } from './defaults.ts'
 import { ActivePolicies, noteOf, type PolicyNote } from './policies.ts'
 import { CEDAR_SCHEMA } from './schema.ts'
@@ -139,6 +139,7 @@ function cannedFindings(policies: ActivePolicies): readonly Finding[] {
   const asked = [
     ...cannedQuestions().map((one) => ({ question: one, verdict: policies.ask(one.query) })),
     ...cannedExecs().map((one) => ({ question: one, verdict: policies.askExec(one.query) })),
+    ...cannedVolumes().map((one) => ({ question: one, verdict: policies.askVolume(one.query) })),
     ...cannedFiles().map((one) => ({ question: one, verdict: policies.askFile(one.query) })),
   ]
   for (const { question, verdict } of asked) {

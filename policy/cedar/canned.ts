@@ -17,12 +17,14 @@ import {
 } from '../nouns/machine.ts'
 import { parsePodId } from '../nouns/pod.ts'
 import { parseTenantId, TRUSTS, type Trust } from '../nouns/tenant.ts'
+import { parseVolumeName, VOLUME_BYTES_MAX, VOLUME_OPERATIONS } from '../nouns/volume.ts'
 import {
   type ExecQuery,
   FILE_ACTIONS,
   type FileQuery,
   type LaunchQuery,
   type Principal,
+  type VolumeQuery,
 } from './query.ts'
 
 export interface CannedQuestion {
@@ -139,6 +141,31 @@ export function cannedFiles(): readonly CannedFile[] {
           action,
           kind: suspended ? 'config' : 'secret',
           name: parseFileName('key'),
+        },
+      })),
+    ),
+  )
+}
+
+export interface CannedVolume {
+  readonly name: string
+  readonly query: VolumeQuery
+  readonly mustDeny: boolean
+}
+
+/** The same for volumes: none of a stranger's. Operators may clear away what a suspended tenant has. */
+export function cannedVolumes(): readonly CannedVolume[] {
+  return Object.entries(callers).flatMap(([who, principal]) =>
+    [false, true].flatMap((suspended) =>
+      VOLUME_OPERATIONS.map((operation) => ({
+        name: `${who}: ${operation} a volume${suspended ? ', tenant suspended' : ''}`,
+        mustDeny: principal.kind === 'tenant' && (suspended || principal.tenant !== tenant),
+        query: {
+          principal,
+          tenant: { id: tenant, trust: TRUSTS[0], suspended },
+          volume: parseVolumeName('canned'),
+          operation,
+          sizeBytes: operation === 'create' || operation === 'grow' ? VOLUME_BYTES_MAX : 0,
         },
       })),
     ),

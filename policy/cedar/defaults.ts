@@ -15,6 +15,7 @@ const exec = 'action == Casemate::Action::"exec", resource is Casemate::Pod'
 const file = `action in [${['store', 'show', 'remove']
   .map((verb) => `Casemate::Action::"${verb}_file"`)
   .join(', ')}], resource is Casemate::StoredFile`
+const volume = 'action == Casemate::Action::"volume", resource is Casemate::Volume'
 const set = (items: readonly string[]): string => `[${items.map((item) => `"${item}"`).join(', ')}]`
 
 export const DEFAULT_POLICIES: PolicyTexts = {
@@ -56,6 +57,18 @@ forbid(
   action in [Casemate::Action::"store_file", Casemate::Action::"show_file"],
   resource is Casemate::StoredFile
 )
+when { resource.tenant.suspended };
+`,
+  'volume.own-tenant': `@reason("Callers change volumes of their own tenant.")
+permit(principal is Casemate::Caller, ${volume})
+when { principal.tenant == resource.tenant };
+`,
+  'volume.operator': `@reason("Operators change any tenant's volumes.")
+permit(principal is Casemate::Operator, ${volume});
+`,
+  'volume.tenant-suspended': `@reason("The tenant is suspended.")
+@code("TENANT_SUSPENDED")
+forbid(principal is Casemate::Caller, ${volume})
 when { resource.tenant.suspended };
 `,
   'isolation.untrusted-needs-vm': `@reason("Only trusted tenants may share the host's kernel.")

@@ -22,6 +22,8 @@ import {
   toCedarCall,
   toExecCall,
   toFileCall,
+  toVolumeCall,
+  type VolumeQuery,
 } from './query.ts'
 import { CEDAR_SCHEMA } from './schema.ts'
 import { errorVerdict, type Verdict, verdictOf } from './verdict.ts'
@@ -76,6 +78,11 @@ export class ActivePolicies {
   /** Likewise. */
   askFile(query: FileQuery): Verdict {
     return this.#ask(() => toFileCall(query))
+  }
+
+  /** Likewise. */
+  askVolume(query: VolumeQuery): Verdict {
+    return this.#ask(() => toVolumeCall(query))
   }
 
   #ask(call: () => CedarCall): Verdict {

@@ -12,6 +12,7 @@ import type { IsolationLevel } from '../nouns/isolation.ts'
 import type { MemoryMib, Vcpus } from '../nouns/machine.ts'
 import type { PodId } from '../nouns/pod.ts'
 import type { TenantId, Trust } from '../nouns/tenant.ts'
+import type { VolumeName, VolumeOperation } from '../nouns/volume.ts'
 
 /** Who asks: an identity of a tenant, or an operator of the host. */
 export type Principal =
@@ -61,6 +62,16 @@ export interface FileQuery {
   readonly action: (typeof FILE_ACTIONS)[number]
   readonly kind: StoredKind
   readonly name: FileName
+}
+
+/** Something done with a volume, or with a snapshot of it. */
+export interface VolumeQuery {
+  readonly principal: Principal
+  readonly tenant: Pick<LaunchQuery['tenant'], 'id' | 'trust' | 'suspended'>
+  readonly volume: VolumeName
+  readonly operation: VolumeOperation
+  /** Bytes that it is to have; 0 where the operation says nothing of that. */
+  readonly sizeBytes: number
 }
 
 const uid = (type: string, id: string): TypeAndId => ({ type: `Casemate::${type}`, id })
@@ -121,6 +132,18 @@ export function toFileCall({ principal, tenant, action, kind, name }: FileQuery)
     resource,
     context,
     entities,
+  }
+}
+
+export function toVolumeCall({ principal, tenant, ...query }: VolumeQuery): CedarCall {
+  // No tenant's id has a slash, so no two volumes are one entity.
+  const resource = uid('Volume', `${tenant.id}/${query.volume}`)
+  return {
+    principal: principalUid(principal),
+    action: uid('Action', 'volume'),
+    resource,
+    context: { operation: query.operation, size_bytes: query.sizeBytes },
+    entities: entitiesOf({ principal, tenant: { ...tenant, levels: [] }, resource }),
   }
 }
 

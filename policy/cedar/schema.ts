@@ -3,7 +3,8 @@
  * typing mistake in a policy (`Trust::"trustd"`) is found at activation, not at the first attack.
  *
  * `Tenant.levels` is the tenant's entry in the root-owned level file, as spawn reports it; empty where no level is
- * decided on. `Exec.user` is empty for the app's own.
+ * decided on. `Exec.user` is empty for the app's own. `VolumeChange.operation` is create, remove, grow, snapshot, restore or
+ * export, and its size 0 where the operation has none.
  */
 export const CEDAR_SCHEMA = `namespace Casemate {
   entity Trust enum ["untrusted", "verified", "trusted"];
@@ -13,6 +14,7 @@ export const CEDAR_SCHEMA = `namespace Casemate {
   entity Operator;
   entity Pod { tenant: Tenant };
   entity StoredFile { tenant: Tenant };
+  entity Volume { tenant: Tenant };
   type Image = { registry: String, repository: String, digest: String };
   type Signature = { accepted: Bool, keys: Set<String> };
   type Launch = {
@@ -28,8 +30,10 @@ export const CEDAR_SCHEMA = `namespace Casemate {
   };
   type Exec = { program: String, user: String, terminal: Bool };
   type File = { kind: String, name: String };
+  type VolumeChange = { operation: String, size_bytes: Long };
   action launch appliesTo { principal: [Caller, Operator], resource: [Pod], context: Launch };
   action exec appliesTo { principal: [Caller, Operator], resource: [Pod], context: Exec };
+  action volume appliesTo { principal: [Caller, Operator], resource: [Volume], context: VolumeChange };
   action store_file, show_file, remove_file appliesTo {
     principal: [Caller, Operator], resource: [StoredFile], context: File
   };

@@ -1,5 +1,6 @@
 /** What is mounted in a pod beside its image, in the words of a request. */
 import { BadNoun, type Branded } from './brand.ts'
+import { parseVolumeName, type VolumeName } from './volume.ts'
 
 /** As in native/ticket/src/mounts.rs, which holds the same rules. */
 export const MOUNTS_MAX = 32
@@ -64,11 +65,19 @@ export type WantedMount =
       readonly readOnly: boolean
     }
   | { readonly kind: 'empty'; readonly path: MountPath; readonly mode: number }
+  /** A volume of the tenant's, with the owners and modes that its files have. */
+  | {
+      readonly kind: 'volume'
+      readonly path: MountPath
+      readonly name: VolumeName
+      readonly readOnly: boolean
+    }
 
 /** The wire form of one. */
 export type MountWords = {
-  type: 'tmpfs' | 'empty'
+  type: 'tmpfs' | 'empty' | 'volume'
   target: string
+  volume?: string
   medium?: 'disk' | 'memory'
   size_bytes?: number
   mode?: string
@@ -93,6 +102,9 @@ function refuseStrange(words: MountWords): void {
   if (words.type === 'empty' && (words.exec !== undefined || words.read_only !== undefined)) {
     throw new BadNoun('mount', 'of type empty can be written and executed; type tmpfs has options')
   }
+  if (words.type !== 'volume' && words.volume !== undefined) {
+    throw new BadNoun('mount', `of type ${words.type} has no volume: type volume has`)
+  }
   if (!isInMemory(words) && words.size_bytes !== undefined) {
     const rule = 'of type empty on disk has no size of its own: the scratch disk bounds it'
     throw new BadNoun('mount', `${rule}; with medium memory it has`)
@@ -103,7 +115,25 @@ const isInMemory = ({ type, medium }: MountWords): boolean =>
   type === 'tmpfs' || medium === 'memory'
 
 /** @throws BadNoun */
+function parseVolumeMount(words: MountWords): WantedMount {
+  const {
+    target,
+    volume,
+    read_only: readOnly = false,
+    medium,
+    size_bytes: size,
+    mode,
+    exec,
+  } = words
+  if ([medium, size, mode, exec].some((one) => one !== undefined)) {
+    throw new BadNoun('mount', 'of type volume has a volume, a target and read_only, and no more')
+  }
+  return { kind: 'volume', path: parseMountPath(target), name: parseVolumeName(volume), readOnly }
+}
+
+/** @throws BadNoun */
 function parseMount(words: MountWords): WantedMount {
+  if (words.type === 'volume') return parseVolumeMount(words)
   refuseStrange(words)
   const path = parseMountPath(words.target)
   const mode = words.mode === undefined ? TEMPORARY_MODE : parseMode(words.mode)

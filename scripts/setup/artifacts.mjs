@@ -16,7 +16,7 @@ export function collect(files) {
  * artifacts.json: what agent, spawn's configuration and tests take the files from.
  * Paths are absolute and of this checkout; digests are `sha256:<hex>` of the whole file.
  */
-export function writeManifest({ init, hello, scratch, addon, registry }) {
+export function writeManifest({ init, hello, scratch, volume, addon, registry }) {
   const manifest = {
     v: 'casemate.artifacts/1',
     kernel: {
@@ -25,6 +25,7 @@ export function writeManifest({ init, hello, scratch, addon, registry }) {
     },
     init: { ...describeFile(place('init.img')), ...disk(init) },
     scratch: { path: place('scratch.img'), ...disk(scratch) },
+    volume: { path: place('volume.img'), ...disk(volume) },
     hello: { ...describeFile(place('hello.img')), ...disk(hello) },
     attack: describeFile(place('attack.elf')),
     vmm: describeFile(place('casemate-vmm')),

@@ -1,4 +1,4 @@
-/** The two disks that are the same for every launch: init (vda) and the empty scratch (vdc). */
+/** The disks that are the same for every launch: init (vda), the empty scratch (vdc), and what volumes begin as. */
 import { createHash } from 'node:crypto'
 import {
   appendFileSync,
@@ -21,21 +21,27 @@ import { capture } from './run.mjs'
 const INIT_UUID = '6361736d-6174-6500-8000-000000000001'
 const HELLO_UUID = '6361736d-6174-6500-8000-000000000003'
 const SCRATCH_UUID = '6361736d-6174-6500-8000-000000000002'
+const VOLUME_UUID = '6361736d-6174-6500-8000-000000000004'
 const saltOf = (name) => createHash('sha256').update(`casemate ${name} disk`).digest('hex')
-const SCRATCH_BYTES = 256 * 1024 * 1024
+const MIB = 1024 * 1024
+const SCRATCH_BYTES = 256 * MIB
+/** The smallest volume; `native/ticket/src/volume.rs` has both bounds. */
+const VOLUME_BYTES = 64 * MIB
+/** Blocks of the largest volume: group descriptors are reserved for so many. */
+const VOLUME_BLOCKS_MAX = (256 * 1024 * MIB) / 4096
 
-/** In place of the host's /etc/mke2fs.conf. No journal and no checksums: the disk lives as long as its pod. */
-const MKE2FS_CONFIG = `[defaults]
+/** In place of the host's /etc/mke2fs.conf. */
+const mke2fsConfig = (features, inodeRatio) => `[defaults]
   base_features = none,sparse_super,large_file,filetype,dir_index,ext_attr
   default_mntopts = acl,user_xattr
   enable_periodic_fsck = 0
   blocksize = 4096
   inode_size = 256
-  inode_ratio = 4096
+  inode_ratio = ${inodeRatio}
   reserved_ratio = 0
 [fs_types]
   ext4 = {
-    features = extent,huge_file,flex_bg,dir_nlink,extra_isize
+    features = ${['extent,huge_file,flex_bg,dir_nlink,extra_isize', ...features].join(',')}
   }
 `
 
@@ -105,26 +111,63 @@ export const helloDisk = (program, log, working) =>
     working,
   )
 
-/** An empty ext4 without journal: it lives as long as a pod, so there is nothing to recover. */
-export async function scratchDisk(log, working) {
-  const options = ['-q', '-t', 'ext4', '-T', 'ext4', '-m', '0', '-U', SCRATCH_UUID]
-  const extended = [
-    `hash_seed=${SCRATCH_UUID}`,
+/**
+ * An empty ext4, the same bytes everywhere. `more` are further arguments of mke2fs; `request` is what debugfs does then,
+ * if anything.
+ */
+async function emptyDisk({ name, bytes, uuid, config, extended, more, request }, log, working) {
+  const options = ['-q', '-t', 'ext4', '-T', 'ext4', '-m', '0', '-U', uuid, ...more]
+  const always = [
+    `hash_seed=${uuid}`,
     'lazy_itable_init=0',
     'assume_storage_prezeroed=1',
     'nodiscard',
     'root_owner=0:0',
   ]
-  options.push('-E', extended.join(','))
-  const source = `${toolVersion('mke2fs -V')} ${SCRATCH_BYTES} ${options.join(' ')} ${MKE2FS_CONFIG}`
-  return await make('scratch', source, async (image, work) => {
-    working('making the scratch disk')
+  options.push('-E', [...always, ...extended].join(','))
+  const source = `${toolVersion('mke2fs -V')} ${bytes} ${options.join(' ')} ${request} ${config}`
+  return await make(name, source, async (image, work) => {
+    working(`making the ${name} disk`)
     writeFileSync(image, '')
-    truncateSync(image, SCRATCH_BYTES)
-    const config = path.join(work, 'mke2fs.conf')
-    writeFileSync(config, MKE2FS_CONFIG)
-    const env = { E2FSPROGS_FAKE_TIME: '1', MKE2FS_CONFIG: config }
+    truncateSync(image, bytes)
+    const file = path.join(work, 'mke2fs.conf')
+    writeFileSync(file, config)
+    const env = { E2FSPROGS_FAKE_TIME: '1', MKE2FS_CONFIG: file }
     await log.run(['mke2fs', ...options, image], { env })
+    if (request !== null) await log.run(['debugfs', '-w', '-R', request, image], { env })
     return blockDigest(image)
   })
 }
+
+/** No journal and no checksums: it lives as long as a pod, so there is nothing to recover. */
+export const scratchDisk = (log, working) =>
+  emptyDisk(
+    {
+      name: 'scratch',
+      bytes: SCRATCH_BYTES,
+      uuid: SCRATCH_UUID,
+      config: mke2fsConfig([], 4096),
+      extended: [],
+      more: [],
+      request: null,
+    },
+    log,
+    working,
+  )
+
+/** What every named volume begins as: it outlives crashes, and grows while it is mounted. */
+export const volumeDisk = (log, working) =>
+  emptyDisk(
+    {
+      name: 'volume',
+      bytes: VOLUME_BYTES,
+      uuid: VOLUME_UUID,
+      config: mke2fsConfig(['has_journal', 'metadata_csum', 'resize_inode'], 8192),
+      extended: [`resize=${VOLUME_BLOCKS_MAX}`, 'lazy_journal_init=1'],
+      more: ['-J', 'size=16', '-e', 'remount-ro'],
+      // Programs want an empty folder: initdb refuses one that has this in it.
+      request: 'rmdir lost+found',
+    },
+    log,
+    working,
+  )

@@ -238,6 +238,14 @@ CREATE TABLE stored_files (
 ) STRICT;
 `
 
+/** What spawn keeps of volumes is spawn's to know; only the quota is here. */
+const VOLUME_QUOTA = `
+ALTER TABLE tenants
+  ADD COLUMN quota_volumes INTEGER NOT NULL DEFAULT 8 CHECK (quota_volumes >= 0);
+ALTER TABLE tenants
+  ADD COLUMN quota_volume_mib INTEGER NOT NULL DEFAULT 10240 CHECK (quota_volume_mib >= 0);
+`
+
 const MIGRATIONS: readonly string[] = [
   FIRST,
   SECOND,
@@ -254,6 +262,7 @@ const MIGRATIONS: readonly string[] = [
   DRAIN,
   ENDED,
   STORED_FILES,
+  VOLUME_QUOTA,
 ]
 
 /** What `user_version` is when all steps are applied. */

@@ -89,6 +89,8 @@ export const tenantOf = (row: TenantRow): Tenant =>
       imageRule,
       quotas: quotasOf(row),
       launchesPerMinute: row.quota_launches_per_minute,
+      volumes: row.quota_volumes,
+      volumeMib: row.quota_volume_mib,
       egress: orNull(row.egress, (text) => parseEgress(wordsOf(text))),
       ports: parsePortRanges(row.ports === null ? [] : wordsOf(row.ports)),
     }

@@ -18,6 +18,8 @@ export interface TenantRow {
   /** Of its starts, those that have ended and wait for nothing; counted by triggers. */
   readonly ended_pods: number
   readonly quota_launches_per_minute: number
+  readonly quota_volumes: number
+  readonly quota_volume_mib: number
   /** null until its first pod on a network. */
   readonly network: number | null
   /** Canonical JSON of what `parseEgress` reads; null: nothing. */

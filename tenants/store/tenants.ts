@@ -38,6 +38,8 @@ export async function insertTenant(
       used_pods: 0,
       ended_pods: 0,
       quota_launches_per_minute: quotas.launchesPerMinute,
+      quota_volumes: quotas.volumes,
+      quota_volume_mib: quotas.volumeMib,
       egress: egressColumn(tenant.egress),
       ports: portsColumn(tenant.ports),
     })
@@ -88,11 +90,13 @@ export interface TenantChanges {
   readonly ports?: readonly PortRange[]
 }
 
-const limitsOf = ({ quotas, launchesPerMinute }: Tenant): QuotaLimits => ({
+const limitsOf = ({ quotas, launchesPerMinute, volumes, volumeMib }: Tenant): QuotaLimits => ({
   vcpus: quotas.vcpus.limit,
   memoryMib: quotas.memoryMib.limit,
   pods: quotas.pods.limit,
   launchesPerMinute,
+  volumes,
+  volumeMib,
 })
 
 /**
@@ -125,6 +129,8 @@ export async function updateTenant(
             quota_memory_mib: limits.memoryMib,
             quota_pods: limits.pods,
             quota_launches_per_minute: limits.launchesPerMinute,
+            quota_volumes: limits.volumes,
+            quota_volume_mib: limits.volumeMib,
           }),
       ...(egress === undefined ? {} : { egress: egressColumn(egress) }),
       ...(ports === undefined ? {} : { ports: portsColumn(ports) }),

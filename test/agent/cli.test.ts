@@ -53,7 +53,7 @@ suite('agent/cli for operators', () => {
       '--image-rule',
       rule,
       '--quota',
-      '2,512,3,9',
+      '2,512,3,9,5,4096',
     )
     assert.equal(created.code, 0, created.stderr)
     const shown = await casemate(...operator, '-o', 'json', 'tenant', 'show', 'acme')
@@ -61,6 +61,8 @@ suite('agent/cli for operators', () => {
     assert.equal(member(tenant, 'trust'), 'untrusted')
     assert.deepEqual(member(tenant, 'quotas', 'memory_mib'), { used: 0, limit: 512 })
     assert.deepEqual(member(tenant, 'quotas', 'launches_per_minute'), { limit: 9 })
+    assert.deepEqual(member(tenant, 'quotas', 'volumes'), { limit: 5 })
+    assert.deepEqual(member(tenant, 'quotas', 'volume_mib'), { limit: 4096 })
     assert.match(String(member(tenant, 'image_rule', 'digest')), /^sha256:/u)
     const issued = await casemate(...operator, '-t', 'acme', 'token', 'issue', '--name', 'ci')
     assert.match(issued.stdout, /^[\w-]+\.[\w-]+\.[\w-]+\n$/u)

@@ -101,6 +101,12 @@ const OPTIONS: readonly Option[] = [
     shows: [{ gid: 0, kind: 'file', mode: 0o444, path: '/x', size: 1, uid: 0 }],
   },
   {
+    option: '--volume, --mount type=volume',
+    body: { mounts: [{ type: 'volume', volume: 'data', target: '/x', read_only: true }] },
+    at: ['app', 'mounts'],
+    shows: [{ kind: 'volume', name: 'data', path: '/x', read_only: true }],
+  },
+  {
     option: '--shm-size',
     body: { shm_bytes: 8192 },
     at: ['app', 'mounts'],
@@ -203,6 +209,11 @@ suite('agent/options', () => {
     const levels = { acme: ['container', 'host'] }
     const digest = `sha256:${'c'.repeat(64)}`
     const container = { bundle: digest, digest, runtime: digest, version: 'runc version 1' }
+    const data = { volume: 'data', snapshot: null, size_bytes: 2 ** 26, used_bytes: 0, made_ms: 0 }
+    host.agent.spawn.answer('volumes', () => ({
+      ok: true,
+      volumes: [{ ...data, machine: false, pod: null }],
+    }))
     host.agent.spawn.answer('describe', () => ({
       ...DESCRIPTION,
       levels,

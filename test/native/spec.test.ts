@@ -26,6 +26,7 @@ function partsOf(changes: Partial<LaunchRequest> = {}): SpecParts {
     seccomp: SECCOMP,
     network: null,
     files: null,
+    volumeSizes: [],
   }
 }
 

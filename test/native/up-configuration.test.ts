@@ -34,6 +34,7 @@ function hostOf(t: TestContext): Host {
       init: '/init',
       initVerity: { data_blocks: 1, root: '00', salt: '00' },
       scratch: { blocks: 'sha256:0', path: '/scratch', size: 4096 },
+      volume: { blocks: 'sha256:0', path: '/volume', size: 4096 },
       hello: {
         path: '/hello',
         size: 8192,

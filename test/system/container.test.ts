@@ -12,8 +12,10 @@ import { healthCases } from './health.cases.ts'
 import { lifeCases } from './life.cases.ts'
 import { mountCases } from './mounts.cases.ts'
 import { networkCases } from './network.cases.ts'
+import { redisCases } from './redis.cases.ts'
 import { resizeCases } from './resize.cases.ts'
 import { restartCases } from './restart.cases.ts'
+import { volumeCases } from './volume.cases.ts'
 import { waysCases } from './ways.cases.ts'
 
 type Group = readonly [name: string, add: (machine: Machine) => void]
@@ -23,6 +25,8 @@ const groups: readonly Group[] = [
   ['life', lifeCases],
   ['restart', restartCases],
   ['mounts', mountCases],
+  ['volumes', volumeCases],
+  ['redis', redisCases],
   ['flood', floodCases],
   ['health', healthCases],
   ['resize', resizeCases],

@@ -32,7 +32,7 @@ const root = path.resolve(import.meta.dirname, '../..')
 export const NODE_ID = 'system-test'
 /** Whose pods they are, if a test does not say. */
 export const TENANT = 'acme'
-const BUSYBOX = '/bin/busybox'
+export const BUSYBOX = '/bin/busybox'
 /** Beyond those of `casemate up`, and different for runs at the same time: the kernel counts by user. */
 const VM_UIDS = 100
 /** Ranges of 65,536 ids, beyond those of `casemate up` and different for runs at the same time. */
@@ -146,6 +146,7 @@ const configuration = ({ directory, artifacts, keys, uids, level }: Configured):
   init: artifacts.init,
   init_verity: { ...artifacts.initVerity },
   scratch: { ...artifacts.scratch },
+  volume: { ...artifacts.volume },
   workers: {},
 })
 

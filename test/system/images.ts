@@ -19,7 +19,7 @@ const root = path.resolve(import.meta.dirname, '../..')
 /** A disk on this host: EROFS, then its Merkle tree. */
 export interface DiskFile extends VerifiedDisk {
   readonly path: string
-  /** What its only layer was: digest of the tar archive. */
+  /** What its first layer was: digest of the tar archive. */
   readonly layer: string
 }
 
@@ -48,26 +48,30 @@ export async function runWorker(
   }
 }
 
-/** Builds the disk of one layer at `place`. */
-export async function buildDisk(place: string, tar: Buffer): Promise<DiskFile> {
-  writeFileSync(`${place}.tar`, tar)
+/** Builds the disk of these layers at `place`, the lowest first. */
+export async function buildDisk(place: string, ...tars: readonly Buffer[]): Promise<DiskFile> {
   writeFileSync(place, '')
-  const [output, layer] = [openSync(place, 'r+'), openSync(`${place}.tar`, 'r')]
+  const output = openSync(place, 'r+')
+  const layers = tars.map((tar, number) => {
+    writeFileSync(`${place}.${number}.tar`, tar)
+    return openSync(`${place}.${number}.tar`, 'r')
+  })
   try {
-    const diffId = digestOf(tar)
+    const digests = tars.map(digestOf)
+    const layerOf = (tar: Buffer, digest: string) =>
+      ({ packing: 'none', size: tar.length, digest, diff_id: digest }) as const
     const request = {
       v: REQUEST_VERSION,
-      layers: [{ packing: 'none', size: tar.length, digest: diffId, diff_id: diffId }],
+      layers: tars.map((tar, number) => layerOf(tar, digests[number] ?? '')),
       limits: { ...LIMITS },
     } satisfies RootfsRequest
-    const bytes = await runWorker('rootfs', canonicalBytes(request), [output, layer])
+    const bytes = await runWorker('rootfs', canonicalBytes(request), [output, ...layers])
     const answer = JSON.parse(bytes.toString('utf8')) as RootfsAnswer
     if (!answer.ok) throw new Error(`the rootfs worker refused: ${answer.code} ${answer.message}`)
     const { data_blocks, root: hash, salt, size } = answer
-    return { path: place, layer: diffId, size, verity: { data_blocks, root: hash, salt } }
+    return { path: place, layer: digests[0] ?? '', size, verity: { data_blocks, root: hash, salt } }
   } finally {
-    closeSync(output)
-    closeSync(layer)
+    for (const fd of [output, ...layers]) closeSync(fd)
   }
 }
 

@@ -26,6 +26,7 @@ import {
   parseUser,
   parseVcpus,
   UNTRUSTED_DEFAULT_CAPABILITIES,
+  VOLUME_BYTES_MIN,
 } from '../../policy/index.ts'
 import { NO_NAMES } from '../../policy/nouns/names.ts'
 import type { PodNetwork } from '../../policy/nouns/network.ts'
@@ -37,6 +38,8 @@ import type { DiskFile } from './images.ts'
 import { foundFile } from './words.ts'
 
 export { facts, probe, sh } from './words.ts'
+
+import { readLog } from './read-log.ts'
 
 const clock = systemClock()
 const DEADLINE_MS = 25_000
@@ -67,6 +70,8 @@ export interface Wish {
   readonly mounts?: Plan['mounts']
   /** Content of those of kind `file`, which says which of these it has. */
   readonly files?: readonly Uint8Array[]
+  /** Of the volumes among them, bytes; the least there can be if left out. */
+  readonly volumeSizes?: readonly number[]
   readonly sysctls?: Plan['sysctls']
   readonly network?: PodNetwork
   readonly health?: Plan['health']
@@ -209,6 +214,7 @@ export async function prepare(
     seccomp,
     network: wish.network ?? null,
     files: files && { size: files.size, digest: files.digest },
+    volumeSizes: wish.volumeSizes ?? plan.mounts.map(() => VOLUME_BYTES_MIN),
   })
   const loose = structuredClone(parseCanonical(built.bytes)) as Loose
   bend(loose)
@@ -338,14 +344,6 @@ export interface Ended {
   readonly notes: string
   readonly log: readonly PodLogRecord[]
   readonly events: readonly PodEvent[]
-}
-
-async function readLog(place: string): Promise<readonly PodLogRecord[]> {
-  const never = new AbortController().signal
-  const found: PodLogRecord[] = []
-  const options = { since: 0, follow: false, ended: never, gone: never }
-  for await (const one of followPodLog(place, options)) if (one.kind === 'record') found.push(one)
-  return found
 }
 
 /** The two descriptors of a launch, open as the agent opens them, for the time of `use`. */

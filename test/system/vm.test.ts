@@ -27,6 +27,7 @@ import { selfTestCases } from './self-test.cases.ts'
 import { ticketCases } from './tickets.cases.ts'
 import { uniqueCases } from './unique.cases.ts'
 import { verityCases } from './verity.cases.ts'
+import { volumeCases } from './volume.cases.ts'
 import { waysCases } from './ways.cases.ts'
 import { workerCases } from './workers.cases.ts'
 
@@ -43,6 +44,7 @@ const groups: readonly Group[] = [
   ['health', healthCases],
   ['restart', restartCases],
   ['mounts', mountCases],
+  ['volumes', volumeCases],
   ['processors', processorsCases],
   ['network', networkCases],
   ['ways', waysCases],

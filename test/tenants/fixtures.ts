@@ -63,6 +63,8 @@ export const ROOMY: QuotaLimits = {
   memoryMib: 100_000,
   pods: 100,
   launchesPerMinute: 100,
+  volumes: 100,
+  volumeMib: 100_000,
 }
 
 /** A tenant and its scope, as an operator has it. */

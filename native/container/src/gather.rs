@@ -27,7 +27,7 @@ pub const LOG: RawFd = 9;
 pub const RUNTIME: RawFd = 10;
 /// This very program, sealed.
 pub const PROGRAM: RawFd = 11;
-/// Content of the app's files, if it has any.
+/// Content of the app's files, if it has any; volumes come after it, or in its place.
 pub const FILES: RawFd = 12;
 
 /// Everything that a pod is made of, each checked against the spec.
@@ -53,6 +53,8 @@ pub struct Parts {
     pub runtime: OwnedFd,
     /// This program.
     pub program: OwnedFd,
+    /// Disks of its volumes, in the order in which they are among the app's mounts.
+    pub volumes: Vec<File>,
 }
 
 /// Reads document and descriptors and checks everything.
@@ -87,12 +89,22 @@ pub fn gather() -> Result<Parts, Failure> {
         files: content(FILES, spec.files.as_ref())?,
         runtime: present(RUNTIME, "runtime")?,
         program: present(PROGRAM, "program")?,
+        volumes: volumes(&spec)?,
         spec,
         container,
         stream,
         image,
         scratch,
     })
+}
+
+fn volumes(spec: &Spec) -> Result<Vec<File>, Failure> {
+    let access = |read_only| if read_only { Access::Read } else { Access::ReadWrite };
+    let first = if spec.files.is_some() { FILES.saturating_add(1) } else { FILES };
+    let numbered = spec.volumes.iter().zip(first..);
+    numbered
+        .map(|(disk, number)| file(number, "volume", disk.size, access(disk.read_only)))
+        .collect()
 }
 
 /// All of a small file.

@@ -51,6 +51,14 @@ impl Handing {
     }
 }
 
+/// The same descriptor, at a number that nothing handed to a child takes: what the child is to execute is found by it.
+///
+/// # Errors
+/// No descriptors left.
+pub fn out_of_the_way(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    Ok(fcntl_dupfd_cloexec(fd, LOWEST)?)
+}
+
 /// Every descriptor from 3 on is closed by exec.
 ///
 /// # Errors

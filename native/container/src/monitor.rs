@@ -64,8 +64,19 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
     hand_unsafe::close_on_exec().map_err(|error| failed("descriptors", &error))?;
     let refuse = |text: &str| failure(Reason::LaunchDocument, format_args!("{text}"));
     let ids = ids.parse().map_err(|_| refuse("there are no ids for the pod"))?;
-    let Parts { spec, container, stream, image, copy, scratch, log, files, runtime, program } =
-        gather()?;
+    let Parts {
+        spec,
+        container,
+        stream,
+        image,
+        copy,
+        scratch,
+        log,
+        files,
+        runtime,
+        program,
+        volumes,
+    } = gather()?;
     if bundle::digest() != container.bundle {
         return Err(failure(Reason::Machine, format_args!("the bundle is not the spec's")));
     }
@@ -83,7 +94,8 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
         pids: spec.limits.pids,
     };
     let runtime = Runtime {
-        oci: runtime,
+        oci: hand_unsafe::out_of_the_way(&runtime)
+            .map_err(|error| failed("descriptors", &error))?,
         program,
         config: spec.guest_config.clone(),
         bundle: bundle_of(&pod),
@@ -92,6 +104,7 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
         oom: PathBuf::from(oom),
         pod: spec.launch_id.clone(),
         scratch,
+        volumes,
     };
     let shape = Shape::of_file(spec.log_size)
         .map_err(|error| failure(Reason::Descriptor, format_args!("log: {error}")))?;

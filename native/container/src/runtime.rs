@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use casemate_ticket::app::App;
+use casemate_ticket::mounts::{self as wanted, Mount};
 use casemate_ticket::network::Network;
 use casemate_wire::payload::{ErrorCode, Resized};
 use guest_init::failure::{Failure, OrFailure};
@@ -25,8 +26,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::bundle::{self, CONFIG, FILES, PASSED, PROGRAM, REPORT};
 use crate::hand_unsafe::Handing;
-use crate::loop_unsafe;
 use crate::root::{ROOT, SCRATCH, Scratch};
+use crate::{idmap_unsafe, loop_unsafe};
 
 /// Where the runtime keeps what it knows of its containers.
 const STATE: &str = "/tmp/runtime";
@@ -57,6 +58,9 @@ pub struct Runtime {
     pub pod: String,
     /// Its scratch disk.
     pub scratch: Scratch,
+    /// Disks of its volumes, in the order in which they are among the app's mounts. What is locked is free again when the
+    /// last of these descriptors and of the loop devices is gone.
+    pub volumes: Vec<File>,
 }
 
 impl Machine for Runtime {
@@ -85,7 +89,8 @@ impl Machine for Runtime {
         self.write_bundle().or_failure(ErrorCode::Other, "write the bundle")?;
         let mut command = self.command();
         command.args(["run", "--detach", "--bundle", BUNDLE, "--pid-file", PID_FILE]);
-        let trees = mounts::bring(Path::new(SCRATCH), &app.mounts, self.ids)?;
+        let volumes = self.mount_volumes(&app.mounts)?;
+        let trees = mounts::bring(Path::new(SCRATCH), &app.mounts, self.ids, volumes)?;
         let passed = PASSED.saturating_add(i32::try_from(trees.len()).unwrap_or(i32::MAX));
         command.args(["--preserve-fds", &passed.to_string(), &self.pod]);
         command.stdin(Stdio::from(child_stdin)).stdout(Stdio::from(child_stdout));
@@ -125,6 +130,9 @@ impl Machine for Runtime {
         None
     }
 
+    /// The host's kernel writes out what the container leaves, and unmounts it.
+    fn settle(&self, _app: &App) {}
+
     fn grow(&self, bytes: u64) -> Resized {
         match loop_unsafe::take_size(&self.scratch.device) {
             Ok(()) => grow_mounted(self.scratch.directory.as_fd(), bytes),
@@ -143,6 +151,23 @@ impl Runtime {
         command.args(["delete", "--force", &self.pod]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let _ = command.status();
+    }
+
+    /// Their file systems, whose ids are the pod's.
+    fn mount_volumes(&self, mounts: &[Mount]) -> Result<Vec<OwnedFd>, Failure> {
+        let disks = self.volumes.iter().zip(wanted::volumes(mounts));
+        let mount = |(disk, (name, read_only)): (&File, (&str, bool))| {
+            let attached = loop_unsafe::attach(disk.as_fd(), read_only);
+            let (device, path) = attached
+                .or_failure(ErrorCode::Mount, format!("have volume {name} as a loop device"))?;
+            let tree = guest_init::volumes::make(Path::new(&path), read_only)?;
+            drop(device);
+            let mapped = idmap_unsafe::namespace(self.ids, bundle::IDS)
+                .and_then(|namespace| idmap_unsafe::map(tree.as_fd(), namespace.as_fd()));
+            mapped.or_failure(ErrorCode::Mount, format!("map the ids of volume {name}"))?;
+            Ok(tree)
+        };
+        disks.map(mount).collect()
     }
 
     fn command(&self) -> Command {

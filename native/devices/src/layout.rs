@@ -16,7 +16,7 @@ pub const MMIO_WINDOW_BYTES: u64 = 0x1000;
 /// Interrupt line (GSI) of slot 0; each slot has the next. Edge triggered, not shared.
 pub const IRQ_BASE: u32 = 5;
 /// Slots in use.
-pub const SLOT_COUNT: u32 = 7;
+pub const SLOT_COUNT: u32 = 11;
 
 /// The init disk, vda.
 pub const SLOT_INIT: u32 = 0;
@@ -32,6 +32,11 @@ pub const SLOT_RNG: u32 = 4;
 pub const SLOT_NET: u32 = 5;
 /// The way back for memory that the guest does not use.
 pub const SLOT_BALLOON: u32 = 6;
+/// The first of the disks for volumes, vdd.
+pub const SLOT_VOLUME: u32 = 7;
+/// Disks for volumes: in every machine, because a template has the devices of all that are restored from it. Those of no
+/// volume have no capacity.
+pub const VOLUME_SLOTS: usize = 4;
 
 /// Offset of the `QueueNotify` register in a window: a 4-byte write of the queue's number. The
 /// monitor binds an ioeventfd with data match to it for each queue.
@@ -74,6 +79,7 @@ mod tests {
         assert_eq!(cmdline_entry(SLOT_RNG), "virtio_mmio.device=4K@0xd0004000:9");
         assert_eq!(cmdline_entry(SLOT_NET), "virtio_mmio.device=4K@0xd0005000:10");
         assert_eq!(cmdline_entry(SLOT_BALLOON), "virtio_mmio.device=4K@0xd0006000:11");
+        assert_eq!(cmdline_entry(SLOT_VOLUME), "virtio_mmio.device=4K@0xd0007000:12");
     }
 
     #[test]
@@ -82,7 +88,8 @@ mod tests {
         assert_eq!(window_of(0xd000_1fff), Some((1, 0xfff)));
         assert_eq!(window_of(0xd000_4fff), Some((4, 0xfff)));
         assert_eq!(window_of(0xd000_6fff), Some((6, 0xfff)));
-        assert_eq!(window_of(0xd000_7000), None);
+        assert_eq!(window_of(0xd000_afff), Some((10, 0xfff)));
+        assert_eq!(window_of(0xd000_b000), None);
         assert_eq!(window_of(MMIO_BASE.saturating_sub(1)), None);
         assert_eq!(window_of(u64::MAX), None);
     }

@@ -52,7 +52,7 @@ pub use fault::Fault;
 pub use layout::{
     HIGH_MEMORY_BASE, IRQ_BASE, LOW_MEMORY_END, MMIO_BASE, MMIO_WINDOW_BYTES, QUEUE_NOTIFY_OFFSET,
     SLOT_BALLOON, SLOT_CONSOLE, SLOT_COUNT, SLOT_IMAGE, SLOT_INIT, SLOT_NET, SLOT_RNG,
-    SLOT_SCRATCH, cmdline_entry, irq, window, window_of,
+    SLOT_SCRATCH, SLOT_VOLUME, VOLUME_SLOTS, cmdline_entry, irq, window, window_of,
 };
 pub use net::{FRAME_BYTES_MAX, Interest, NET_RECEIVE_QUEUE, NET_TRANSMIT_QUEUE, Net, Network};
 pub use port::{I8042, PortAction};

@@ -85,6 +85,7 @@ fn second_life(descriptor: &str) -> Result<(), String> {
     let places = Places {
         image: Source::Disk("vdb"),
         scratch: Source::Disk("vdc"),
+        volumes: &["vdd", "vde", "vdf", "vdg"],
         staging: PathBuf::from("/mnt"),
         cgroup: group.is_dir().then_some(group),
         glibc_tunables: std::env::var("GLIBC_TUNABLES").ok(),

@@ -48,3 +48,4 @@ pub mod streams;
 pub mod sysctls;
 pub mod terminal;
 pub mod users;
+pub mod volumes;

@@ -24,39 +24,51 @@ const BYTES_OF_A_FILE: u64 = 4096;
 const FILES_MIN: u64 = 1024;
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
 
-/// Whether the tree of a mount is made where the scratch disk is, which is outside of the app's root.
+/// Whether the tree of a mount is made outside of the app's root: where the scratch disk is, or of a disk of its own.
 #[must_use]
 pub const fn is_from_outside(kind: &Kind) -> bool {
-    matches!(kind, Kind::Empty { .. })
+    matches!(kind, Kind::Empty { .. } | Kind::Volume { .. })
 }
 
-/// Makes the trees that are from outside, in the order of the list, in `scratch`: the root of the scratch disk's file
-/// system. `owner` is whose they are: the app's root, by the number that it has here. Nothing of the app ran yet, and
-/// nothing of the image is there.
+/// The trees that are from outside, in the order of the list: those of `volumes`, which are in that order, and what is
+/// made in `scratch`: the root of the scratch disk's file system. `owner` is whose that is: the app's root, by the number
+/// that it has here. Nothing of the app ran yet, and nothing of the image is there.
 ///
 /// # Errors
 /// [`ErrorCode::Mount`] with what could not be made.
-pub fn bring(scratch: &Path, mounts: &[Mount], owner: u32) -> Result<Vec<OwnedFd>, Failure> {
+pub fn bring(
+    scratch: &Path,
+    mounts: &[Mount],
+    owner: u32,
+    volumes: Vec<OwnedFd>,
+) -> Result<Vec<OwnedFd>, Failure> {
     let parent = scratch.join("empty");
-    mounts
-        .iter()
-        .filter_map(|mount| match mount.kind {
-            Kind::Empty { mode } => Some(mode),
-            Kind::Tmpfs { .. } | Kind::File { .. } | Kind::Image => None,
-        })
-        .enumerate()
-        .map(|(number, mode)| {
-            let place = parent.join(number.to_string());
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&place)
-                .and_then(|()| chown(&place, Some(owner), Some(owner)))
-                .and_then(|()| std::fs::set_permissions(&place, PermissionsExt::from_mode(mode)))
-                .and_then(|()| Ok(open_tree(CWD, &place, CLONE)?))
-                .or_failure(ErrorCode::Mount, "make a directory of the scratch disk")
-        })
-        .collect()
+    let mut volumes = volumes.into_iter();
+    let mut trees = Vec::new();
+    for mount in mounts {
+        match &mount.kind {
+            Kind::Tmpfs { .. } | Kind::File { .. } | Kind::Image => {}
+            Kind::Volume { .. } => trees.push(volumes.next().ok_or_else(|| missing(mount))?),
+            Kind::Empty { mode } => {
+                let place = parent.join(trees.len().to_string());
+                let tree = make_empty(&place, *mode, owner);
+                let what = "make a directory of the scratch disk";
+                trees.push(tree.or_failure(ErrorCode::Mount, what)?);
+            }
+        }
+    }
+    Ok(trees)
+}
+
+fn make_empty(place: &Path, mode: u32, owner: u32) -> std::io::Result<OwnedFd> {
+    DirBuilder::new().recursive(true).mode(0o700).create(place)?;
+    chown(place, Some(owner), Some(owner))?;
+    std::fs::set_permissions(place, PermissionsExt::from_mode(mode))?;
+    Ok(open_tree(CWD, place, CLONE)?)
+}
+
+fn missing(mount: &Mount) -> Failure {
+    Failure::new(ErrorCode::Mount, format!("nothing is there for {}", mount.path))
 }
 
 /// What of an app's mounts is made elsewhere.
@@ -85,9 +97,9 @@ pub fn apply(mounts: &[Mount], outside: Outside<'_>) -> Result<(), Failure> {
             Kind::File { .. } => files.take()?,
             Kind::Image => open_tree(&point, "", CLONE | OpenTreeFlags::AT_EMPTY_PATH)
                 .or_failure(ErrorCode::Mount, format!("keep {} writable", mount.path))?,
-            Kind::Empty { .. } => trees.next().ok_or_else(|| {
-                Failure::new(ErrorCode::Mount, format!("nothing is there for {}", mount.path))
-            })?,
+            Kind::Empty { .. } | Kind::Volume { .. } => {
+                trees.next().ok_or_else(|| missing(mount))?
+            }
         };
         attach_to(point.as_fd(), tree.as_fd())
             .or_failure(ErrorCode::Mount, format!("mount on {}", mount.path))?;
@@ -123,7 +135,7 @@ fn open_point(root: BorrowedFd<'_>, mount: &Mount) -> Result<OwnedFd, Failure> {
             })?;
         match mount.kind {
             Kind::File { .. } => open_file(parent.as_fd(), last),
-            Kind::Tmpfs { .. } | Kind::Empty { .. } | Kind::Image => {
+            Kind::Tmpfs { .. } | Kind::Empty { .. } | Kind::Image | Kind::Volume { .. } => {
                 open_directory(parent.as_fd(), last)
             }
         }

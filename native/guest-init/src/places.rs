@@ -1,12 +1,15 @@
 //! Where the app's file systems come from. In a machine: two disks. In tests: directories.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use casemate_ticket::mounts::{self, Mount};
 use casemate_wire::payload::ErrorCode;
 
 use crate::failure::Failure;
+use crate::volumes;
 
 /// How long a disk may stay empty after CONFIG: the VMM has raised its configuration-change
 /// interrupt before it sends CONFIG, so this is the time the guest's driver needs.
@@ -30,6 +33,8 @@ pub struct Places {
     pub image: Source,
     /// What the app writes. A disk holds ext4; a directory is replaced by memory.
     pub scratch: Source,
+    /// Disks for volumes, by name; each is empty until a pod has so many.
+    pub volumes: &'static [&'static str],
     /// An empty directory to build the new root in.
     pub staging: PathBuf,
     /// The app's cgroup (version 2), if the kernel has one.
@@ -37,6 +42,23 @@ pub struct Places {
     /// The value of `GLIBC_TUNABLES` that init itself was started with: set under software KVM
     /// only, and then the app needs it as much as init does.
     pub glibc_tunables: Option<String>,
+}
+
+impl Places {
+    /// The file systems of the app's volumes, mounted nowhere yet, in the order of its mounts.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Mount`] for a disk that is not there, or holds none.
+    pub fn mount_volumes(&self, mounts: &[Mount]) -> Result<Vec<OwnedFd>, Failure> {
+        let mut disks = self.volumes.iter();
+        let next = |(name, read_only): (&str, bool)| {
+            let disk = disks.next().ok_or_else(|| {
+                Failure::new(ErrorCode::Mount, format!("there is no disk for volume {name}"))
+            })?;
+            volumes::make(&wait_for_disk(disk)?, read_only)
+        };
+        mounts::volumes(mounts).map(next).collect()
+    }
 }
 
 /// Waits until the disk `name` has a capacity and returns its node.

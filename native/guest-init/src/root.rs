@@ -49,7 +49,8 @@ pub fn enter(
     let root = stack(places)?;
     write(root.as_fd())?;
     populate(root.as_fd(), app.read_only_root, places.cgroup.is_some())?;
-    let trees = mounts::bring(&places.staging.join("scratch"), &app.mounts, 0)?;
+    let volumes = places.mount_volumes(&app.mounts)?;
+    let trees = mounts::bring(&places.staging.join("scratch"), &app.mounts, 0, volumes)?;
     pivot(root.as_fd()).or_failure(ErrorCode::Mount, "change the root")?;
     Ok(trees)
 }

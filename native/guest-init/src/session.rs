@@ -26,6 +26,7 @@ use crate::network;
 use crate::places::Places;
 use crate::report::Report;
 use crate::running::Running;
+use crate::volumes;
 
 /// Where a session's app runs: in this machine, or in a container of the host's.
 pub trait Machine {
@@ -46,6 +47,9 @@ pub trait Machine {
 
     /// Where processes beside the app are made, if they can be.
     fn beside(&self) -> Option<&Places>;
+
+    /// The app has ended, and nobody was told yet: what outlives it has to be on its disks.
+    fn settle(&self, app: &App);
 
     /// Has the app's file system take up all of a disk that has `bytes` now.
     fn grow(&self, bytes: u64) -> Resized;
@@ -69,6 +73,10 @@ impl Machine for Places {
 
     fn beside(&self) -> Option<&Places> {
         Some(self)
+    }
+
+    fn settle(&self, app: &App) {
+        volumes::settle(self, app);
     }
 
     fn grow(&self, bytes: u64) -> Resized {
@@ -345,6 +353,9 @@ impl Session<'_> {
         match running.finished(Instant::now()) {
             Some(exit) if self.conversation.phase() == Phase::Running => {
                 self.crowd.end(&mut self.outbox)?;
+                if let Some(app) = &self.app {
+                    self.machine.settle(app);
+                }
                 self.say(GuestKind::Exit, exit.encode().as_bytes())
             }
             _ => Ok(()),

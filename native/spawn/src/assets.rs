@@ -15,7 +15,7 @@ use casemate_ticket::json;
 use casemate_ticket::shape::{digest, fields};
 use casemate_ticket::spec::{File as HashedFile, KvmClass, Scratch, Vmm};
 
-use crate::config::{Config, ScratchImage};
+use crate::config::{Config, EmptyImage};
 use crate::landlock;
 use crate::refusal::{Refusal, Result};
 use crate::sparse;
@@ -46,6 +46,8 @@ pub struct Assets {
     /// Size and block digest of the empty file system that every scratch disk starts as.
     pub scratch_file: Scratch,
     scratch: OwnedFd,
+    /// The empty file system that volumes begin as, and its size in bytes.
+    volume: (OwnedFd, u64),
 }
 
 impl Assets {
@@ -80,7 +82,8 @@ impl Assets {
             return Err(asset(&config.init, problem));
         }
         let kernel_class = kernel_class(&bytes);
-        let (scratch, scratch_file) = open_scratch(&config.scratch)?;
+        let (scratch, scratch_file) = open_empty(&config.scratch)?;
+        let (volume, volume_file) = open_empty(&config.volume)?;
         Ok(Self {
             vmm,
             vmm_digests,
@@ -91,6 +94,7 @@ impl Assets {
             init,
             scratch_file,
             scratch,
+            volume: (volume, volume_file.size),
         })
     }
 
@@ -108,6 +112,11 @@ impl Assets {
     /// No descriptors left.
     pub fn init(&self) -> io::Result<OwnedFd> {
         sparse::reopen_read_only(self.init.as_fd())
+    }
+
+    /// What volumes begin as, and its size in bytes.
+    pub const fn empty_volume(&self) -> (&OwnedFd, u64) {
+        (&self.volume.0, self.volume.1)
     }
 
     /// A scratch disk for one VM. It is made here and not by the agent, so that nobody outside the VM
@@ -133,7 +142,7 @@ fn open(path: &Path) -> Result<(OwnedFd, u64)> {
     Ok((file.into(), facts.len()))
 }
 
-fn open_scratch(image: &ScratchImage) -> Result<(OwnedFd, Scratch)> {
+fn open_empty(image: &EmptyImage) -> Result<(OwnedFd, Scratch)> {
     let (file, size) = open(&image.path)?;
     if size != image.size {
         return Err(asset(&image.path, format!("has {size} bytes, not {}", image.size)));

@@ -194,6 +194,8 @@ impl Daemon {
                 self.ask_resize(id, &pod, scratch_bytes).map(|()| None)
             }
             Request::Forget(pod) => self.forget_pod(&pod).map(Some),
+            Request::Volume { ticket, record } => self.order_volume(id, &ticket, &record),
+            Request::Volumes(tenant) => self.list_volumes(&tenant).map(Some),
             Request::Worker { kind, file_bytes } => {
                 self.worker(id, &kind, file_bytes, &fds).map(|()| None)
             }

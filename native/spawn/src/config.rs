@@ -31,7 +31,7 @@ pub const CONTAINER_IDS: u32 = 65_536;
 const SCRATCH_BYTES_MAX: u64 = 1 << 40;
 
 /// The file's members, all required.
-const MEMBERS: [&str; 22] = [
+const MEMBERS: [&str; 23] = [
     "agent_gid",
     "agent_uid",
     "allow_software_kvm",
@@ -51,6 +51,7 @@ const MEMBERS: [&str; 22] = [
     "vm_uid_base",
     "vm_uid_count",
     "vmm",
+    "volume",
     "worker_gid",
     "worker_uid",
     "workers",
@@ -118,14 +119,16 @@ pub struct Config {
     /// Its tree.
     pub init_verity: InitVerity,
     /// The empty file system that every pod's scratch disk starts as.
-    pub scratch: ScratchImage,
+    pub scratch: EmptyImage,
+    /// The empty file system that every named volume begins as; no larger than the smallest of them.
+    pub volume: EmptyImage,
     /// Commands of workers by kind; the first word is an absolute path.
     pub workers: Vec<(String, Vec<String>)>,
 }
 
 /// An empty file system of root's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScratchImage {
+pub struct EmptyImage {
     /// The file.
     pub path: PathBuf,
     /// Its bytes.
@@ -191,7 +194,8 @@ fn read(value: &Value) -> std::result::Result<Config, ShapeError> {
         kernel: path("kernel")?,
         init: path("init")?,
         init_verity: read_verity(of("init_verity"))?,
-        scratch: read_scratch(of("scratch"))?,
+        scratch: read_empty(of("scratch"), "scratch", SCRATCH_BYTES_MAX)?,
+        volume: read_empty(of("volume"), "volume", casemate_ticket::volume::SIZE_MIN)?,
         workers: read_workers(of("workers"))?,
     };
     check_ids(&config)?;
@@ -269,14 +273,19 @@ fn read_verity(value: &Value) -> std::result::Result<InitVerity, ShapeError> {
     })
 }
 
-fn read_scratch(value: &Value) -> std::result::Result<ScratchImage, ShapeError> {
-    let [blocks, path, size] = fields(value, "scratch", ["blocks", "path", "size"])?;
-    let size = shape::integer(size, "scratch.size", 4096..=SCRATCH_BYTES_MAX)?;
+fn read_empty(
+    value: &Value,
+    name: &str,
+    bytes_max: u64,
+) -> std::result::Result<EmptyImage, ShapeError> {
+    let of = |member: &str| format!("{name}.{member}");
+    let [blocks, path, size] = fields(value, name, ["blocks", "path", "size"])?;
+    let size = shape::integer(size, &of("size"), 4096..=bytes_max)?;
     if size % 4096 != 0 {
-        return Err(wrong("scratch.size", "must be whole blocks of 4096 bytes"));
+        return Err(wrong(&of("size"), "must be whole blocks of 4096 bytes"));
     }
-    let blocks = shape::digest(blocks, "scratch.blocks")?;
-    Ok(ScratchImage { path: absolute(path, "scratch.path")?, size, blocks })
+    let blocks = shape::digest(blocks, &of("blocks"))?;
+    Ok(EmptyImage { path: absolute(path, &of("path"))?, size, blocks })
 }
 
 fn read_workers(value: &Value) -> std::result::Result<Vec<(String, Vec<String>)>, ShapeError> {

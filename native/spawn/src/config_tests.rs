@@ -11,6 +11,7 @@ fn good() -> String {
             r#""run_dir":"/run/casemate","scratch":{{"blocks":"{digest}","path":"/opt/scratch.img","size":8192}},"#,
             r#""state_dir":"/var/lib/casemate/spawn","template_dir":"/var/cache/casemate/templates","uplink":null,"#,
             r#""v":"casemate.spawn/1","vm_uid_base":2000000,"vm_uid_count":1000,"vmm":"/opt/vmm","#,
+            r#""volume":{{"blocks":"{digest}","path":"/opt/volume.img","size":67108864}},"#,
             r#""worker_gid":501,"worker_uid":501,"workers":{{"rootfs":["/usr/bin/node","/w.ts"]}}}}"#
         ),
         root = "b".repeat(64),
@@ -117,6 +118,9 @@ fn refuses_values_out_of_bounds_and_names_them() {
         ("/opt/scratch.img", "scratch.img", "scratch"),
         ("8192", "8193", "scratch"),
         ("8192", "0", "scratch"),
+        ("/opt/volume.img", "volume.img", "volume"),
+        ("67108864", "67112960", "volume"),
+        ("67108864", "67108863", "volume"),
         ("acme", "ACME", "levels"),
         (r#"["container"]"#, r#"["root"]"#, "levels"),
         ("log.example/casemate+", "log.example/casemat+", "log_keys"),

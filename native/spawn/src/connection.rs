@@ -170,12 +170,15 @@ impl Outgoing {
     }
 }
 
+/// Most descriptors that spawn sends at once: those of a monitor with volumes.
+const SENT_DESCRIPTORS_MAX: usize = 16;
+
 /// Sends bytes, with descriptors on the first of them, without waiting.
 ///
 /// # Errors
 /// `AGAIN` when the socket is full; otherwise the other end is gone.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[OwnedFd]) -> Result<usize, Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SENT_DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
     if !borrowed.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&borrowed)) {

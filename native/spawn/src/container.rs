@@ -22,6 +22,7 @@ use crate::resize::{FREE_BYTES_MIN, free_bytes};
 use crate::router::pairs::PAIR;
 use crate::sparse;
 use crate::starter::{Order, Starter};
+use crate::volumes::attached_names;
 
 impl Daemon {
     /// Everything that can refuse; the ticket is spent when this returns.
@@ -54,6 +55,7 @@ impl Daemon {
             return Err(Refusal::new("HOST_FULL", message));
         }
         let (scratch, kept) = self.scratch_disk(spec)?;
+        let volumes = self.attach_volumes(spec)?;
         self.spent.spend(&admitted.leaf_hash, admitted.deadline_ns)?;
         // What the monitor says of itself in STARTED.
         let vmm = Vmm {
@@ -73,8 +75,14 @@ impl Daemon {
             way: None,
             network: spec.network.clone(),
             document: document.write(),
-            descriptors: vec![Some(image), Some(copy), Some(scratch), Some(log), content],
+            descriptors: [image, copy, scratch, log]
+                .into_iter()
+                .chain(content)
+                .chain(volumes)
+                .map(Some)
+                .collect(),
             scratch: Some(kept),
+            volumes: attached_names(spec),
         })
     }
 

@@ -38,6 +38,7 @@ use crate::sys_unsafe::signals;
 use crate::template_store::TemplateStore;
 use crate::templates::Templates;
 use crate::uids::Uids;
+use crate::volumes::{Copying, Volumes};
 use crate::workers::Worker;
 
 /// How often expired tickets and left-over cgroups are swept.
@@ -108,6 +109,9 @@ pub struct Daemon {
     pub(crate) starter: std::result::Result<Starter, String>,
     pub(crate) cgroups: Cgroups,
     pub(crate) spent: Spent,
+    pub(crate) volumes: Volumes,
+    /// Of volumes, under way.
+    pub(crate) copying: Vec<Copying>,
     /// Or why pods have none.
     pub(crate) networks: std::result::Result<Networks, String>,
     /// Until it ends.
@@ -151,8 +155,6 @@ impl Daemon {
         let lock = prepare_directories(&config).map_err(start("run_dir or state_dir"))?;
         let assets = Assets::open(&config)?;
         let cgroups = Cgroups::open(&config.run_dir).map_err(start("cgroups"))?;
-        let spent =
-            Spent::open(&config.run_dir).map_err(start("the directory of spent tickets"))?;
         let boot_id = host::boot_id().map_err(start("boot id"))?;
         let ledger =
             Ledger::open(&config.run_dir, &boot_id).map_err(start("the directory of pods"))?;
@@ -199,12 +201,14 @@ impl Daemon {
             garbage: Vec::new(),
             next_sweep: Some(Instant::now()),
             next_id: 0,
+            spent: Spent::open(&config.run_dir).map_err(start("spent tickets"))?,
+            volumes: Volumes::open(&config.state_dir).map_err(start("volumes"))?,
+            copying: Vec::new(),
             _lock: lock,
             config,
             assets,
             poller,
             cgroups,
-            spent,
             networks,
             router: router.transpose().map_err(start("the router"))?,
             ledger: Rc::new(ledger),
@@ -265,7 +269,8 @@ impl Daemon {
         let pods = self.pods.values().filter_map(Pod::next_deadline);
         let workers = self.workers.values().filter_map(|worker| worker.deadline);
         let stopping = self.stopping.as_ref().map(|stopping| stopping.until);
-        let own = stopping.into_iter().chain(self.next_sweep);
+        let copies = (!self.copying.is_empty()).then(Instant::now);
+        let own = stopping.into_iter().chain(copies).chain(self.next_sweep);
         clients.chain(pods).chain(workers).chain(own).min()
     }
 
@@ -275,6 +280,7 @@ impl Daemon {
         self.pods_due(now);
         self.metrics_due(now);
         self.workers_due(now);
+        self.copy_volumes();
         if self.next_sweep.is_some_and(|at| at <= now) {
             if let Err(error) = self.spent.sweep(host::boottime_ns()) {
                 log(&format!("spent tickets could not be swept: {error}"));

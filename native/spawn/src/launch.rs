@@ -31,6 +31,7 @@ use crate::resize::{DiskSize, ScratchDisk};
 use crate::router::state::Way;
 use crate::sparse;
 use crate::steps;
+use crate::volumes::attached_names;
 
 /// Time a VM may take beyond its spec's `boot_ms`, which its VMM watches itself.
 const BOOT_GRACE: Duration = Duration::from_secs(10);
@@ -65,6 +66,8 @@ pub struct Plan {
     pub descriptors: Vec<Option<OwnedFd>>,
     /// Its scratch disk, once more.
     pub scratch: Option<ScratchDisk>,
+    /// Names of its tenant's volumes that it has.
+    pub volumes: Vec<String>,
 }
 
 impl Daemon {
@@ -98,22 +101,26 @@ impl Daemon {
         self.check_new(spec)?;
         let Files { image, log, content } = files;
         let (mut descriptors, scratch) = self.vm_descriptors(spec, vm, kvm, [image, log])?;
+        let volumes = self.attach_volumes(spec)?;
         self.spent.spend(&admitted.leaf_hash, admitted.deadline_ns)?;
+        self.mark_volumes(spec)?;
         let (tap, way) = self.connect(spec)?.unzip();
-        descriptors.extend([tap, content]);
+        // Four numbers that one mask describes follow: those of volumes.
+        descriptors.extend([tap, content].into_iter().chain(volumes.into_iter().map(Some)));
         let plan = Plan {
             level: Level::Vm,
             identity: Some(Identity::of(spec, spec_bytes)),
             shape: (vm.machine.vcpus, vm.machine.memory_mib),
             vmm: vm.vmm.clone(),
             limits: spec.limits,
-            file_bytes_max: spec.scratch.size_max.max(spec.log_size),
+            file_bytes_max: largest_file(spec),
             name: spec.launch_id.clone(),
             way,
             network: None,
             document: document.write(),
             descriptors,
             scratch: Some(scratch),
+            volumes: attached_names(spec),
         };
         self.start_connected(plan, client)
     }
@@ -288,6 +295,7 @@ impl Daemon {
             uid,
             way: plan.way.clone(),
             scratch: scratch.size,
+            volumes: plan.volumes.clone(),
             launched: false,
             heard: Vec::new(),
             killed: None,
@@ -378,6 +386,7 @@ impl Daemon {
             paused: false,
             way: plan.way,
             scratch: plan.scratch,
+            volumes: plan.volumes,
             resizing: None,
             waiting: Waiting::default(),
             jail_failure: None,
@@ -422,6 +431,12 @@ fn refuse_ticket(error: &TicketError, no_kvm: Option<&String>) -> Refusal {
         (TicketError::KvmClass(_), Some(reason)) => Refusal::new("KVM_UNAVAILABLE", reason.clone()),
         _ => Refusal::new(error.code(), error.to_string()),
     }
+}
+
+/// Bytes of the largest file that its VMM may write.
+fn largest_file(spec: &Spec) -> u64 {
+    let volumes = spec.volumes.iter().map(|disk| disk.size);
+    volumes.chain([spec.scratch.size_max, spec.log_size]).max().unwrap_or(0)
 }
 
 fn resource_limits(plan: &Plan) -> Vec<(Resource, u64)> {

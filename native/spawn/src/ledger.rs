@@ -31,6 +31,8 @@ use crate::router::state::Way;
 const ENTRY_BYTES_MAX: u64 = 64 << 10;
 /// Messages of one VMM that count: STARTED, READY, EXIT, FAILURE.
 const HEARD_MAX: usize = 4;
+/// Volumes of one pod, and more.
+const VOLUMES_MAX: usize = 64;
 /// Of a file that is being written.
 const UNFINISHED: &str = ".new";
 
@@ -53,6 +55,8 @@ pub struct Entry {
     pub way: Option<Way>,
     /// Its scratch disk.
     pub scratch: DiskSize,
+    /// Names of its tenant's volumes that it has.
+    pub volumes: Vec<String>,
     /// Whether its program runs, as far as spawn knows: before that nothing of it ever did.
     pub launched: bool,
     /// What the VMM said, packet by packet, but for counters.
@@ -188,6 +192,7 @@ impl Ledger {
             ("uid", number(entry.uid)),
             ("vcpus", number(vcpus)),
             ("vmm", crate::answers::vmm(&entry.vmm)),
+            ("volumes", Value::Array(entry.volumes.iter().map(string).collect())),
         ]))
     }
 }
@@ -221,7 +226,7 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-const MEMBERS: [&str; 20] = [
+const MEMBERS: [&str; 21] = [
     "boot_id",
     "boot_until_us",
     "exit",
@@ -242,6 +247,7 @@ const MEMBERS: [&str; 20] = [
     "v",
     "vcpus",
     "vmm",
+    "volumes",
 ];
 
 fn read_entry(value: &Value) -> Result<(String, Entry), ShapeError> {
@@ -267,6 +273,9 @@ fn read_entry(value: &Value) -> Result<(String, Entry), ShapeError> {
             bytes: integer(of("scratch_bytes"), "scratch_bytes", 1..=1 << 40)?,
             bytes_max: integer(of("scratch_bytes_max"), "scratch_bytes_max", 1..=1 << 40)?,
         },
+        volumes: list(of("volumes"), "volumes", VOLUMES_MAX, |name, path| {
+            Ok(casemate_ticket::volume::name(name, path)?.to_owned())
+        })?,
         launched: boolean(of("launched"), "launched")?,
         heard: list(of("heard"), "heard", HEARD_MAX, packet)?,
         killed: optional(of("killed"), |word| {

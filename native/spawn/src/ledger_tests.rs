@@ -27,6 +27,7 @@ fn entry() -> Entry {
         uid: 2_000_000,
         way: Some(way()),
         scratch: DiskSize { bytes: 8192, bytes_max: 16_384 },
+        volumes: vec!["data".into()],
         launched: true,
         heard: vec![vec![1, 2, 3]],
         killed: Some(Killed::StopTimeout),

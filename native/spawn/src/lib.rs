@@ -54,6 +54,7 @@ mod template_store;
 mod templates;
 mod uids;
 mod usage;
+mod volumes;
 mod workers;
 
 use std::path::PathBuf;

@@ -70,6 +70,8 @@ pub struct Pod {
     pub way: Option<Way>,
     /// Its scratch disk; `None` for a template.
     pub scratch: Option<ScratchDisk>,
+    /// Names of its tenant's volumes that it has.
+    pub volumes: Vec<String>,
     /// A resize that its guest has not answered.
     pub resizing: Option<Resizing>,
     /// What the VMM said.

@@ -55,6 +55,15 @@ pub enum Request {
     },
     /// Drop the status of an exited pod.
     Forget(String),
+    /// What a record orders to be done with a volume.
+    Volume {
+        /// The receipt.
+        ticket: String,
+        /// Canonical bytes of the volume.intent.
+        record: String,
+    },
+    /// A tenant's volumes.
+    Volumes(String),
     /// Start a worker.
     Worker {
         /// Which, of those in spawn.json.
@@ -137,6 +146,17 @@ fn read(value: &Value) -> Result<Request, ShapeError> {
             Ok(Request::Resize { pod, scratch_bytes })
         }
         "forget" => pod().map(Request::Forget),
+        "volume" => {
+            let [_, record, ticket] = fields(value, op, ["op", "record", "ticket"])?;
+            Ok(Request::Volume {
+                ticket: text(ticket, "ticket", NOTE_BYTES_MAX)?.to_owned(),
+                record: text(record, "record", RECORD_BYTES_MAX)?.to_owned(),
+            })
+        }
+        "volumes" => {
+            let [_, tenant] = fields(value, op, ["op", "tenant"])?;
+            Ok(Request::Volumes(word(tenant, "tenant", 63, is_tenant_character)?.to_owned()))
+        }
         "worker" => {
             let [file_bytes, kind, _] = fields(value, op, ["file_bytes", "kind", "op"])?;
             Ok(Request::Worker {
@@ -146,7 +166,7 @@ fn read(value: &Value) -> Result<Request, ShapeError> {
         }
         _ => Err(wrong(
             "op",
-            "must be describe, launch, template, kill, stop, pause, resume, list, resize, adopt, metrics, usage, forget or worker",
+            "must be describe, launch, template, kill, stop, pause, resume, list, resize, adopt, metrics, usage, forget, volume, volumes or worker",
         )),
     }
 }
@@ -201,6 +221,11 @@ mod tests {
             read(r#"{"file_bytes":12884901888,"kind":"rootfs","op":"worker"}"#),
             Request::Worker { kind: "rootfs".into(), file_bytes: 12 << 30 }
         );
+        assert_eq!(
+            read(r#"{"op":"volume","record":"r","ticket":"t"}"#),
+            Request::Volume { ticket: "t".into(), record: "r".into() }
+        );
+        assert_eq!(read(r#"{"op":"volumes","tenant":"acme"}"#), Request::Volumes("acme".into()));
         let launch = Launch { ticket: "t".into(), record: "r".into(), spec: "s".into() };
         assert_eq!(
             read(r#"{"op":"launch","record":"r","spec":"s","ticket":"t"}"#),
@@ -239,6 +264,11 @@ mod tests {
             (r#"{"file_bytes":12884901889,"kind":"rootfs","op":"worker"}"#, "file_bytes"),
             (r#"{"file_bytes":-1,"kind":"rootfs","op":"worker"}"#, "file_bytes"),
             (r#"{"file_bytes":"1","kind":"rootfs","op":"worker"}"#, "file_bytes"),
+            (r#"{"op":"volumes","tenant":"../acme"}"#, "tenant"),
+            (r#"{"op":"volumes","tenant":""}"#, "tenant"),
+            (r#"{"op":"volumes"}"#, "tenant"),
+            (r#"{"op":"volume","record":"r"}"#, "ticket"),
+            (r#"{"op":"volume","record":"r","tenant":"acme","ticket":"t"}"#, "tenant"),
             (r#"{"op":"launch","record":"r","spec":"s"}"#, "ticket"),
             (r#"{"op":"launch","record":"\u0000","spec":"s","ticket":"t"}"#, "record"),
         ] {

@@ -90,6 +90,31 @@ pub fn copy_data(file: BorrowedFd<'_>, size: u64, copy: BorrowedFd<'_>) -> io::R
     Ok(data)
 }
 
+/// Copies the data extents that begin within `range`, `most` bytes of data at most, and says where to go on. Where there
+/// is no more data that is the end of the range. The copy has to be given its length.
+///
+/// # Errors
+/// No space, or what reading says.
+pub fn copy_some(
+    file: BorrowedFd<'_>,
+    range: std::ops::Range<u64>,
+    copy: BorrowedFd<'_>,
+    most: u64,
+) -> io::Result<u64> {
+    let start = match rustix::fs::seek(file, SeekFrom::Data(range.start)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(range.end),
+        Err(errno) => return Err(errno.into()),
+    };
+    if start >= range.end {
+        return Ok(range.end);
+    }
+    let hole = rustix::fs::seek(file, SeekFrom::Hole(start))?;
+    let end = hole.min(range.end).min(start.saturating_add(most));
+    read_range(file, start..end, |offset, bytes| write_all(copy, offset, bytes))?;
+    Ok(end)
+}
+
 /// A sealed memfd that holds `bytes`.
 ///
 /// # Errors
@@ -216,6 +241,25 @@ mod tests {
         assert_eq!(block_digest(unnamed.as_fd(), size).unwrap(), digest_of_file);
         assert_eq!(rustix::fs::fstat(&unnamed).unwrap().st_nlink, 0, "it has no name");
         assert_eq!(rustix::fs::fcntl_getfl(&unnamed).unwrap() & OFlags::RWMODE, OFlags::RDWR);
+    }
+
+    #[test]
+    fn copies_a_piece_at_a_time() {
+        let size = 64 << 20;
+        let (file, to) = (memfd("test").unwrap(), memfd("copy").unwrap());
+        rustix::fs::ftruncate(&file, size).unwrap();
+        write_all(file.as_fd(), 8192, &vec![7; 20_480]).unwrap();
+        write_all(file.as_fd(), size - 4096, &[9; 4096]).unwrap();
+        let (mut position, mut pieces) = (0, 0);
+        while position < size {
+            position = copy_some(file.as_fd(), position..size, to.as_fd(), 8192).unwrap();
+            pieces += 1;
+        }
+        rustix::fs::ftruncate(&to, size).unwrap();
+        assert_eq!(pieces, 4);
+        let of = |file: &OwnedFd| block_digest(file.as_fd(), size).unwrap();
+        assert_eq!(of(&to), of(&file));
+        assert_eq!(rustix::fs::fstat(&to).unwrap().st_blocks, 48, "holes stay holes");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use casemate_ticket::bytes::Digest;
+use casemate_ticket::mounts::VOLUMES_MAX;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketType;
 
@@ -32,7 +33,7 @@ const GONE: &str = "STARTER_GONE";
 /// Most bytes of a packet, either way.
 const PACKET_BYTES_MAX: usize = 4096;
 /// Most descriptors that ride along.
-const DESCRIPTORS_MAX: usize = 8;
+const DESCRIPTORS_MAX: usize = 8 + VOLUMES_MAX;
 
 /// What runs containers here.
 #[derive(Clone, Debug, PartialEq, Eq)]

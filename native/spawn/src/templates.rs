@@ -158,6 +158,7 @@ impl Daemon {
             document: document.write(),
             descriptors: vec![Some(kvm), Some(kernel), Some(init), None, None, None, None, None],
             scratch: None,
+            volumes: vec![],
         };
         self.start_pod(plan, None)?;
         let build = Build { clients: vec![client], source, refused: None };

@@ -4,6 +4,7 @@ use crate::files::Files;
 use crate::json::Value;
 use crate::scratch::Scratch;
 use crate::shape::{self, ShapeError, constant, fields, integer, wrong};
+use crate::volume;
 
 /// Bytes of a block of image, tree and disks.
 pub const BLOCK_SIZE: u64 = 4096;
@@ -31,20 +32,28 @@ pub(crate) struct Descriptors {
     pub scratch: Scratch,
     /// Bytes of the pod's log.
     pub log_size: u64,
+    pub volumes: Vec<VolumeDisk>,
     /// Whether there is a tap.
     pub net: bool,
     /// Content of the app's files, if it has any.
     pub files: Option<Files>,
 }
 
+/// The disk of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeDisk {
+    /// Bytes.
+    pub size: u64,
+    /// Whether nothing can be written.
+    pub read_only: bool,
+}
+
 impl Descriptors {
     pub(crate) fn read(value: &Value, is_vm: bool) -> Result<Self, ShapeError> {
         let order = || {
             let init = if is_vm { "init, " } else { "" };
-            wrong(
-                "descriptors",
-                format!("must be {init}image, scratch, log, then net and files if any"),
-            )
+            let rest = "then volumes, net and files if any";
+            wrong("descriptors", format!("must be {init}image, scratch, log, {rest}"))
         };
         let Value::Array(items) = value else {
             return Err(wrong("descriptors", "must be an array"));
@@ -54,6 +63,8 @@ impl Descriptors {
             (_, items) => (None, items),
         };
         let [image, scratch, log, items @ ..] = items else { return Err(order()) };
+        let count = items.iter().take_while(|item| has_role(item, "volume")).count();
+        let (volumes, items) = items.split_at(count);
         let (net, items) = match items {
             [net, items @ ..] if has_role(net, "net") => (read_net(net).map(|()| true)?, items),
             items => (false, items),
@@ -68,6 +79,7 @@ impl Descriptors {
             image: read_disk(image, "image")?,
             scratch: Scratch::read(scratch)?,
             log_size: read_log(log)?,
+            volumes: volumes.iter().map(read_volume).collect::<Result<_, _>>()?,
             net,
             files,
         })
@@ -119,6 +131,17 @@ fn read_log(value: &Value) -> Result<u64, ShapeError> {
 
 fn has_role(value: &Value, role: &str) -> bool {
     value.get("role").and_then(Value::as_str) == Some(role)
+}
+
+fn read_volume(value: &Value) -> Result<VolumeDisk, ShapeError> {
+    let [access, role, size] = fields(value, "volume", ["access", "role", "size"])?;
+    constant(role, "descriptors.role", "volume")?;
+    let read_only = match access.as_str() {
+        Some("read") => true,
+        Some("read-write") => false,
+        _ => return Err(wrong("descriptors.access", "must be read or read-write")),
+    };
+    Ok(VolumeDisk { size: volume::size(size, "descriptors.size")?, read_only })
 }
 
 fn read_net(value: &Value) -> Result<(), ShapeError> {

@@ -112,7 +112,7 @@ pub fn check(
     let value = read_record(record)?;
     let head = Head::read(&value, "exec.intent")?;
     let deadline_ns = head.check_place_and_time(context, now_boottime_ns)?;
-    if head.launch_id != pod.launch_id {
+    if string(&value, &["launch_id"], "launch_id")? != pod.launch_id {
         return Err(TicketError::OtherPod("launch_id"));
     }
     if head.tenant != pod.tenant {

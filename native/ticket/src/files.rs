@@ -42,7 +42,7 @@ impl Files {
 pub fn sizes(mounts: &[Mount]) -> impl Iterator<Item = u64> {
     mounts.iter().filter_map(|mount| match mount.kind {
         Kind::File { size, .. } => Some(size),
-        Kind::Tmpfs { .. } | Kind::Empty { .. } | Kind::Image => None,
+        Kind::Tmpfs { .. } | Kind::Empty { .. } | Kind::Image | Kind::Volume { .. } => None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The launch ticket: what spawn and the VMM check before anything of a tenant runs.
 //!
 //! One function, [`ticket::check`], is both walls of a launch (docs/formats.md section 3), and
-//! [`exec::check`] that of one more process in a pod. Everything here is
+//! [`exec::check`] that of one more process in a pod, [`volume::check`] that of a change of a volume. Everything here is
 //! pure: bytes in, a verdict out; no file, no clock and no socket, so each rule can be tested and
 //! fuzzed alone. All input is hostile: the ticket, record and spec come from the agent, which the
 //! walls exist to distrust.
@@ -27,6 +27,9 @@ pub mod scratch;
 pub mod shape;
 pub mod spec;
 pub mod sysctls;
+#[cfg(test)]
+mod test_log;
 pub mod ticket;
 pub mod vm;
+pub mod volume;
 pub mod ways;

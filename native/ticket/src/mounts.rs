@@ -6,9 +6,12 @@
 use crate::files::FILE_BYTES_MAX;
 use crate::json::Value;
 use crate::shape::{ShapeError, boolean, fields, integer, integer32, list, text, wrong};
+use crate::volume;
 
 /// Most mounts of an app.
 pub const MOUNTS_MAX: usize = 32;
+/// Most volumes among them: a machine has as many spare disks.
+pub const VOLUMES_MAX: usize = 4;
 /// `PATH_MAX` without its NUL, and `NAME_MAX`.
 const PATH_BYTES_MAX: usize = 4095;
 const NAME_BYTES_MAX: usize = 255;
@@ -35,7 +38,7 @@ pub struct Mount {
 }
 
 /// What is mounted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A file system in the pod's memory.
     Tmpfs {
@@ -66,6 +69,13 @@ pub enum Kind {
     },
     /// What the image has at that place, to be written even where the root is read-only.
     Image,
+    /// A volume of the tenant's: the next of the descriptors of that role.
+    Volume {
+        /// Its name.
+        name: String,
+        /// Whether nothing can be written.
+        read_only: bool,
+    },
 }
 
 /// Reads `app.mounts`.
@@ -85,7 +95,29 @@ pub(crate) fn read(value: &Value) -> Result<Vec<Mount>, ShapeError> {
             return Err(wrong("app.mounts", text));
         }
     }
+    refuse_volumes(&mounts)?;
     Ok(mounts)
+}
+
+/// Each volume once, and not too many.
+fn refuse_volumes(mounts: &[Mount]) -> Result<(), ShapeError> {
+    let mut names: Vec<&str> = volumes(mounts).map(|(name, _)| name).collect();
+    if names.len() > VOLUMES_MAX {
+        return Err(wrong("app.mounts", format!("has more than {VOLUMES_MAX} volumes")));
+    }
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair.first() == pair.last()) {
+        Some(_) => Err(wrong("app.mounts", "has a volume twice")),
+        None => Ok(()),
+    }
+}
+
+/// The volumes among mounts, in their order: the name, and whether nothing can be written.
+pub fn volumes(mounts: &[Mount]) -> impl Iterator<Item = (&str, bool)> {
+    mounts.iter().filter_map(|mount| match &mount.kind {
+        Kind::Volume { name, read_only } => Some((name.as_str(), *read_only)),
+        Kind::Tmpfs { .. } | Kind::Empty { .. } | Kind::File { .. } | Kind::Image => None,
+    })
 }
 
 /// Whether `path` is `place` or below it.
@@ -126,7 +158,13 @@ fn read_mount(value: &Value, at: &str) -> Result<Mount, ShapeError> {
             let [_, path] = fields(value, at, ["kind", "path"])?;
             (path, Kind::Image)
         }
-        _ => return Err(wrong(at, "must have a kind: tmpfs, empty, file or image")),
+        Some("volume") => {
+            let [_, name, path, read_only] =
+                fields(value, at, ["kind", "name", "path", "read_only"])?;
+            let name = volume::name(name, at)?.into();
+            (path, Kind::Volume { name, read_only: boolean(read_only, at)? })
+        }
+        _ => return Err(wrong(at, "must have a kind: tmpfs, empty, file, image or volume")),
     };
     let path = read_path(path, at)?;
     if path == SHARED_MEMORY && !matches!(kind, Kind::Tmpfs { .. }) {
@@ -223,6 +261,27 @@ mod tests {
         ] {
             assert!(mounts(&format!("[{bad}]")).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn takes_each_volume_once() {
+        let volume = |name: &str, number: usize| {
+            format!(r#"{{"kind":"volume","name":"{name}","path":"/v{number}","read_only":true}}"#)
+        };
+        let of = |names: &[&str]| {
+            let items: Vec<String> =
+                names.iter().enumerate().map(|(number, name)| volume(name, number)).collect();
+            mounts(&format!("[{}]", items.join(",")))
+        };
+        let found = of(&["b", "a"]).unwrap_or_default();
+        let names: Vec<_> = volumes(&found).collect();
+        assert_eq!(names, [("b", true), ("a", true)]);
+        assert!(of(&["a", "b", "c", "d"]).is_ok());
+        for names in [&["a", "b", "a"][..], &["a", "b", "c", "d", "e"], &["../a"], &["-a"], &[""]] {
+            assert!(of(names).is_err(), "{names:?}");
+        }
+        assert!(mounts(r#"[{"kind":"volume","name":"a","path":"/v"}]"#).is_err());
+        assert!(mounts(r#"[{"kind":"volume","name":"a","path":"/","read_only":true}]"#).is_err());
     }
 
     #[test]

@@ -8,12 +8,13 @@ use crate::container::Container;
 use crate::descriptors::{Descriptors, read_disk};
 use crate::files::{self, Files};
 use crate::json::{self, JsonError, Value};
+use crate::mounts;
 use crate::network::Network;
 use crate::rates::Rates;
 use crate::shape::{self, ShapeError, constant, fields, fields_and_one, integer32, wrong};
 use thiserror::Error;
 
-pub use crate::descriptors::{BLOCK_SIZE, VerifiedDisk, verified_size};
+pub use crate::descriptors::{BLOCK_SIZE, VerifiedDisk, VolumeDisk, verified_size};
 pub use crate::scratch::Scratch;
 pub use crate::shape::{MEMORY_MIB, VCPUS};
 pub use crate::vm::{File, KvmClass, Machine, Template, Vm, Vmm};
@@ -118,6 +119,8 @@ pub struct Spec {
     pub log_size: u64,
     /// Content of the app's files, if it has any.
     pub files: Option<Files>,
+    /// Disks of its volumes, in the order in which they are among the app's mounts.
+    pub volumes: Vec<VolumeDisk>,
     /// What runs inside.
     pub app: App,
     /// Its network, if it has one.
@@ -197,16 +200,14 @@ impl Spec {
         )?;
         constant(version, "v", "casemate.spec/1")?;
         let level = read_level(level, "level")?;
-        let Descriptors { init, image, scratch, log_size, net, files } =
+        let Descriptors { init, image, scratch, log_size, volumes, net, files } =
             Descriptors::read(descriptors, level == Level::Vm)?;
         let means = Means::read(init, [kvm, machine, vmm, kernel, template], container)?;
         let guest_config = guest_config(app, hostname, network);
         let app = read_app(app, level)?;
         let network = network.map(Network::read).transpose()?;
         files::check(files.as_ref(), &app.mounts)?;
-        if network.is_some() != net {
-            return Err(wrong("network", "goes with a descriptor net, and only with it"));
-        }
+        check_disks_and_net((&app, &volumes), (network.is_some(), net))?;
         Ok(Self {
             launch_id: shape::uuid(launch_id, "launch_id", Some(b'7'))?.into(),
             tenant: shape::word(tenant, "tenant", 63, shape::is_tenant_character)?.into(),
@@ -218,6 +219,7 @@ impl Spec {
             scratch,
             log_size,
             files,
+            volumes,
             app,
             network,
             limits: read_limits(limits)?,
@@ -297,6 +299,21 @@ fn read_app(value: &Value, level: Level) -> Result<App, ShapeError> {
         }
         _ => Ok(app),
     }
+}
+
+/// Descriptors are there for what needs them, and for nothing else.
+fn check_disks_and_net(
+    (app, disks): (&App, &[VolumeDisk]),
+    (has_network, has_net): (bool, bool),
+) -> Result<(), ShapeError> {
+    let wanted = mounts::volumes(&app.mounts).map(|(_, read_only)| read_only);
+    if !wanted.eq(disks.iter().map(|disk| disk.read_only)) {
+        return Err(wrong("app.mounts", "have other volumes than the descriptors"));
+    }
+    if has_network != has_net {
+        return Err(wrong("network", "goes with a descriptor net, and only with it"));
+    }
+    Ok(())
 }
 
 pub(crate) fn read_level(value: &Value, path: &str) -> Result<Level, ShapeError> {

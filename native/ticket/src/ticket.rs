@@ -201,7 +201,6 @@ pub(crate) fn check_inclusion(
 /// What every intent has: who is meant, where, and until when.
 #[derive(Debug)]
 pub(crate) struct Head {
-    pub(crate) launch_id: String,
     pub(crate) tenant: String,
     node: String,
     boot_id: String,
@@ -218,7 +217,6 @@ impl Head {
         }
         let deadline = string(value, &["deadline", "boottime_ns"], "deadline.boottime_ns")?;
         Ok(Self {
-            launch_id: string(value, &["launch_id"], "launch_id")?.into(),
             tenant: string(value, &["tenant"], "tenant")?.into(),
             node: string(value, &["node", "id"], "node.id")?.into(),
             boot_id: string(value, &["clock", "boot_id"], "clock.boot_id")?.into(),
@@ -259,6 +257,7 @@ pub(crate) fn read_record(record: &[u8]) -> Result<Value, TicketError> {
 #[derive(Debug)]
 struct Intent {
     head: Head,
+    launch_id: String,
     level: Level,
     /// None below level vm.
     kvm: Option<KvmClass>,
@@ -282,6 +281,7 @@ impl Intent {
         let size = member(&value, &["spec", "size"]).and_then(Value::as_u64);
         Ok(Self {
             head,
+            launch_id: string(&value, &["launch_id"], "launch_id")?.into(),
             level,
             kvm: kvm.ok_or(TicketError::Record("isolation.kvm"))?,
             spec_digest: Digest::parse(digest).ok_or(TicketError::Record("spec.digest"))?,
@@ -290,7 +290,7 @@ impl Intent {
     }
 }
 
-fn member<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
+pub(crate) fn member<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(value, |value, name| value.get(name))
 }
 
@@ -309,7 +309,7 @@ fn check_spec(intent: &Intent, bytes: &[u8]) -> Result<Spec, TicketError> {
     }
     let spec = Spec::parse(bytes).map_err(TicketError::SpecMalformed)?;
     let disagreement = [
-        ("launch_id", spec.launch_id == intent.head.launch_id),
+        ("launch_id", spec.launch_id == intent.launch_id),
         ("tenant", spec.tenant == intent.head.tenant),
         ("level", spec.level == intent.level),
         ("kvm", spec.kvm() == intent.kvm),

@@ -7,6 +7,8 @@ use casemate_devices::{I8042, MmioTransport, PortAction, SLOT_COUNT, Serial, Wak
 use casemate_wire::metrics::Metrics;
 use vmm_sys_util::eventfd::EventFd;
 
+const SLOTS: usize = casemate_wire::metrics::DEVICES.len();
+
 /// Why the machine went off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -47,8 +49,8 @@ pub struct Board {
     /// went off.
     wake: EventFd,
     off: AtomicU8,
-    /// Doorbells that no ioeventfd caught: bit `8 * slot + queue`.
-    rung: AtomicU64,
+    /// Doorbells that no ioeventfd caught: of each slot, a bit for each queue.
+    rung: [AtomicU8; SLOTS],
     counts: Counts,
     /// The number of the last MSR that was refused.
     last_refused_msr: AtomicU32,
@@ -79,7 +81,7 @@ impl Board {
             serial: Mutex::new(serial),
             wake,
             off: AtomicU8::new(0),
-            rung: AtomicU64::new(0),
+            rung: Default::default(),
             counts: Counts::default(),
             last_refused_msr: AtomicU32::new(0),
         }
@@ -192,24 +194,22 @@ impl Board {
     }
 
     fn ring(&self, slot: u32, queue: u16) {
-        let bit = slot.saturating_mul(8).saturating_add(u32::from(queue));
-        if queue < 8
-            && let Some(bit) = 1_u64.checked_shl(bit)
-        {
-            self.rung.fetch_or(bit, Ordering::AcqRel);
+        let rung = usize::try_from(slot).ok().and_then(|slot| self.rung.get(slot));
+        if let (Some(rung), Some(bit)) = (rung, 1_u8.checked_shl(queue.into())) {
+            rung.fetch_or(bit, Ordering::AcqRel);
             self.wake();
         }
     }
 
     /// Doorbells since the last call that no ioeventfd caught, as (slot, queue).
     pub fn rung(&self) -> impl Iterator<Item = (u32, u16)> + use<> {
-        let bits = self.rung.swap(0, Ordering::AcqRel);
-        (0..SLOT_COUNT).flat_map(|slot| (0..8_u16).map(move |queue| (slot, queue))).filter(
-            move |&(slot, queue)| {
-                let bit = slot.saturating_mul(8).saturating_add(u32::from(queue));
-                bits.checked_shr(bit).unwrap_or(0) & 1 == 1
-            },
-        )
+        let rung = self.rung.each_ref().map(|bits| bits.swap(0, Ordering::AcqRel));
+        (0..SLOT_COUNT).zip(rung).flat_map(|(slot, bits)| {
+            let is_rung = move |queue: &u16| {
+                bits.checked_shr((*queue).into()).is_some_and(|bits| bits & 1 == 1)
+            };
+            (0..8_u16).filter(is_rung).map(move |queue| (slot, queue))
+        })
     }
 
     /// A port read, byte by byte as the ISA bus does wider ones. KVM gives a string instruction as one access of many

@@ -47,6 +47,8 @@ pub const LOG: RawFd = 13;
 pub const NET: RawFd = 14;
 /// Content of the app's files.
 pub const FILES: RawFd = 15;
+/// The first of the pod's volumes; four numbers that one mask describes.
+pub const VOLUMES: RawFd = 16;
 
 /// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`: frames of Ethernet with a header of virtio's before, one queue, gone with its
 /// last descriptor.

@@ -4,14 +4,14 @@
 //! started by hand, or by a spawn that was fooled, refuses just the same.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
-use casemate_devices::{Network, Scratch, Verified, Verity};
+use casemate_devices::{Backend, Network, Scratch, Verified, Verity};
 use casemate_ticket::document::{DOCUMENT_BYTES_MAX, LaunchDocument, Mode};
 use casemate_ticket::exec;
 use casemate_ticket::spec::{
-    Limits, Machine, Means, Spec, Template, TemplateSpec, VerifiedDisk, Vm, Vmm,
+    Limits, Machine, Means, Spec, Template, TemplateSpec, VerifiedDisk, Vm, Vmm, VolumeDisk,
 };
 use casemate_ticket::ticket::{Admitted, check};
 use casemate_wire::control::Reason;
@@ -19,7 +19,7 @@ use rustix::fs::fstat;
 
 use crate::clock_unsafe::boottime_ns;
 use crate::descriptors::{
-    Access, DOCUMENT, FILES, IMAGE, INIT, KERNEL, LOG, MEMORY, SCRATCH, STATE, STREAM,
+    Access, DOCUMENT, FILES, IMAGE, INIT, KERNEL, LOG, MEMORY, SCRATCH, STATE, STREAM, VOLUMES,
     check_blocks, check_digest, content, file, present, read_verified, sealed, tap,
 };
 use crate::failure::{Failure, failure};
@@ -46,8 +46,8 @@ pub enum Start {
 /// What only a tenant's pod has.
 #[derive(Debug)]
 pub struct Pod {
-    /// The tenant's image and the pod's scratch disk, until they are part of a machine.
-    disks: Option<(Verified, Scratch)>,
+    /// The tenant's image, the pod's scratch disk and its volumes, until they are part of a machine.
+    disks: Vec<Backend>,
     /// The pod's network, until it is part of a machine.
     network: Option<Network>,
     /// The pod's log and its size in bytes.
@@ -68,9 +68,9 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// The disks, for the machine. Once.
-    pub fn take_disks(&mut self) -> Option<(Verified, Scratch)> {
-        self.disks.take()
+    /// The disks, for the machine: image, scratch, volumes. Once.
+    pub fn take_disks(&mut self) -> Vec<Backend> {
+        std::mem::take(&mut self.disks)
     }
 
     /// The network, if the pod has one, for the machine. Once.
@@ -141,7 +141,7 @@ pub fn admit(document: &LaunchDocument) -> Result<Admitted, Failure> {
 fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
     let admitted = admit(document)?;
     let stream = present(STREAM, "pod stream")?;
-    let Spec { means, limits, image, scratch, .. } = admitted.spec;
+    let Spec { means, limits, image, scratch, volumes, .. } = admitted.spec;
     let Means::Vm(vm) = means else {
         return Err(failure(Reason::Machine, format_args!("the spec is of no virtual machine")));
     };
@@ -155,6 +155,11 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
     let scratch = Scratch::new(scratch_file, scratch.size)
         .map(|disk| disk.growing_to(scratch.size_max))
         .map_err(|error| failure(Reason::Descriptor, format_args!("scratch: {error}")))?;
+    let mut disks =
+        vec![Backend::Verified(verified(IMAGE, "image", &image)?), Backend::Scratch(scratch)];
+    for (disk, number) in volumes.iter().zip(VOLUMES..) {
+        disks.push(Backend::Scratch(volume(number, *disk)?));
+    }
     let network = admitted.spec.network.as_ref().map(connect).transpose()?;
     let gate = Gate::new(
         document.context.clone(),
@@ -167,7 +172,7 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
         start,
         init: verified(INIT, "init", &init)?,
         pod: Some(Pod {
-            disks: Some((verified(IMAGE, "image", &image)?, scratch)),
+            disks,
             network,
             log: (log, admitted.spec.log_size),
             guest_config: admitted.spec.guest_config,
@@ -178,6 +183,13 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
             gate,
         }),
     })
+}
+
+/// What cannot be written is so by the descriptor: the guest's writes fail.
+fn volume(number: RawFd, disk: VolumeDisk) -> Result<Scratch, Failure> {
+    let access = if disk.read_only { Access::Read } else { Access::ReadWrite };
+    Scratch::new(file(number, "volume", disk.size, access)?, disk.size)
+        .map_err(|error| failure(Reason::Descriptor, format_args!("volume: {error}")))
 }
 
 fn gather_template(document: &LaunchDocument) -> Result<Parts, Failure> {

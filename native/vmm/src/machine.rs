@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use casemate_devices::{
     Backend, Balloon, Block, BlockKind, BucketSize, Console, Device, Interrupt, MmioTransport, Net,
-    Network, QUEUE_NOTIFY_OFFSET, Rate, Reader, Rng, SLOT_BALLOON, SLOT_CONSOLE, SLOT_IMAGE,
-    SLOT_INIT, SLOT_NET, SLOT_RNG, SLOT_SCRATCH, Serial, cmdline_entry, irq, window,
+    Network, QUEUE_NOTIFY_OFFSET, Rate, Reader, Rng, SLOT_BALLOON, SLOT_CONSOLE, SLOT_COUNT,
+    SLOT_IMAGE, SLOT_INIT, SLOT_NET, SLOT_RNG, SLOT_SCRATCH, SLOT_VOLUME, Serial, cmdline_entry,
+    irq, window,
 };
 use casemate_ticket::rates::{Bucket, Rate as Limit, Rates};
 use casemate_ticket::spec::Machine as Shape;
@@ -27,6 +28,12 @@ const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
 /// The console first: Linux numbers virtio devices as they come, and the control port is then `/dev/vport0p1`.
 const PROBE_ORDER: [u32; 7] =
     [SLOT_CONSOLE, SLOT_INIT, SLOT_IMAGE, SLOT_SCRATCH, SLOT_RNG, SLOT_NET, SLOT_BALLOON];
+/// After all others.
+const VOLUME_ORDER: std::ops::Range<u32> = SLOT_VOLUME..SLOT_COUNT;
+
+/// Where image, scratch and volumes are.
+const DISK_SLOTS: [u32; 6] =
+    [SLOT_IMAGE, SLOT_SCRATCH, SLOT_VOLUME, SLOT_VOLUME + 1, SLOT_VOLUME + 2, SLOT_VOLUME + 3];
 
 /// A queue's doorbell: the guest's write to `QueueNotify` makes it readable without an exit to this process.
 #[derive(Debug)]
@@ -103,18 +110,11 @@ pub fn build(kvm: Kvm, parts: Parts) -> Result<(Machine, Option<Pod>), Failure> 
         .collect::<Result<Vec<_>, _>>()?;
     vcpus.iter().try_for_each(cpuid::enforce)?;
 
-    let (image, scratch) = match pod.as_mut().and_then(Pod::take_disks) {
-        Some((image, scratch)) => (Backend::Verified(image), Backend::Scratch(scratch)),
-        None => (Backend::Absent, Backend::Absent),
-    };
+    let disks = pod.as_mut().map(Pod::take_disks).unwrap_or_default();
     let wake = event()?;
     let restored = matches!(start, Start::Restore { .. });
-    // A template's second and third disk have no capacity; after a restore the real ones are put in.
-    let (now, later) = if restored {
-        ([Backend::Absent, Backend::Absent], Some([image, scratch]))
-    } else {
-        ([image, scratch], None)
-    };
+    // A template's disks but the first have no capacity; after a restore the real ones are put in.
+    let (now, later) = if restored { (vec![], disks) } else { (disks, vec![]) };
     let devices = devices(Backend::Verified(init), now, &limits.rates, &memory)?;
     let mut doorbells = Vec::new();
     let mut slots = Vec::new();
@@ -132,9 +132,8 @@ pub fn build(kvm: Kvm, parts: Parts) -> Result<(Machine, Option<Pod>), Failure> 
         Start::Cold { mut kernel } => machine.boot(&shape, &mut kernel)?,
         Start::Restore { state, memory } => machine.restore(&shape, &state, &memory)?,
     }
-    if let Some([image, scratch]) = later {
-        machine.attach(SLOT_IMAGE, image)?;
-        machine.attach(SLOT_SCRATCH, scratch)?;
+    for (slot, backend) in DISK_SLOTS.into_iter().zip(later) {
+        machine.attach(slot, backend)?;
     }
     if let Some(network) = pod.as_mut().and_then(Pod::take_network) {
         machine.connect(network)?;
@@ -142,27 +141,34 @@ pub fn build(kvm: Kvm, parts: Parts) -> Result<(Machine, Option<Pod>), Failure> 
     Ok((machine, pod))
 }
 
+/// `disks` are image, scratch and volumes, those that are there.
 fn devices(
     init: Backend,
-    [image, scratch]: [Backend; 2],
+    disks: Vec<Backend>,
     rates: &Rates,
     memory: &GuestMemoryMmap,
-) -> Result<[Device; 7], Failure> {
+) -> Result<Vec<Device>, Failure> {
+    let mut disks = disks.into_iter();
+    let mut next = || disks.next().unwrap_or(Backend::Absent);
     let disk = |kind, backend, id| {
         Block::new(kind, backend, id)
             .map(|block| block.limited(rate(&rates.disk_read), rate(&rates.disk_write)))
             .map(Device::Block)
             .map_err(|error| refuse(id, error))
     };
-    Ok([
+    let mut devices = vec![
         disk(BlockKind::Image, init, "init")?,
-        disk(BlockKind::Image, image, "image")?,
-        disk(BlockKind::Scratch, scratch, "scratch")?,
+        disk(BlockKind::Image, next(), "image")?,
+        disk(BlockKind::Scratch, next(), "scratch")?,
         Device::Console(Console::new()),
         Device::Rng(Rng::new().limited(rate(&rates.rng))),
         Device::Net(Net::new()),
         Device::Balloon(Balloon::new(Box::new(memory::Pages(memory.clone())))),
-    ])
+    ];
+    for _ in VOLUME_ORDER {
+        devices.push(disk(BlockKind::Scratch, next(), "volume")?);
+    }
+    Ok(devices)
 }
 
 /// Full buckets of a spec's sizes.
@@ -194,7 +200,7 @@ fn add_doorbells(
 impl Machine {
     fn boot(&self, shape: &Shape, kernel: &mut File) -> Result<(), Failure> {
         let vcpus = u8::try_from(shape.vcpus).unwrap_or(u8::MAX);
-        let words = PROBE_ORDER.into_iter().map(cmdline_entry);
+        let words = PROBE_ORDER.into_iter().chain(VOLUME_ORDER).map(cmdline_entry);
         let cmdline =
             std::iter::once(shape.cmdline.clone()).chain(words).collect::<Vec<_>>().join(" ");
         let bytes = memory::bytes(shape.memory_mib);

@@ -74,7 +74,7 @@ fn refuses_every_message_that_is_shorter_or_longer() {
 #[test]
 fn lays_messages_out_as_documented() {
     let packet = FromVmm::Metrics(metrics()).encode();
-    assert_eq!(packet.as_bytes().len(), 1105);
+    assert_eq!(packet.as_bytes().len(), 1713);
     assert_eq!(packet.as_bytes()[..17], [6, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
     let packet = FromVmm::Failure { reason: Reason::Verity, text: "no" }.encode();
     assert_eq!(packet.as_bytes(), [4, 9, 0, 2, 0, b'n', b'o']);

@@ -29,7 +29,10 @@ pub const DEVICE_COUNTERS: [&str; 19] = [
     "dropped_receive",
 ];
 /// Names of the devices, in the order of the message.
-pub const DEVICES: [&str; 7] = ["init", "image", "scratch", "console", "rng", "net", "balloon"];
+pub const DEVICES: [&str; 11] = [
+    "init", "image", "scratch", "console", "rng", "net", "balloon", "volume1", "volume2",
+    "volume3", "volume4",
+];
 
 /// Bytes of the numbers.
 pub(crate) const METRICS_BYTES: usize =

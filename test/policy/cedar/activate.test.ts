@@ -129,7 +129,7 @@ suite('policy/cedar/activate: sizes', () => {
   test('refuses nesting that would overflow the stack of the parser', () => {
     refuse(added(deep(20_000)), /nest deeper/u, 'site')
     refuse(added(deep(64)), /nest deeper/u, 'site')
-    assert.equal(Object.keys(activatePolicies(added(deep(20))).texts).length, 15)
+    assert.equal(Object.keys(activatePolicies(added(deep(20))).texts).length, 18)
   })
 
   test('refuses without a throw of another kind when brackets hide in strings', () => {

@@ -104,6 +104,8 @@ suite('tenants/store/database', () => {
        DROP TABLE stored_files;
        ALTER TABLE pods DROP COLUMN stop_recorded;
        ALTER TABLE tenants DROP COLUMN quota_launches_per_minute;
+       ALTER TABLE tenants DROP COLUMN quota_volumes;
+       ALTER TABLE tenants DROP COLUMN quota_volume_mib;
        DELETE FROM migrations WHERE version > 3;
        PRAGMA user_version = 3;`,
     )
@@ -114,9 +116,11 @@ suite('tenants/store/database', () => {
     assert.equal(pods.length, 40)
     assert.ok(pods.every((pod) => !pod.stopRecorded))
     assert.ok(pods.every((pod) => pod.origin === pod.id && pod.attempt === 0 && !pod.restart))
-    const { launchesPerMinute, egress } = await tenants.getTenant(scope)
+    const { launchesPerMinute, egress, volumes, volumeMib } = await tenants.getTenant(scope)
     assert.equal(egress, null, 'no way out that nobody gave')
     assert.equal(launchesPerMinute, DEFAULT_QUOTA_LIMITS.launchesPerMinute)
+    const { volumes: count, volumeMib: mib } = DEFAULT_QUOTA_LIMITS
+    assert.deepEqual([volumes, volumeMib], [count, mib])
   })
 
   test('refuses a newer schema, and does not change it', async (t) => {

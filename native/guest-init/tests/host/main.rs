@@ -47,6 +47,7 @@ fn init(directory: &str) -> ExitCode {
     let places = Places {
         image: Source::Directory(directory.join("image")),
         scratch: Source::Directory(directory.clone()),
+        volumes: &[],
         staging: directory.join("staging"),
         cgroup: None,
         glibc_tunables: std::env::var("GLIBC_TUNABLES").ok(),

@@ -462,6 +462,14 @@ fn config(directory: &Path, uid_base: u32) -> Value {
             ]),
         ),
         (
+            "volume",
+            object([
+                ("blocks", text(&documents::scratch_digest())),
+                ("path", path("scratch.img")),
+                ("size", Value::Integer(documents::SCRATCH_SIZE)),
+            ]),
+        ),
+        (
             "workers",
             object([
                 ("report", worker("report")),

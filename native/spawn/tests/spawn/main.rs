@@ -36,5 +36,6 @@ mod takeover;
 mod templates;
 mod tickets;
 mod unit;
+mod volumes;
 mod ways;
 mod workers;

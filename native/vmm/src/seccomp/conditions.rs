@@ -2,6 +2,8 @@
 
 use casemate_filter::{When, is, is_wide};
 
+use crate::descriptors::VOLUMES;
+
 /// The first argument is this descriptor, a number where spawn put what `descriptors.rs` says. All that a thread could put
 /// there instead, by close and recvmsg, is a pod stream: a socket, which has no positions to read or write at, and which in
 /// the tap's place would be used as it may be anyway.
@@ -13,6 +15,11 @@ pub(super) const fn on(descriptor: i32) -> When {
 pub(super) const fn descriptor_is(argument: u8, descriptor: i32) -> When {
     let [b0, b1, b2, b3] = descriptor.to_le_bytes();
     is(argument, u64::from_le_bytes([b0, b1, b2, b3, 0, 0, 0, 0]))
+}
+
+/// As [`on`], for the descriptors of volumes: four numbers, the first a multiple of four.
+pub(super) const fn on_volume() -> When {
+    When { mask: 0xffff_fffc, ..on(VOLUMES) }
 }
 
 /// `FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG`, the form the standard library waits with.

@@ -3,7 +3,7 @@
 
 use casemate_filter::{Rule, call, is, is_wide};
 
-use super::conditions::{EVENTFD, FUTEX_WAIT, FUTEX_WAKE, descriptor_is, on};
+use super::conditions::{EVENTFD, FUTEX_WAIT, FUTEX_WAKE, descriptor_is, on, on_volume};
 use crate::descriptors::{IMAGE, INIT, LOG, NET, SCRATCH};
 
 const EPOLL_CTL_ADD: u64 = 1;
@@ -46,6 +46,12 @@ pub(super) const LIST: &[Rule] = &[
     call!(SYS_pread64, "blocks of the tenant's image").when(&[on(IMAGE)]),
     call!(SYS_pread64, "blocks of scratch").when(&[on(SCRATCH)]),
     call!(SYS_pwrite64, "blocks of scratch").when(&[on(SCRATCH)]),
+    call!(SYS_pread64, "blocks of a volume").when(&[on_volume()]).rare("the pod has a volume"),
+    call!(SYS_pwrite64, "blocks of a volume").when(&[on_volume()]).rare("the pod has a volume"),
+    call!(SYS_fdatasync, "flush of a volume").when(&[on_volume()]).rare("the pod has a volume"),
+    call!(SYS_fallocate, "discard gives a volume's space back, and never makes the file larger")
+        .when(&[on_volume(), is(1, PUNCH_HOLE)])
+        .rare("the pod has a volume, and deletes files there"),
     call!(SYS_pwrite64, "the pod's log").when(&[on(LOG)]),
     call!(SYS_fdatasync, "flush of scratch").when(&[on(SCRATCH)]),
     call!(SYS_fallocate, "discard gives scratch space back, and never makes the file larger")

@@ -100,7 +100,7 @@ static void addresses(void)
     u32 wrong = 0, tried = 0;
     for (u32 at = MEMORY_END; at >= MEMORY_END; at += 0x00f1b003) {
         u32 page = at & ~0xfffu;
-        if ((page >= 0xd0000000u && page <= 0xd0007000u) || page == LOCAL_APIC || page == IO_APIC)
+        if ((page >= 0xd0000000u && page <= 0xd000b000u) || page == LOCAL_APIC || page == IO_APIC)
             continue;
         AT(u8, at) = 0;
         AT(u16, at) = 0;

@@ -35,7 +35,7 @@ const crates: Readonly<Record<string, readonly string[]>> = {
   ticket: [],
   devices: [],
   filter: [],
-  container: ['wire', 'ticket', 'devices', 'vmm'],
+  container: ['wire', 'ticket', 'devices', 'filter', 'vmm'],
   'guest-init': ['wire', 'ticket'],
   spawn: ['wire', 'ticket', 'filter'],
   vmm: ['wire', 'ticket', 'devices', 'filter'],

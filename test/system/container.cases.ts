@@ -66,20 +66,22 @@ const loopsOf = (folder: string): readonly string[] =>
     read(`/sys/block/${name}/loop/backing_file`).startsWith(folder),
   )
 
-/** Processes whose first user id is one of a range. */
+/** Processes of a container: their first user id is one of a range, of which the last one is the monitor's. */
 const processesOf = (base: number): readonly string[] =>
   readdirSync('/proc').filter((name) => {
     const uid = Number(/^Uid:\t(\d+)/mu.exec(read(`/proc/${name}/status`))?.[1] ?? -1)
-    return uid >= base && uid < base + IDS
+    return uid >= base && uid < base + IDS - 1
   })
+
+const parentOf = (process: string): string =>
+  /^PPid:\t(\d+)$/mu.exec(read(`/proc/${process}/status`))?.[1] ?? ''
 
 /** First host id of a pod's range. */
 function rangeOf({ pid }: Running): number {
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/u.test(name)) continue
-    const parent = /^PPid:\t(\d+)$/mu.exec(read(`/proc/${name}/status`))?.[1]
-    const base = /^ *0 +(\d+) +65536$/mu.exec(read(`/proc/${name}/uid_map`))?.[1]
-    if (parent === String(pid) && base !== undefined) return Number(base)
+    const base = /^ *0 +(\d+) +65535$/mu.exec(read(`/proc/${name}/uid_map`))?.[1]
+    if (base !== undefined && parentOf(parentOf(name)) === String(pid)) return Number(base)
   }
   throw new Error(`the monitor ${pid} has no container`)
 }

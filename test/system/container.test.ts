@@ -5,13 +5,16 @@
 import { after, suite, test } from 'node:test'
 import { appCases } from './app.cases.ts'
 import { containerCases } from './container.cases.ts'
+import { containerExecCases } from './container-exec.cases.ts'
 import { containerNetworkCases } from './container-network.cases.ts'
+import { execCases } from './exec.cases.ts'
 import { floodCases } from './flood.cases.ts'
 import { type Machine, openMachine, whyNoContainers } from './harness.ts'
 import { healthCases } from './health.cases.ts'
 import { lifeCases } from './life.cases.ts'
 import { mountCases } from './mounts.cases.ts'
 import { networkCases } from './network.cases.ts'
+import { programCases } from './programs.cases.ts'
 import { redisCases } from './redis.cases.ts'
 import { resizeCases } from './resize.cases.ts'
 import { restartCases } from './restart.cases.ts'
@@ -23,6 +26,7 @@ type Group = readonly [name: string, add: (machine: Machine) => void]
 const groups: readonly Group[] = [
   ['app', appCases],
   ['life', lifeCases],
+  ['exec', execCases],
   ['restart', restartCases],
   ['mounts', mountCases],
   ['volumes', volumeCases],
@@ -33,6 +37,8 @@ const groups: readonly Group[] = [
   ['network', networkCases],
   ['ways', waysCases],
   ['container', containerCases],
+  ['exec in a container', containerExecCases],
+  ['programs', programCases],
   ['network of a container', containerNetworkCases],
 ]
 

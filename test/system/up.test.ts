@@ -212,6 +212,9 @@ suite('system/up with a container', {
     assert.match((await host.as(0, 'CASEMATE', '-t', 'acme', 'ps')).stdout, /running +container/u)
     assert.match((await host.as(0, 'CASEMATE', 'doctor')).stdout, /containers +ok +runc version/u)
     assert.equal((await host.as(0, 'CASEMATE', '-t', 'acme', 'logs', pod)).stdout, 'before\n')
+    const beside = ['exec', pod, '--', '/bin/sh', '-c', 'echo beside; exit 5'] as const
+    const executed = await host.as(0, 'CASEMATE', '-t', 'acme', ...beside)
+    assert.deepEqual([executed.code, executed.stdout], [5, 'beside\n'], executed.stderr)
     await casemate('-t', 'acme', 'pause', pod)
     await casemate('-t', 'acme', 'resume', pod)
     const stats: unknown = JSON.parse(await casemate('-t', 'acme', 'stats', pod))

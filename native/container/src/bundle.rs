@@ -24,8 +24,8 @@ pub const FILES: i32 = 6;
 /// How many descriptors the runtime passes on, from 3, to every container. Behind them are the trees of mounts that
 /// are from outside, in the order of the mounts.
 pub const PASSED: i32 = 4;
-/// User ids, and group ids, of a pod.
-pub const IDS: u32 = 65_536;
+/// User ids, and group ids, of a pod: all of its range but the last one, as which its monitor runs.
+pub const IDS: u32 = 65_535;
 
 /// A file system of the kernel's that the monitor has mounted for the container.
 pub const SYS: &str = "/tmp/sys";

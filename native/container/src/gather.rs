@@ -7,9 +7,11 @@ use std::os::unix::fs::FileExt;
 use casemate_devices::{Verified, Verity};
 use casemate_ticket::container::Container;
 use casemate_ticket::document::{DOCUMENT_BYTES_MAX, Mode};
+use casemate_ticket::exec;
 use casemate_ticket::spec::{Level, Means, Spec};
 use casemate_vmm::descriptors::{Access, STREAM, check_blocks, content, file};
 use casemate_vmm::failure::{Failure, failure};
+use casemate_vmm::gate::Gate;
 use casemate_vmm::launch::{admit, read_document};
 use casemate_wire::control::Reason;
 
@@ -37,6 +39,8 @@ pub struct Parts {
     pub spec: Spec,
     /// Of the spec.
     pub container: Container,
+    /// What lets processes in beside the app.
+    pub gate: Gate,
     /// The agent's stream.
     pub stream: OwnedFd,
     /// The image.
@@ -67,6 +71,8 @@ pub fn gather() -> Result<Parts, Failure> {
         return Err(failure(Reason::LaunchDocument, format_args!("there are no templates here")));
     }
     let spec = admit(&document)?.spec;
+    let pod = exec::Pod { launch_id: spec.launch_id.clone(), tenant: spec.tenant.clone() };
+    let gate = Gate::new(document.context, pod);
     let (Level::Container, Means::Container(container)) = (spec.level, &spec.means) else {
         let text = "the spec is not of a pod at level container";
         return Err(failure(Reason::Machine, format_args!("{text}")));
@@ -92,6 +98,7 @@ pub fn gather() -> Result<Parts, Failure> {
         volumes: volumes(&spec)?,
         spec,
         container,
+        gate,
         stream,
         image,
         scratch,

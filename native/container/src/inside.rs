@@ -25,7 +25,7 @@ fn prepare() -> Result<std::convert::Infallible, Failure> {
     let report = Reporter::inherited(report).map_err(|error| broken(format_args!("{error}")))?;
     let (mut app, hostname, network) =
         App::parse_config(&config).map_err(|error| broken(format_args!("{error}")))?;
-    limits_unsafe::within(&mut app.process.rlimits);
+    adapt(&mut app);
     // The network is not this user namespace's, and the monitor has set them.
     app.sysctls.retain(|sysctl| !sysctl.is_of_network());
     let outside = app.mounts.iter().filter(|mount| is_from_outside(&mount.kind));
@@ -34,4 +34,11 @@ fn prepare() -> Result<std::convert::Infallible, Failure> {
     let trees = trees.collect::<Result<_, _>>()?;
     let outside = Outside { trees, files: &files };
     guest_init::child::run_in_container(&app, &hostname, network.as_ref(), outside, &report)
+}
+
+/// What a container has less than its configuration says: limits are the host's at most, and the runtime has set
+/// `no_new_privs`, which nothing takes away.
+pub fn adapt(app: &mut App) {
+    limits_unsafe::within(&mut app.process.rlimits);
+    app.process.no_new_privileges = true;
 }

@@ -5,21 +5,22 @@
 //! is written here; the last steps inside, from the user to the seccomp program, are those of the init of virtual machines.
 //!
 //! ```text
-//!   monitor  control socket, pod stream, log        <- casemate_vmm's half of the conversation
+//!   monitor  control socket, pod stream, log, gate  <- casemate_vmm's half of the conversation; without a privilege
 //!      | socket pair
-//!   session  one app: streams, signals, stop, EXIT  <- guest_init's half, in a thread
-//!      | runtime: `run`
+//!   session  one app: streams, signals, stop, EXIT  <- guest_init's half; root, with what a runtime needs
+//!      | runtime: `run`; fork for processes beside the app
 //!   inside   user, limits, capabilities, seccomp    <- guest_init's child, process 1 of the container
 //! ```
 //!
-//! It is root on the host and reads nothing of the image and nothing the app writes but to count it and to keep the end of
-//! what a health check says: what it parses are the launch document and the frames of the agent.
+//! It reads nothing of the image and nothing the app writes but to count it and to keep the end
+//! of what a health check says: what it parses are the launch document, as
+//! root, and the frames of the agent, as a user that nobody else is, under a list of system calls that opens, starts and
+//! reaches nothing.
 
 pub mod bundle;
-mod doors;
-#[expect(unsafe_code, reason = "fork and clone change what the process is")]
-mod fork_unsafe;
+mod filter;
 pub mod gather;
+mod groups;
 #[expect(unsafe_code, reason = "descriptors at fixed numbers in a child")]
 mod hand_unsafe;
 #[expect(unsafe_code, reason = "a user namespace to map ids by, and mounts that are mapped")]
@@ -31,5 +32,7 @@ mod limits_unsafe;
 mod loop_unsafe;
 pub mod monitor;
 mod network;
+mod privileges;
 mod root;
 mod runtime;
+mod session;

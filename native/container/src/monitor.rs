@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use casemate_ticket::bytes::Digest;
@@ -16,21 +15,19 @@ use casemate_vmm::report::{Report, exit};
 use casemate_wire::control::{FromSpawn, FromVmm, Reason};
 use casemate_wire::log_ring::{Shape, Source, Writer};
 use casemate_wire::metrics::Metrics;
-use casemate_wire::order::{Conversation, Phase};
-use guest_init::boot::wait_for_unique;
-use guest_init::session;
+use casemate_wire::order::Phase;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown,
     socketpair,
 };
-use rustix::process::{getpid, set_child_subreaper};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::bundle::{self, Pod};
 use crate::gather::{Parts, gather};
 use crate::runtime::{Runtime, bundle_of};
-use crate::{hand_unsafe, limits_unsafe, network, root};
+use crate::session::Session;
+use crate::{hand_unsafe, limits_unsafe, network, privileges, root};
 
 /// Exit status after a panic: a bug of this program.
 const EXIT_PANIC: i32 = 70;
@@ -67,6 +64,7 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
     let Parts {
         spec,
         container,
+        gate,
         stream,
         image,
         copy,
@@ -80,12 +78,9 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
     if bundle::digest() != container.bundle {
         return Err(failure(Reason::Machine, format_args!("the bundle is not the spec's")));
     }
-    // The container's first process becomes a child of this one when the runtime has ended.
-    set_child_subreaper(Some(getpid())).map_err(|errno| failed("children", &errno.into()))?;
     limits_unsafe::make_room(&spec.app.process.rlimits);
     network::make(spec.network.as_ref(), &spec.app, ids)?;
-    let image = root::take_image(image, copy)?;
-    let scratch = root::build(&image, &scratch, ids)?;
+    let scratch = root::build(&root::take_image(image, copy)?, &scratch, ids)?;
     let pod = Pod {
         ids,
         group,
@@ -114,9 +109,13 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
     let (control, io, vcpu) = (container.bundle.0, seccomp.0, spec.image.root);
     report.send(&FromVmm::Started { control, io, vcpu });
     let step = Duration::from_millis(spec.limits.boot_ms.into());
-    let guest = Guest::new(true, Told { config: spec.guest_config, files }, Some(log), None)
+    let guest = Guest::new(true, Told { config: spec.guest_config, files }, Some(log), Some(gate))
         .checked(spec.app.health.is_some());
-    Monitor::new(report.clone(), guest, stream, runtime, step)?.serve()
+    let monitor = Monitor::new(report.clone(), guest, stream, runtime, step)?;
+    // The last of its ids, which no process of the container has.
+    privileges::give_all_up(ids.saturating_add(bundle::IDS))
+        .map_err(|error| failed("giving up privileges", &error))?;
+    monitor.serve()
 }
 
 /// Everything the process works with once the container is being started.
@@ -126,7 +125,7 @@ struct Monitor {
     agent: AgentStream,
     epoll: Epoll,
     pipe: OwnedFd,
-    session: Option<JoinHandle<Result<(), String>>>,
+    session: Option<Session>,
     /// The session has closed its end.
     over: bool,
     deadline: Instant,
@@ -159,17 +158,13 @@ impl Monitor {
         watch(pipe.as_raw_fd(), TOKEN_PIPE)?;
         let mut agent = AgentStream::new(TOKEN_STREAM);
         agent.replace(&epoll, stream).map_err(|error| failed("the pod's stream", &error))?;
-        let session = std::thread::Builder::new()
-            .name("session".into())
-            .spawn(move || converse(&theirs, &runtime))
-            .map_err(|error| failed("the session", &error))?;
+        let session = Some(Session::start(theirs, runtime)?);
         let now = Instant::now();
         let deadline = now.checked_add(step).unwrap_or(now);
-        let session = Some(session);
         Ok(Self { report, guest, agent, epoll, pipe, session, over: false, deadline, step })
     }
 
-    fn serve(&mut self) -> Result<(), Failure> {
+    fn serve(mut self) -> Result<(), Failure> {
         let served = self.guest.send_unique().and_then(|()| self.work());
         self.agent.flush(&mut self.guest);
         if let Err(failure) = &served {
@@ -177,11 +172,11 @@ impl Monitor {
         }
         // The session ends the app when its pipe is closed, and clears the container away.
         let _ = shutdown(&self.pipe, Shutdown::Both);
-        let ended = self.session.take().map(JoinHandle::join);
+        let ended = self.session.take().map(Session::join);
         served?;
         match (self.guest.phase(), ended) {
             (Phase::Over, _) => Ok(()),
-            (_, Some(Ok(Err(text)))) => Err(failure(Reason::GuestGone, format_args!("{text}"))),
+            (_, Some(Err(text))) => Err(failure(Reason::GuestGone, format_args!("{text}"))),
             _ => Err(failure(Reason::GuestGone, format_args!("the session ended without EXIT"))),
         }
     }
@@ -329,14 +324,6 @@ impl Monitor {
             )),
         }
     }
-}
-
-/// The other half of the conversation.
-fn converse(pipe: &OwnedFd, runtime: &Runtime) -> Result<(), String> {
-    let answer = wait_for_unique(pipe, &mut Conversation::restored())
-        .and_then(|_| session::run(pipe, runtime).map_err(|error| error.to_string()));
-    runtime.clear_away();
-    answer
 }
 
 fn failed(what: &str, error: &io::Error) -> Failure {

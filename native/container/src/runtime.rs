@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,20 +14,19 @@ use casemate_ticket::network::Network;
 use casemate_wire::payload::{ErrorCode, Resized};
 use guest_init::failure::{Failure, OrFailure};
 use guest_init::grow::grow_mounted;
-use guest_init::health::doors::Doors;
 use guest_init::mounts;
-use guest_init::namespaces::OF_A_CONTAINER;
-use guest_init::places::Places;
+use guest_init::namespaces::Kinds;
 use guest_init::report;
 use guest_init::running::{Begun, Running, pipe};
 use guest_init::session::Machine;
+use guest_init::site::Site;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, memfd_create};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::bundle::{self, CONFIG, FILES, PASSED, PROGRAM, REPORT};
 use crate::hand_unsafe::Handing;
 use crate::root::{ROOT, SCRATCH, Scratch};
-use crate::{idmap_unsafe, loop_unsafe};
+use crate::{groups, idmap_unsafe, inside, loop_unsafe};
 
 /// Where the runtime keeps what it knows of its containers.
 const STATE: &str = "/tmp/runtime";
@@ -68,6 +67,7 @@ impl Machine for Runtime {
         &self,
         app: &App,
         _hostname: &str,
+        // It is there already.
         _network: Option<&Network>,
         files: &[u8],
     ) -> Result<Running, Failure> {
@@ -116,18 +116,19 @@ impl Machine for Runtime {
         let process = pidfd_open(pid, PidfdFlags::empty())
             .or_failure(ErrorCode::Other, "watch the container's process")?;
         let (oom, stop_signal) = (Some(self.oom.clone()), i32::from(app.stop_signal));
-        let kinds = OF_A_CONTAINER;
+        let kinds = Kinds::Container;
         let begun = Begun { pid, process, stdin, stdout, stderr, report, oom, stop_signal, kinds };
         Ok(Running::of(begun))
     }
 
-    fn doors(&self) -> &dyn Doors {
-        self
-    }
-
-    /// A process beside the app would have to be the runtime's.
-    fn beside(&self) -> Option<&Places> {
-        None
+    fn beside(&self) -> Site {
+        Site {
+            groups: groups::of(&self.group),
+            oom: Some(self.oom.clone()),
+            glibc_tunables: None,
+            root: Some(self.ids),
+            adapt: inside::adapt,
+        }
     }
 
     /// The host's kernel writes out what the container leaves, and unmounts it.
@@ -145,6 +146,12 @@ impl Machine for Runtime {
 }
 
 impl Runtime {
+    /// All that it holds open.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 4] {
+        let Scratch { device, directory } = &self.scratch;
+        [self.oci.as_fd(), self.program.as_fd(), device.as_fd(), directory.as_fd()]
+    }
+
     /// Ends whatever is left of the container. What cannot be cleared away here spawn clears away.
     pub fn clear_away(&self) {
         let mut command = self.command();

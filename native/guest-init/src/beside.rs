@@ -20,10 +20,10 @@ use crate::child::Stdio;
 use crate::failure::{Failure, OrFailure};
 use crate::link::{Broken, Outbox};
 use crate::namespaces::Namespaces;
-use crate::places::Places;
 use crate::process_unsafe::{self, Fork};
 use crate::report::{self, Report, Reporter, Reports};
 use crate::running::{DRAIN_TIMEOUT, exit_of, pipe};
+use crate::site::Site;
 use crate::streams::{Input, Output};
 use crate::{cgroup, terminal};
 
@@ -76,14 +76,14 @@ impl Beside {
         request: &[u8],
         app: &App,
         namespaces: &Namespaces,
-        places: &Places,
+        site: &Site,
     ) -> Result<Self, Failure> {
         let request =
             ExecRequest::parse(request).or_failure(ErrorCode::Config, "use the request")?;
-        let beside = request.beside(app);
-        let plan = Plan { app: &beside, namespaces, places };
-        let oom = places.cgroup.as_ref().map(|group| {
-            let events = group.join(cgroup::EVENTS);
+        let mut beside = request.beside(app);
+        (site.adapt)(&mut beside);
+        let plan = Plan { app: &beside, namespaces, site };
+        let oom = site.oom.clone().map(|events| {
             let killed = cgroup::oom_kills(&events);
             (events, killed)
         });
@@ -112,7 +112,9 @@ impl Beside {
         for ours in [&input, &output, &errors] {
             fcntl_setfl(ours, OFlags::NONBLOCK).or_failure(ErrorCode::Other, "prepare pipes")?;
         }
-        let streams = Streams::Pipes(Stdio { stdin, stdout, stderr });
+        let theirs = Stdio { stdin, stdout, stderr };
+        plan.site.own(&theirs)?;
+        let streams = Streams::Pipes(theirs);
         let mut this = Self::fork(session, plan, streams, reports)?;
         this.input = Some(Input::new(session, input));
         this.stdout = Some(Output::new(session, Stream::Stdout, output));
@@ -126,8 +128,8 @@ impl Beside {
         streams: Streams,
         (report, child_report): (Reports, &Reporter),
     ) -> Result<Self, Failure> {
-        // It is in the app's process namespace from the start, since init's children are.
-        let pid = match process_unsafe::fork().or_failure(ErrorCode::Other, "make a process")? {
+        // It is in the app's process namespace from the start.
+        let pid = match plan.namespaces.fork().or_failure(ErrorCode::Other, "make a process")? {
             Fork::Parent(pid) => pid,
             Fork::Child => beside_child::run(plan, streams, child_report),
         };

@@ -3,7 +3,7 @@
 //! capabilities). No program of ours is executed inside the app's root, and none of its descriptors or files is
 //! reachable from there (CVE-2019-5736, CVE-2024-21626).
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use casemate_ticket::app::App;
 use casemate_wire::payload::{ErrorCode, Size};
@@ -13,8 +13,8 @@ use rustix::process::{DumpableBehavior, chdir, set_dumpable_behavior, setsid, um
 use crate::child::{Stdio, finish, identify, take_stdio};
 use crate::failure::{Failure, OrFailure};
 use crate::namespaces::Namespaces;
-use crate::places::Places;
 use crate::report::Reporter;
+use crate::site::Site;
 use crate::users::Identity;
 use crate::{cgroup, process_unsafe, terminal};
 
@@ -25,8 +25,8 @@ pub struct Plan<'a> {
     pub app: &'a App,
     /// Of the app.
     pub namespaces: &'a Namespaces,
-    /// The app's cgroup is among them.
-    pub places: &'a Places,
+    /// The app's cgroup is among what it says.
+    pub site: &'a Site,
 }
 
 /// What becomes 0, 1 and 2.
@@ -41,26 +41,36 @@ pub enum Streams {
 /// Becomes the process, or reports why not and ends. Called in the forked process only.
 pub fn run(plan: &Plan<'_>, streams: Streams, report: &Reporter) -> ! {
     let failure = match prepare(plan, streams, report) {
-        Ok(identity) => finish(plan.app, &identity, plan.places.glibc_tunables.as_deref()),
+        Ok(identity) => finish(plan.app, &identity, plan.site.glibc_tunables.as_deref()),
         Err(failure) => failure,
     };
     report.fail(&failure);
     process_unsafe::exit_now(127)
 }
 
-/// Into the app's cgroup and namespaces.
-pub(crate) fn enter(namespaces: &Namespaces, places: &Places) -> Result<(), Failure> {
+/// Into the app's cgroup and namespaces, with no descriptor but those and 0, 1 and 2.
+pub(crate) fn enter(
+    namespaces: &Namespaces,
+    site: &Site,
+    kept: &[BorrowedFd<'_>],
+) -> Result<(), Failure> {
     // The app sees this process from now on, and it still is what init is (CVE-2016-9962).
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .or_failure(ErrorCode::Other, "close the process to others")?;
-    if let Some(group) = &places.cgroup {
-        cgroup::enter(group)?;
-    }
+    site.groups.iter().try_for_each(|group| cgroup::enter(group))?;
+    // Before it is where the app could look for them, whatever else were to go wrong.
+    let mut kept = kept.to_vec();
+    kept.extend(namespaces.descriptors());
+    process_unsafe::close_all_but(&kept).or_failure(ErrorCode::Other, "close descriptors")?;
     namespaces.enter()
 }
 
 fn prepare(plan: &Plan<'_>, streams: Streams, report: &Reporter) -> Result<Identity, Failure> {
-    enter(plan.namespaces, plan.places)?;
+    let mut kept = vec![report.as_fd()];
+    if let Streams::Pipes(stdio) = &streams {
+        kept.extend([stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()]);
+    }
+    enter(plan.namespaces, plan.site, &kept)?;
     setsid().or_failure(ErrorCode::Other, "begin a session")?;
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     umask(Mode::empty());
@@ -73,7 +83,7 @@ fn prepare(plan: &Plan<'_>, streams: Streams, report: &Reporter) -> Result<Ident
             report.hand_over(&[other.as_fd()])?;
         }
     }
-    process_unsafe::close_all_but(report.as_fd())
+    process_unsafe::close_all_but(&[report.as_fd()])
         .or_failure(ErrorCode::Other, "close descriptors")?;
     let cwd = process.cwd.as_str();
     chdir(cwd).or_failure(ErrorCode::Cwd, format!("enter {cwd:?}"))?;

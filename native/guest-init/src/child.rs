@@ -17,7 +17,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::failure::{Failure, OrFailure};
 use crate::mounts::Outside;
-use crate::namespaces::{Namespaces, OF_A_CONTAINER, OF_A_MACHINE};
+use crate::namespaces::{Kinds, Namespaces};
 use crate::places::Places;
 use crate::report::Reporter;
 use crate::users::{self, DATABASE_BYTES_MAX, Identity};
@@ -68,7 +68,7 @@ fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &Reporter) -> Result<Identity,
     let apart =
         UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
     process_unsafe::unshare(apart).or_failure(ErrorCode::Other, "make namespaces for the app")?;
-    report.hand_over(&Namespaces::of_self(OF_A_MACHINE)?.descriptors())?;
+    report.hand_over(&Namespaces::of_self(Kinds::Machine)?.descriptors())?;
     setsid().or_failure(ErrorCode::Other, "begin a session")?;
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     sethostname(hostname.as_bytes()).or_failure(ErrorCode::Other, "set the host name")?;
@@ -88,7 +88,7 @@ fn settle(app: &App, outside: Outside<'_>, report: &Reporter) -> Result<(), Fail
     sysctls::apply(&app.sysctls)?;
     // From here on a descriptor of init or of the old root can be reached by no path, such as a
     // working directory of /proc/self/fd/7 (CVE-2024-21626).
-    process_unsafe::close_all_but(report.as_fd())
+    process_unsafe::close_all_but(&[report.as_fd()])
         .or_failure(ErrorCode::Other, "close descriptors")?;
     let cwd = app.process.cwd.as_str();
     fs::create_dir_all(cwd).or_failure(ErrorCode::Cwd, format!("make {cwd:?}"))?;
@@ -118,7 +118,7 @@ fn prepare_in_container(
     outside: Outside<'_>,
     report: &Reporter,
 ) -> Result<Identity, Failure> {
-    report.hand_over(&Namespaces::of_self(OF_A_CONTAINER)?.descriptors())?;
+    report.hand_over(&Namespaces::of_self(Kinds::Container)?.descriptors())?;
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     umask(Mode::empty());
     if let Some(network) = network {

@@ -12,8 +12,8 @@ use crate::beside::{Beside, Part};
 use crate::failure::Failure;
 use crate::link::{Broken, Outbox};
 use crate::namespaces::Namespaces;
-use crate::places::Places;
 use crate::report::Report;
+use crate::site::Site;
 
 /// All that are there.
 #[derive(Debug, Default)]
@@ -29,13 +29,13 @@ impl Crowd {
         (session, request): (u16, &[u8]),
         app: &App,
         namespaces: &Namespaces,
-        places: &Places,
+        site: &Site,
         outbox: &mut Outbox,
     ) -> Result<(), Broken> {
         if !self.0.may_open(session) {
             return Err(Broken::Session(SessionError::Busy));
         }
-        match Beside::start(session, request, app, namespaces, places) {
+        match Beside::start(session, request, app, namespaces, site) {
             Ok(beside) => Ok(self.0.open(session, beside)?),
             Err(failure) => say_error(session, &failure, outbox),
         }

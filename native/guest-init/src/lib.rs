@@ -36,7 +36,7 @@ pub mod network;
 pub mod places;
 pub mod privileges;
 #[expect(unsafe_code, reason = "fork, exec and unshare change what the process is")]
-mod process_unsafe;
+pub mod process_unsafe;
 pub mod report;
 #[expect(unsafe_code, reason = "an ioctl of ext4 has no safe wrapper")]
 mod resize_unsafe;
@@ -44,6 +44,7 @@ pub mod root;
 pub mod running;
 pub mod seal;
 pub mod session;
+pub mod site;
 pub mod streams;
 pub mod sysctls;
 pub mod terminal;

@@ -1,4 +1,5 @@
-//! The calls that change what the calling process is. guest-init has one thread, always.
+//! The calls that change what the calling process is. guest-init has one thread, always, and so has whoever else calls
+//! these: the monitor of a container.
 
 use std::ffi::{CStr, CString, c_char};
 use std::io;
@@ -8,7 +9,8 @@ use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
 /// Which process goes on.
-pub(crate) enum Fork {
+#[derive(Debug)]
+pub enum Fork {
     /// The one that called; with the child's id.
     Parent(Pid),
     /// The new one.
@@ -16,7 +18,10 @@ pub(crate) enum Fork {
 }
 
 /// Makes a copy of this process.
-pub(crate) fn fork() -> io::Result<Fork> {
+///
+/// # Errors
+/// What the kernel answers.
+pub fn fork() -> io::Result<Fork> {
     // SAFETY: there is one thread, so the child is a whole copy and may do everything.
     let answer = unsafe { libc::fork() };
     match answer {
@@ -74,21 +79,41 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, number: i32) -> io::Result<()> 
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Closes every descriptor but 0, 1, 2 and `keep`, which is above them. Whoever owns one of the
-/// others in this process must not use or drop it afterwards.
-pub(crate) fn close_all_but(keep: BorrowedFd<'_>) -> io::Result<()> {
-    let keep = u32::try_from(keep.as_raw_fd()).unwrap_or(u32::MAX);
-    for (first, last) in [(3, keep.saturating_sub(1)), (keep.saturating_add(1), u32::MAX)] {
-        if first > last {
-            continue;
+/// Closes every descriptor but 0, 1, 2 and `keep`. Whoever owns one of the others in this process must not use or drop
+/// it afterwards.
+///
+/// # Errors
+/// A kernel before 5.9.
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut keep: Vec<u32> =
+        keep.iter().map(|fd| u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX)).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for kept in keep.into_iter().chain([u32::MAX]) {
+        if first < kept {
+            // SAFETY: the caller gave up what is closed here.
+            let answer =
+                unsafe { libc::syscall(libc::SYS_close_range, first, kept.saturating_sub(1), 0) };
+            if answer != 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
-        // SAFETY: the caller gave up what is closed here.
-        let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        if answer != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        first = first.max(kept.saturating_add(1));
     }
     Ok(())
+}
+
+/// Puts an empty session keyring in the place of the one that was inherited (keyctl(2)).
+pub(crate) fn leave_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let without_name = std::ptr::null::<libc::c_char>();
+    // SAFETY: the kernel reads no name through a null pointer.
+    let answer = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, without_name) };
+    match io::Error::last_os_error() {
+        // A kernel without keys has none to leave.
+        error if answer < 0 && error.raw_os_error() != Some(libc::ENOSYS) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Sets the resource limit with the kernel's number `resource`.

@@ -14,11 +14,12 @@ use rustix::net::{
 
 use crate::failure::{Failure, OrFailure};
 use crate::link::Broken;
+use crate::namespaces::KINDS_MAX;
 
 /// Most bytes of a report: code and text of ERROR.
 const REPORT_MAX: usize = 1026;
 /// Most descriptors in one message.
-const DESCRIPTORS_MAX: usize = 8;
+const DESCRIPTORS_MAX: usize = KINDS_MAX;
 /// All a message says that has descriptors.
 const HANDED_OVER: &[u8] = b"+";
 

@@ -17,7 +17,7 @@ use crate::cgroup;
 use crate::child::{self, Plan, Stdio};
 use crate::failure::{Failure, OrFailure};
 use crate::link::{Broken, Outbox};
-use crate::namespaces::{Kinds, Namespaces, OF_A_MACHINE};
+use crate::namespaces::{Kinds, Namespaces};
 use crate::process_unsafe::{self, Fork};
 use crate::report::{self, Report, Reports};
 use crate::session::Watched;
@@ -101,7 +101,7 @@ impl Running {
             .or_failure(ErrorCode::Other, "watch the app's process")?;
         let oom = group.map(|group| group.join(cgroup::EVENTS));
         let stop_signal = i32::from(plan.app.stop_signal);
-        let kinds = OF_A_MACHINE;
+        let kinds = Kinds::Machine;
         let begun = Begun { pid, process, stdin, stdout, stderr, report, oom, stop_signal, kinds };
         Ok(Self::of(begun))
     }

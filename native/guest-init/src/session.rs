@@ -17,16 +17,14 @@ use crate::beside::Part;
 use crate::child::Plan;
 use crate::crowd::Crowd;
 use crate::failure::{Failure, OrFailure};
-use crate::grow;
 use crate::health::Checkup;
-use crate::health::doors::Doors;
 use crate::health::probe::Part as ProbePart;
 use crate::link::{Broken, Inbox, Outbox, poll_for};
-use crate::network;
 use crate::places::Places;
 use crate::report::Report;
 use crate::running::Running;
-use crate::volumes;
+use crate::site::Site;
+use crate::{cgroup, grow, network, volumes};
 
 /// Where a session's app runs: in this machine, or in a container of the host's.
 pub trait Machine {
@@ -42,11 +40,8 @@ pub trait Machine {
         files: &[u8],
     ) -> Result<Running, Failure>;
 
-    /// How health checks get in to the app.
-    fn doors(&self) -> &dyn Doors;
-
-    /// Where processes beside the app are made, if they can be.
-    fn beside(&self) -> Option<&Places>;
+    /// Where processes beside the app are made, health checks among them.
+    fn beside(&self) -> Site;
 
     /// The app has ended, and nobody was told yet: what outlives it has to be on its disks.
     fn settle(&self, app: &App);
@@ -67,12 +62,11 @@ impl Machine for Places {
         Running::start(&Plan { app, hostname, network, files, places: self })
     }
 
-    fn doors(&self) -> &dyn Doors {
-        self
-    }
-
-    fn beside(&self) -> Option<&Places> {
-        Some(self)
+    fn beside(&self) -> Site {
+        let groups: Vec<_> = self.cgroup.iter().cloned().collect();
+        let oom = groups.first().map(|group| group.join(cgroup::EVENTS));
+        let glibc_tunables = self.glibc_tunables.clone();
+        Site { groups, oom, glibc_tunables, root: None, adapt: |_| () }
     }
 
     fn settle(&self, app: &App) {
@@ -276,13 +270,9 @@ impl Session<'_> {
             return self.crowd.hear(frame, &mut self.outbox);
         }
         let namespaces = self.running.as_ref().and_then(Running::namespaces);
-        // A host that asks all the same gets no answer: it has no gate for it either.
-        let (Some(app), Some(namespaces), Some(places)) =
-            (&self.app, namespaces, self.machine.beside())
-        else {
-            return Ok(());
-        };
-        self.crowd.exec((session, payload), app, namespaces, places, &mut self.outbox)
+        let (Some(app), Some(namespaces)) = (&self.app, namespaces) else { return Ok(()) };
+        let site = self.machine.beside();
+        self.crowd.exec((session, payload), app, namespaces, &site, &mut self.outbox)
     }
 
     fn take_files(&mut self, piece: &[u8]) -> Result<(), Broken> {
@@ -346,8 +336,8 @@ impl Session<'_> {
         if let (Some(checkup), Some(app), Some(namespaces)) =
             (&mut self.checkup, &self.app, running.namespaces())
         {
-            let doors = self.machine.doors();
-            checkup.look_at_the_clock(app, namespaces, doors, &mut self.outbox)?;
+            let site = self.machine.beside();
+            checkup.look_at_the_clock(app, namespaces, &site, &mut self.outbox)?;
         }
         running.kill_when_due(Instant::now());
         match running.finished(Instant::now()) {

@@ -23,7 +23,7 @@ mod exit_unsafe;
 pub mod failure;
 #[expect(unsafe_code, reason = "takes inherited descriptors by number")]
 mod fds_unsafe;
-mod gate;
+pub mod gate;
 pub mod guest;
 mod io;
 pub mod launch;

@@ -38,36 +38,46 @@ const statusOf = (name: string): string =>
 const output = (program: string, args: readonly string[], cwd?: string): string =>
   execFileSync(program, args, { cwd, encoding: 'utf8', maxBuffer: 1 << 26 })
 
+interface Wanted {
+  readonly packages: readonly string[]
+  /** What they depend on and can do without here. */
+  readonly assumed: readonly string[]
+}
+
 /** Names of the packages and of all that they depend on. */
-function closure(packages: readonly string[], directory: string): readonly string[] {
+function closure(wanted: Wanted, directory: string): readonly string[] {
   const status = path.join(directory, 'status')
-  writeFileSync(status, ASSUMED.map(statusOf).join(''))
+  writeFileSync(status, wanted.assumed.map(statusOf).join(''))
   const options = ['--option', `Dir::State::status=${status}`, '--no-install-recommends']
-  const said = output('apt-get', [...options, '--simulate', 'install', ...packages])
+  const said = output('apt-get', [...options, '--simulate', 'install', ...wanted.packages])
   return [...said.matchAll(/^Inst (\S+)/gmu)].map(([, name = '']) => name)
 }
 
-function download(packages: readonly string[], directory: string): void {
+function download(wanted: Wanted, directory: string): void {
   // The directory is root's alone, and so is the process that writes there.
   const options = ['--quiet', '--option', 'APT::Sandbox::User=root']
-  output('apt-get', [...options, 'download', ...closure(packages, directory)], directory)
+  output('apt-get', [...options, 'download', ...closure(wanted, directory)], directory)
 }
 
-/** A tar archive; kept, so that a second run needs no network. @throws with what apt said */
-export function debianLayer(packages: readonly string[]): Buffer {
+/**
+ * A tar archive; kept, so that a second run needs no network. @throws with what apt said
+ * @param without dependencies that are not used
+ */
+export function debianLayer(packages: readonly string[], without: readonly string[] = []): Buffer {
+  const wanted: Wanted = { packages, assumed: [...ASSUMED, ...without] }
   const name = createHash('sha256')
-    .update(JSON.stringify([packages, ASSUMED]))
+    .update(JSON.stringify([packages, wanted.assumed]))
     .digest('hex')
   const kept = path.join(cache, `${name}.tar`)
   if (existsSync(kept)) return readFileSync(kept)
   const directory = mkdtempSync(path.join(tmpdir(), 'casemate-debian-'))
   try {
     try {
-      download(packages, directory)
+      download(wanted, directory)
     } catch {
       // Lists that are missing or older than what the archive holds.
       output('apt-get', ['--quiet', 'update'])
-      download(packages, directory)
+      download(wanted, directory)
     }
     const root = path.join(directory, 'root')
     for (const file of readdirSync(directory).filter((found) => found.endsWith('.deb'))) {

@@ -82,8 +82,8 @@ const APPLETS = [
   'wget',
 ]
 
-/** What Debian's packages make at installation, a shell, and the script. */
-const ownLayer = ({ name, files = {} }: Popular): Buffer =>
+/** What Debian's packages make at installation, a shell, and more. */
+export const baseLayer = (...more: readonly Buffer[]): Buffer =>
   archive(
     ...['bin', 'etc', 'root', 'run', 'srv'].map((place) => directory(place)),
     directory('tmp', { mode: 0o1777 }),
@@ -94,8 +94,14 @@ const ownLayer = ({ name, files = {} }: Popular): Buffer =>
       'etc/passwd',
       'root:x:0:0::/root:/bin/sh\nwww-data:x:33:33::/srv:/bin/sh\npostgres:x:110:110::/data:/bin/sh\n',
     ),
-    ...Object.entries(files).map(([place, text]) => file(`data/${place}`, text)),
     file('etc/group', 'root:x:0:\nwww-data:x:33:\npostgres:x:110:\n'),
+    ...more,
+  )
+
+/** With the script. */
+const ownLayer = ({ name, files = {} }: Popular): Buffer =>
+  baseLayer(
+    ...Object.entries(files).map(([place, text]) => file(`data/${place}`, text)),
     file('check', readFileSync(path.join(import.meta.dirname, `${name}.sh`)), { mode: 0o755 }),
   )
 

@@ -44,7 +44,7 @@ fn prepare(app: &App, stdio: Stdio, report: &Reporter) -> Result<Identity, Failu
     umask(Mode::empty());
     let identity = identify(&app.process.user)?;
     take_stdio(stdio, &identity)?;
-    process_unsafe::close_all_but(report.as_fd())
+    process_unsafe::close_all_but(&[report.as_fd()])
         .or_failure(ErrorCode::Other, "close descriptors")?;
     let cwd = app.process.cwd.as_str();
     chdir(cwd).or_failure(ErrorCode::Cwd, format!("enter {cwd:?}"))?;

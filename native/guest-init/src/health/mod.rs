@@ -16,7 +16,7 @@ use rustix::event::PollFd;
 
 use crate::link::{Broken, Outbox};
 use crate::namespaces::Namespaces;
-use doors::Doors;
+use crate::site::Site;
 use judge::Judge;
 use probe::{Part, Probe};
 
@@ -94,7 +94,7 @@ impl Checkup {
         &mut self,
         app: &App,
         namespaces: &Namespaces,
-        doors: &dyn Doors,
+        site: &Site,
         outbox: &mut Outbox,
     ) -> Result<(), Broken> {
         let now = Instant::now();
@@ -121,7 +121,7 @@ impl Checkup {
             // Killed and still not gone: nothing can be asked beside it, and it is no sign of health.
             return self.count(Answer::TimedOut, &[], outbox);
         }
-        match Probe::start(&self.check, app, namespaces, doors) {
+        match Probe::start(&self.check, app, namespaces, site) {
             Ok(probe) => {
                 self.probe = Some(probe);
                 Ok(())

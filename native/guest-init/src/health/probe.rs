@@ -16,7 +16,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
 };
 
-use super::doors::{Doors, Forked};
+use super::doors::Forked;
 use super::{child, later};
 use crate::child::Stdio;
 use crate::failure::{Failure, OrFailure};
@@ -25,6 +25,7 @@ use crate::namespaces::Namespaces;
 use crate::process_unsafe;
 use crate::report::{self, Report, Reports};
 use crate::running::{exit_of, pipe};
+use crate::site::Site;
 
 const CHUNK: usize = 16_384;
 /// What is read of a check that has ended: a pipe holds no more.
@@ -65,7 +66,7 @@ impl Probe {
         check: &Check,
         app: &App,
         namespaces: &Namespaces,
-        doors: &dyn Doors,
+        site: &Site,
     ) -> Result<Self, Failure> {
         // Its input has ended: nobody keeps the other end.
         let (stdin, _) = pipe()?;
@@ -74,11 +75,11 @@ impl Probe {
         fcntl_setfl(&output, OFlags::NONBLOCK).or_failure(ErrorCode::Other, "prepare a pipe")?;
         let (report, reporter) = report::pair()?;
         let streams = Stdio { stdin, stdout, stderr };
-        let pid = match doors.fork_beside(namespaces, &streams, &reporter)? {
+        let pid = match site.fork_beside(namespaces, &streams, &reporter)? {
             Forked::Parent(pid) => pid,
             Forked::Child => {
-                let app = doors.within(check.probe.beside(app));
-                child::run(&check.probe, &app, streams, &reporter, doors.glibc_tunables())
+                let app = site.within(check.probe.beside(app));
+                child::run(&check.probe, &app, streams, &reporter, site.glibc_tunables.as_deref())
             }
         };
         let process = pidfd_open(pid, PidfdFlags::empty())

@@ -1,0 +1,74 @@
+//! What both processes of the monitor give up once everything is set up.
+
+use std::io;
+
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, Gid, Uid, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
+
+use crate::filter;
+
+/// What an OCI runtime takes that makes a container with a user namespace, and what it takes to enter one: cgroups and
+/// mounts (`SYS_ADMIN`, `SYS_CHROOT`, `SYS_PTRACE`, `DAC_OVERRIDE`), ids (`SETUID`, `SETGID`, `CHOWN`), modes of others'
+/// files (`FOWNER`), signals to processes with other ids (`KILL`), limits and room on the disk beyond the host's
+/// (`SYS_RESOURCE`).
+const RUNTIME: CapabilitySet = CapabilitySet::SYS_ADMIN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::SYS_PTRACE)
+    .union(CapabilitySet::SYS_RESOURCE);
+
+/// Leaves the session, and what it starts on the host, what it needs.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn keep_the_runtimes() -> io::Result<()> {
+    bound(RUNTIME)?;
+    hold(capabilities(None)?.permitted & RUNTIME)
+}
+
+/// Becomes a user of the host that no process of a container, no machine and nobody else is, without a privilege, under
+/// a list of system calls.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn give_all_up(id: u32) -> io::Result<()> {
+    let filter = filter::compile()?;
+    bound(CapabilitySet::empty())?;
+    set_thread_groups(&[])?;
+    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    hold(CapabilitySet::empty())?;
+    filter.install()
+}
+
+/// No program that is executed from here on has others than these.
+fn bound(kept: CapabilitySet) -> io::Result<()> {
+    for number in 0..u64::BITS {
+        let one = CapabilitySet::from_bits_retain(1_u64.checked_shl(number).unwrap_or(0));
+        if kept.contains(one) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(one) {
+            Ok(()) => {}
+            // The kernel has none of that number, nor above it.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(clear_ambient_capability_set()?)
+}
+
+fn hold(held: CapabilitySet) -> io::Result<()> {
+    let inheritable = CapabilitySet::empty();
+    Ok(set_capabilities(None, CapabilitySets { effective: held, permitted: held, inheritable })?)
+}

@@ -13,7 +13,7 @@ import { mountVolume, orderVolume, volumeIsFree } from './volume.cases.ts'
 const SERVE = `b=/bin/busybox
 /usr/bin/redis-server --port 0 --unixsocket /tmp/redis --save '' --appendonly yes --appendfsync always \\
   --dir /store --logfile /tmp/redis.log &
-until $b test -S /tmp/redis && $b grep -q 'Ready to accept' /tmp/redis.log; do $b sleep 0.1; done
+until $b test -S /tmp/redis && $b grep -q 'ready to accept' /tmp/redis.log; do $b sleep 0.1; done
 redis() { /usr/bin/redis-cli -s /tmp/redis "$@"; }`
 
 const WRITE = `${SERVE}

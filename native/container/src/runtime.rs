@@ -147,9 +147,10 @@ impl Machine for Runtime {
 
 impl Runtime {
     /// All that it holds open.
-    pub fn descriptors(&self) -> [BorrowedFd<'_>; 4] {
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let Scratch { device, directory } = &self.scratch;
-        [self.oci.as_fd(), self.program.as_fd(), device.as_fd(), directory.as_fd()]
+        let own = [self.oci.as_fd(), self.program.as_fd(), device.as_fd(), directory.as_fd()];
+        own.into_iter().chain(self.volumes.iter().map(AsFd::as_fd)).collect()
     }
 
     /// Ends whatever is left of the container. What cannot be cleared away here spawn clears away.

@@ -1,6 +1,6 @@
 /** Opens the tenants of a state directory. */
 import path from 'node:path'
-import { adapt, kyselyOver, openDatabase } from './store/database.ts'
+import { adapt, holdsFiles, kyselyOver, openDatabase } from './store/database.ts'
 import { loadFileKey } from './store/file-key.ts'
 import { loadTokenKey, publicHalf } from './store/key-file.ts'
 import { Tenants } from './tenants.ts'
@@ -22,8 +22,7 @@ export interface TenantsConfig {
 export function openTenants(config: TenantsConfig): Tenants {
   const privateKey = loadTokenKey(config.stateDir)
   const database = openDatabase(path.join(config.stateDir, DATABASE_FILE))
-  const isUsed = database.prepare('SELECT 1 FROM stored_files LIMIT 1').get() !== undefined
-  const fileKey = loadFileKey(config.stateDir, isUsed)
+  const fileKey = loadFileKey(config.stateDir, holdsFiles(database))
   const { issuer, audience, now } = config
   return new Tenants({
     store: kyselyOver(adapt(database)),

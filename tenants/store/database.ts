@@ -77,6 +77,10 @@ const bindable = (values: readonly unknown[]): SQLInputValue[] =>
     throw new TypeError(`a ${typeof value} cannot be stored`)
   })
 
+/** Whether there are files that are encrypted with the key of stored files. */
+export const holdsFiles = (database: DatabaseSync): boolean =>
+  database.prepare('SELECT 1 FROM stored_files LIMIT 1').get() !== undefined
+
 /** node:sqlite in the shape of the driver that Kysely expects. */
 export const adapt = (database: DatabaseSync): SqliteDatabase => ({
   close: () => database.close(),

@@ -65,27 +65,6 @@ pub fn main(args: &[String]) -> ExitCode {
         ["wander"] => wander(),
         ["fake-terminals"] => fake_terminals(),
         ["leave-orphan"] => leave_orphan(),
-        ["leave", what] => {
-            let child = Command::new("/bin/app").args(["app", what]).spawn().unwrap();
-            // Whose it is from now on is what the test is about.
-            std::mem::forget(child);
-        }
-        ["serve", port, answers @ ..] => serve(port.parse().unwrap(), answers),
-        ["count", path] => count(path),
-        ["mark", path] => {
-            fs::write(path, "").unwrap();
-            wait();
-        }
-        ["until-dead", path] => {
-            while !fs::read_to_string(path).unwrap().contains(") Z 1 ") {
-                sleep(Duration::from_millis(5));
-            }
-        }
-        ["until", path] => {
-            while !fs::exists(path).unwrap() {
-                sleep(Duration::from_millis(5));
-            }
-        }
         ["again"] => {
             print!("{}", tell(fs::write("/dev/stdout", "once more\n").map(|()| String::new())));
         }

@@ -13,6 +13,9 @@ import { whyNoContainers, whyNot } from './harness.ts'
 import { pushSigned, ruleOf } from './signed-image.ts'
 import { startUp, stateDirectory } from './up-host.ts'
 
+/** Runs a command under a real terminal. */
+const TERMINAL = path.join(import.meta.dirname, '../agent/cli/exec-terminal.py')
+
 const OPERATOR = 64_021
 const STRANGER = 64_022
 const why = whyNot()
@@ -215,6 +218,11 @@ suite('system/up with a container', {
     const beside = ['exec', pod, '--', '/bin/sh', '-c', 'echo beside; exit 5'] as const
     const executed = await host.as(0, 'CASEMATE', '-t', 'acme', ...beside)
     assert.deepEqual([executed.code, executed.stdout], [5, 'beside\n'], executed.stderr)
+    const steps = [{ until: '# ' }, { type: 'echo $((40+2)) | cat; tty\r' }, { until: '42' }]
+    const typed = JSON.stringify([...steps, { until: '/dev/pts/' }, { type: 'exit 6\r' }])
+    const shell = ['-t', 'acme', 'exec', '-it', pod, '--', '/bin/sh'] as const
+    const terminal = await host.as(0, 'python3', TERMINAL, typed, 'CASEMATE', ...shell)
+    assert.match(terminal.stdout, /\ncooked 6\n$/u, terminal.stdout + terminal.stderr)
     await casemate('-t', 'acme', 'pause', pod)
     await casemate('-t', 'acme', 'resume', pod)
     const stats: unknown = JSON.parse(await casemate('-t', 'acme', 'stats', pod))
@@ -231,14 +239,18 @@ suite('system/up with a container', {
     assert.deepEqual(
       own.map((record) => member(record, 'type')),
       [
-        'requested',
-        'intent',
-        'started',
-        'pause_requested',
-        'resume_requested',
-        'stop_requested',
-        'exited',
-      ].map((name) => `launch.${name}`),
+        'launch.requested',
+        'launch.intent',
+        'launch.started',
+        'exec.intent',
+        'exec.ended',
+        'exec.intent',
+        'exec.ended',
+        'launch.pause_requested',
+        'launch.resume_requested',
+        'launch.stop_requested',
+        'launch.exited',
+      ],
     )
     const isolation = member(own[1], 'isolation')
     assert.deepEqual(

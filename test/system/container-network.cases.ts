@@ -12,7 +12,17 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { archive, directory, file } from '../native/workers/rootfs/tar-writer.ts'
 import type { Machine, SpawnHost } from './harness.ts'
 import { buildDisk, compile, type DiskFile } from './images.ts'
-import { papers, prepare, type Running, refusal, run, sh, start, type Wish } from './launch.ts'
+import {
+  type Loose,
+  papers,
+  prepare,
+  type Running,
+  refusal,
+  run,
+  sh,
+  start,
+  type Wish,
+} from './launch.ts'
 import { at, interfaces } from './network.cases.ts'
 import { spawnOf } from './restart.cases.ts'
 
@@ -86,6 +96,19 @@ export function containerNetworkCases(machine: Machine): void {
         [...stdout.matchAll(/inet6? (\S+)/gu)].map(([, address]) => address),
         ['10.88.0.3/24', 'fd58::3/64', 'fe80::a:58ff:fe00:3/64'],
       )
+    })
+
+    test('makes no namespaces in which it would have one, and hears nothing of the host’s devices', async () => {
+      // A plan without a profile, as a stolen agent could write it; CAP_SYS_ADMIN, which a profile lets do more.
+      const without = (spec: Loose): void => {
+        ;(spec['app'] as Loose)['seccomp'] = null
+      }
+      const wish = { args: ['/bin/wire', 'below'], image, on: own, network: at(3) }
+      for (const capabilities of [[], ['CAP_SYS_ADMIN']] as const) {
+        const { stdout } = await run(machine, { ...wish, capabilities }, without)
+        const net = capabilities.length === 0 ? 'EPERM' : 'ENOSPC'
+        assert.equal(stdout, `route ok\nevents EPERM\nuser ENOSPC\nnet ${net}\n`)
+      }
     })
 
     test('ports below 1024 and ping are for pods whose app may have the capability', async () => {

@@ -8,7 +8,7 @@ use guest_init::report::Reporter;
 
 use crate::bundle::{CONFIG, FILES, PASSED, PROGRAM, REPORT};
 use crate::gather::{bytes_of, present};
-use crate::limits_unsafe;
+use crate::{below, limits_unsafe};
 
 /// Becomes the app. Whoever starts this by hand has no descriptors for it and is told so.
 pub fn main() -> ! {
@@ -26,6 +26,8 @@ fn prepare() -> Result<std::convert::Infallible, Failure> {
     let (mut app, hostname, network) =
         App::parse_config(&config).map_err(|error| broken(format_args!("{error}")))?;
     adapt(&mut app);
+    below::forbid_namespaces()
+        .map_err(|error| broken(format_args!("limits of namespaces: {error}")))?;
     // The network is not this user namespace's, and the monitor has set them.
     app.sysctls.retain(|sysctl| !sysctl.is_of_network());
     let outside = app.mounts.iter().filter(|mount| is_from_outside(&mount.kind));

@@ -17,6 +17,7 @@
 //! root, and the frames of the agent, as a user that nobody else is, under a list of system calls that opens, starts and
 //! reaches nothing.
 
+mod below;
 pub mod bundle;
 mod filter;
 pub mod gather;

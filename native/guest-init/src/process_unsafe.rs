@@ -125,7 +125,10 @@ pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
 }
 
 /// Installs a seccomp program, an array of `struct sock_filter` as bytes, on this process.
-pub(crate) fn install_seccomp(program: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// What `seccomp(2)` says: it wants `no_new_privs` or `CAP_SYS_ADMIN`.
+pub fn install_seccomp(program: &[u8]) -> io::Result<()> {
     let filter: Vec<libc::sock_filter> = program
         .chunks_exact(8)
         .filter_map(|chunk| {

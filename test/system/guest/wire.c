@@ -8,6 +8,7 @@
  *   ping ADDRESS          an echo, by a socket that is there for it (icmp(7))
  *   hear                  says of all frames that come to the card whose they are, for ever
  *   sink PORT / pour ADDRESS PORT MIB   bytes in one direction, and how long that took
+ *   below                 which namespaces and sockets may be made
  *   card, say WORDS, hold
  */
 #define _GNU_SOURCE
@@ -15,10 +16,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/ethernet.h>
+#include <linux/netlink.h>
 #include <net/if.h>
 #include <net/route.h>
 #include <netpacket/packet.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,6 +112,18 @@ static struct ifreq card(unsigned long request) {
     if (ioctl(fd, request, &wanted) < 0) fails("card");
     close(fd);
     return wanted;
+}
+
+/* What a user namespace would permit everybody, and what the kernel tells of its devices. */
+static void below(void) {
+    int route = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE), events = socket(AF_NETLINK, SOCK_RAW, NETLINK_KOBJECT_UEVENT);
+    printf("route %s\n", route < 0 ? strerrorname_np(errno) : "ok");
+    if (events < 0) fails("events");
+    else printf("events ok\n");
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0) fails("user");
+    else printf("user ok\n");
+    if (unshare(CLONE_NEWNET) < 0) fails("net");
+    else printf("net ok\n");
 }
 
 static void show_card(void) {
@@ -228,6 +243,7 @@ int main(int count, char **words) {
         const char *word = words[at];
         int left = count - at - 1;
         if (strcmp(word, "onlink") == 0) onlink();
+        if (strcmp(word, "below") == 0) below();
         if (strcmp(word, "card") == 0) show_card();
         if (strcmp(word, "spoof") == 0) spoof();
         if (strcmp(word, "hear") == 0) hear();

@@ -133,6 +133,13 @@ const GROUPS: Readonly<Record<Stage, readonly Group[]>> = {
       'Leave out what the message names.',
     ],
     ['CONFIG_NOT_FOUND SECRET_NOT_FOUND', 'tenant', 'Store it under that name, then launch again.'],
+    ['VOLUME_UNKNOWN', 'tenant', 'Create a volume of that name, then launch again.'],
+    ['VOLUME_IN_USE', 'tenant', 'Stop the pod that has the volume; the message names it.'],
+    [
+      'VOLUME_VM_ONLY',
+      'tenant',
+      'A virtual machine had this volume: use it at level vm, or take another one.',
+    ],
   ],
   BUILD: [
     [

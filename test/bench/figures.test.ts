@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { fileSystemOf } from './environment.ts'
-import { figure, quantile, table } from './figures.ts'
+import { figure, quantile, ratios, table } from './figures.ts'
 
 const upTo = (count: number): readonly number[] => Array.from({ length: count }, (_, at) => at + 1)
 
@@ -43,6 +43,23 @@ suite('bench/figures', () => {
       'figure       unit    n  median  p99  min  max',
       'short        ms      1       1    -    1    1',
       'much.longer  MB/s  200   100.5  198    1  200',
+    ])
+  })
+})
+
+suite('bench/ratios', () => {
+  test('are of what is measured beside somebody, and of the same thing', () => {
+    const of = (id: string, median: number) => figure(id, 'ms', [median])
+    const figures = [
+      of('container.start.casemate', 30),
+      of('container.start.runc', 20),
+      of('container.stop.casemate', 5),
+      of('container.stop.podman', 50),
+      of('policy.decide.allowed', 1),
+    ]
+    assert.deepEqual(ratios(figures), [
+      'container.start: casemate/runc 1.50',
+      'container.stop: casemate/podman 0.10',
     ])
   })
 })

@@ -1,6 +1,6 @@
 /** What a measurement comes to: a few numbers with their unit, and how they are shown. */
 
-export type Unit = 'ms' | 'us' | 'KiB' | 'MB/s' | 'records/s' | 'VMs/s'
+export type Unit = 'ms' | 'us' | 'KiB' | 'MB/s' | 'records/s' | 'VMs/s' | 'pods'
 
 /** One measured thing. docs/benchmarks.md says for each id what was measured. */
 export interface Figure {
@@ -23,6 +23,7 @@ export interface Skipped {
 
 const P99_SAMPLES_MIN = 100
 const DIGITS = 4
+const OURS = '.casemate'
 
 /** The smallest sample that `share` of all are not above (nearest rank). */
 export function quantile(sorted: readonly number[], share: number): number {
@@ -53,6 +54,19 @@ export function figure(id: string, unit: Unit, samples: readonly number[]): Figu
     max: rounded(sorted.at(-1) ?? Number.NaN),
     p99: sorted.length < P99_SAMPLES_MIN ? null : rounded(quantile(sorted, 0.99)),
   }
+}
+
+/** What figures of one thing come to, ours by each other's: `container.start: casemate/runc 1.9`. */
+export function ratios(figures: readonly Figure[]): readonly string[] {
+  const ours = figures.filter(({ id }) => id.endsWith(OURS))
+  return ours.flatMap(({ id, median }) => {
+    const thing = id.slice(0, -OURS.length)
+    const others = figures.filter((one) => one.id.startsWith(`${thing}.`) && one.id !== id)
+    return others.map((other) => {
+      const name = other.id.slice(thing.length + 1)
+      return `${thing}: casemate/${name} ${(median / other.median).toFixed(2)}`
+    })
+  })
 }
 
 const HEAD = ['figure', 'unit', 'n', 'median', 'p99', 'min', 'max']

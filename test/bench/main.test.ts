@@ -55,7 +55,7 @@ suite('bench', () => {
   test('names the groups there are when asked for another', () => {
     const { status, stdout, stderr } = bench(['--only', 'speed'])
     assert.deepEqual([status, stdout], [2, ''])
-    assert.match(stderr, /no group speed; there are: vmm, pod, policy/u)
+    assert.match(stderr, /no group speed; there are: vmm, pod, container, port, policy/u)
   })
 
   test('skips virtual machines with one line when it is not root', (t) => {

@@ -7,11 +7,13 @@ import { parseArgs } from 'node:util'
 import { missing } from '../peers/images-programs.ts'
 import { whyNot } from '../system/harness.ts'
 import { measureAudit } from './audit.ts'
+import { noContainers, openContainers } from './containers.ts'
 import { type Environment, environment } from './environment.ts'
-import { type Figure, type Skipped, table } from './figures.ts'
+import { type Figure, ratios, type Skipped, table } from './figures.ts'
 import { type Opened, plain } from './opened.ts'
 import { openPods } from './pods.ts'
 import { measurePolicy, measureSignatures } from './policy.ts'
+import { noPorts, openPorts } from './ports.ts'
 import { measureRootfs } from './rootfs.ts'
 import { openVmm } from './vmm.ts'
 
@@ -56,6 +58,8 @@ const groups: Readonly<Record<string, Group>> = {
       }),
   },
   pod: { skip: () => whyNot() ?? noRegistry(), open: openPods },
+  container: { skip: noContainers, open: openContainers },
+  port: { skip: noPorts, open: openPorts },
   policy: { skip: always, open: plain(() => Promise.resolve(measurePolicy())) },
   signature: { skip: always, open: plain(() => Promise.resolve(measureSignatures())) },
   rootfs: { skip: always, open: plain(measureRootfs) },
@@ -112,6 +116,7 @@ function print({ time, host, kvm: found, figures, skipped, failed }: Report): vo
     `Node ${host.node}, KVM: ${found ?? 'not measured'}`,
     '',
     ...(figures.length === 0 ? [] : [table(figures)]),
+    ...ratios(figures),
     ...skipped.map(({ group, reason }) => `${group}: skipped: ${reason}`),
     ...failed.map(({ group, reason }) => `${group}: failed: ${reason}`),
   ]

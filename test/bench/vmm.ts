@@ -4,6 +4,7 @@ import { type Machine, openMachine } from '../system/harness.ts'
 import { buildDisk, type DiskFile } from '../system/images.ts'
 import { prepare, start } from '../system/launch.ts'
 import { busyboxTar, IDLE } from './busybox.ts'
+import { measureCrowd } from './crowd.ts'
 import { type Figure, figure } from './figures.ts'
 import { measureMounts } from './mounts.ts'
 import type { Opened } from './opened.ts'
@@ -120,6 +121,7 @@ async function measure(bench: Bench): Promise<readonly Figure[]> {
     ...(await byHand(bench, 'restored')),
     ...(await throughSpawn(bench)),
     ...(await measureMounts(bench.machine)),
+    ...(await measureCrowd(bench.machine, bench.image)),
   ]
 }
 

@@ -254,6 +254,7 @@ suite('agent/images/resolve: health', () => {
       workingDir: '',
       user: '',
       stopSignal: null,
+      volumes: [],
       healthcheck: null,
     })
   })

@@ -76,12 +76,20 @@ const processesOf = (base: number): readonly string[] =>
 const parentOf = (process: string): string =>
   /^PPid:\t(\d+)$/mu.exec(read(`/proc/${process}/status`))?.[1] ?? ''
 
+/** Whether a process comes from another; from how far depends on whether the runtime has ended yet. */
+function comesFrom(process: string, ancestor: string): boolean {
+  for (let one = process; one !== '' && one !== '0'; one = parentOf(one)) {
+    if (one === ancestor) return true
+  }
+  return false
+}
+
 /** First host id of a pod's range. */
 function rangeOf({ pid }: Running): number {
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/u.test(name)) continue
     const base = /^ *0 +(\d+) +65535$/mu.exec(read(`/proc/${name}/uid_map`))?.[1]
-    if (base !== undefined && parentOf(parentOf(name)) === String(pid)) return Number(base)
+    if (base !== undefined && comesFrom(name, String(pid))) return Number(base)
   }
   throw new Error(`the monitor ${pid} has no container`)
 }

@@ -288,7 +288,9 @@ export class Running {
   async says(matches: RegExp, from: 'stdout' | 'stderr' = 'stdout'): Promise<string> {
     let text = ''
     const gone = new AbortController()
-    void this.exit().then(() => this.#ended.abort())
+    const over = (): void => this.#ended.abort()
+    // A spawn that is gone says nothing of its pods any more.
+    void this.exit().then(over, over)
     const follow = { since: 0, follow: true, ended: this.#ended.signal, gone: gone.signal }
     for await (const record of followPodLog(this.prepared.logPath, follow)) {
       if (record.kind === 'record' && record.stream === from) text += record.payload.toString()

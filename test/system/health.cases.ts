@@ -76,7 +76,9 @@ export function healthCases(machine: Machine): void {
         `{ ${look('1')}; } >/tmp/a; { ${look('self')}; } >/tmp/b; cmp /tmp/a /tmp/b && id -u && ls /proc/self/fd && ${spaces}`,
       )
       const args = sh(`${spaces}; while :; do sleep 1000; done`)
-      const running = await start(machine, { args, user: '1234:1234', health: asked(probe) })
+      // Ten programs, each of which takes seconds where KVM is software.
+      const health = asked(probe, { timeoutMs: isVm ? 600_000 : 60_000 })
+      const running = await start(machine, { args, user: '1234:1234', health })
       const told = await says(running.stream, /./u)
       const own = await running.says(/mnt:\[\d+\]/u)
       assert.equal(brief(told), 'healthy code 0 0', told.output)

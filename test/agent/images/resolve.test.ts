@@ -242,20 +242,4 @@ suite('agent/images/resolve: health', () => {
       },
     })
   })
-
-  test('reads a configuration that says nothing of a process', async (context) => {
-    const registry = await TestRegistry.start(context)
-    putImage(registry, { config: { config: { Cmd: null } } })
-    const { image } = await open(context, registry)
-    assert.deepEqual(image.process, {
-      entrypoint: [],
-      cmd: [],
-      env: [],
-      workingDir: '',
-      user: '',
-      stopSignal: null,
-      volumes: [],
-      healthcheck: null,
-    })
-  })
 })

@@ -40,13 +40,25 @@ export const SYSCTLS: Readonly<Record<string, string>> = {
   'net.ipv4.tcp_keepalive_probes': OWN_TIMES,
   'net.ipv4.tcp_keepalive_time': OWN_TIMES,
   'net.ipv4.tcp_max_syn_backlog': 'length of the pod’s own queues of half-open connections',
-  'net.ipv4.tcp_rmem': 'buffers of the pod’s own connections, which count as its memory',
+  'net.ipv4.tcp_rmem': 'buffers of the pod’s own connections',
   'net.ipv4.tcp_syn_retries': OWN_TIMES,
   'net.ipv4.tcp_syncookies': 'how the pod’s own listeners meet a flood',
   'net.ipv4.tcp_tw_reuse': OWN_TIMES,
-  'net.ipv4.tcp_wmem': 'buffers of the pod’s own connections, which count as its memory',
+  'net.ipv4.tcp_wmem': 'buffers of the pod’s own connections',
   'net.ipv6.conf.all.disable_ipv6': 'gives up IPv6 in the pod’s own network namespace',
   'net.unix.max_dgram_qlen': 'length of the pod’s own queues of local datagrams',
+}
+
+/**
+ * The most that a number of these may be: what waits in a pod's queues, and is buffered for its connections, is memory of
+ * the host's kernel at level container, and not all of it counts as the pod's. native/ticket/src/sysctls.rs has the same.
+ */
+const MOST: Readonly<Record<string, number>> = {
+  'net.core.somaxconn': 65_535,
+  'net.ipv4.tcp_max_syn_backlog': 65_535,
+  'net.ipv4.tcp_rmem': 16_777_216,
+  'net.ipv4.tcp_wmem': 16_777_216,
+  'net.unix.max_dgram_qlen': 4096,
 }
 
 export const SYSCTLS_MAX = 32
@@ -57,11 +69,19 @@ export interface Sysctl {
   readonly value: string
 }
 
+/** What is no number is the kernel's to refuse. */
+const isTooMuch = ({ name, value }: Sysctl): boolean =>
+  value.split(' ').some((word) => /^\d+$/u.test(word) && Number(word) > (MOST[name] ?? Infinity))
+
 /** Sorted by name; whether a name may be set is the decision's to say. @throws BadNoun */
 export function parseSysctls(input: Readonly<Record<string, string>>): readonly Sysctl[] {
   const sysctls = Object.entries(input).map(([name, value]) => ({ name, value }))
   const isFine = ({ name, value }: Sysctl): boolean =>
     /^[a-z0-9_.]{1,64}$/u.test(name) && VALUE.test(value)
+  const large = sysctls.find(isTooMuch)
+  if (large !== undefined) {
+    throw new BadNoun(`sysctl ${large.name}`, `must be at most ${MOST[large.name]}`)
+  }
   if (sysctls.length <= SYSCTLS_MAX && sysctls.every(isFine)) {
     return sysctls.toSorted((a, b) => (a.name < b.name ? -1 : 1))
   }

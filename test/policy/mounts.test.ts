@@ -197,6 +197,8 @@ suite('policy/sysctls', () => {
       ['net/core/somaxconn', '1'],
       ['', '1'],
       ['net.core.somaxconn', ''],
+      ['net.core.somaxconn', '65536'],
+      ['net.ipv4.tcp_wmem', '4096 16384 16777217'],
       ['net.core.somaxconn', '1\n2'],
     ] as const) {
       assert.throws(() => parseSysctls({ [name]: value }), { name: 'BadNoun' }, name)

@@ -44,6 +44,16 @@ pub const NAMES: [&str; 30] = [
     "net.unix.max_dgram_qlen",
 ];
 
+/// The most that a number of these may be: what waits in a pod's queues, and is buffered for its connections, is memory of
+/// the host's kernel at level container, and not all of it counts as the pod's.
+const MOST: [(&str, u64); 5] = [
+    ("net.core.somaxconn", 65_535),
+    ("net.ipv4.tcp_max_syn_backlog", 65_535),
+    ("net.ipv4.tcp_rmem", 16_777_216),
+    ("net.ipv4.tcp_wmem", 16_777_216),
+    ("net.unix.max_dgram_qlen", 4096),
+];
+
 /// One parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysctl {
@@ -76,10 +86,12 @@ pub(crate) fn read(value: &Value) -> Result<Vec<Sysctl>, ShapeError> {
         let [name, value] = fields(item, at, ["name", "value"])?;
         let name = text(name, at, 64)?;
         let name = NAMES.into_iter().find(|known| *known == name);
-        Ok(Sysctl {
-            name: name.ok_or_else(|| wrong(at, "must name a parameter that is the pod's own"))?,
-            value: shape::word(value, at, VALUE_BYTES_MAX, shape::is_printable)?.into(),
-        })
+        let name = name.ok_or_else(|| wrong(at, "must name a parameter that is the pod's own"))?;
+        let value = shape::word(value, at, VALUE_BYTES_MAX, shape::is_printable)?;
+        if is_too_much(name, value) {
+            return Err(wrong(at, "is more than a pod may have"));
+        }
+        Ok(Sysctl { name, value: value.into() })
     })?;
     let is_again = |at: usize, sysctl: &Sysctl| {
         sysctls.iter().take(at).any(|before| before.name == sysctl.name)
@@ -88,6 +100,16 @@ pub(crate) fn read(value: &Value) -> Result<Vec<Sysctl>, ShapeError> {
         return Err(wrong("app.sysctls", "must have each parameter once"));
     }
     Ok(sysctls)
+}
+
+/// What is no number is the kernel's to refuse.
+fn is_too_much(name: &str, value: &str) -> bool {
+    let most = MOST.iter().find(|(limited, _)| *limited == name);
+    let is_more = |most: u64| {
+        let mut numbers = value.split_ascii_whitespace().map(str::parse::<u128>);
+        numbers.any(|number| number.is_ok_and(|number| number > u128::from(most)))
+    };
+    most.is_some_and(|(_, most)| is_more(*most))
 }
 
 #[cfg(test)]
@@ -129,5 +151,8 @@ mod tests {
             assert!(sysctls(&[("net.core.somaxconn", value)]).is_err(), "{value}");
         }
         assert!(sysctls(&[("net.core.somaxconn", "1"), ("net.core.somaxconn", "1")]).is_err());
+        assert!(sysctls(&[("net.core.somaxconn", "65536")]).is_err());
+        assert!(sysctls(&[("net.ipv4.tcp_rmem", "4096 87380 16777217")]).is_err());
+        assert!(sysctls(&[("net.ipv4.tcp_rmem", "4096 87380 16777216")]).is_ok());
     }
 }

@@ -29,6 +29,7 @@ export function planMounts(
   refuseTooMuch(single)
   const mounts = [...asked, ...declared, ...single].toSorted((a, b) => (a.path < b.path ? -1 : 1))
   refuseConflicts(mounts)
+  refuseHidden(mounts, request)
   const unknown = request.sysctls.find(({ name }) => !Object.hasOwn(SYSCTLS, name))
   if (unknown !== undefined) throw notOwn(unknown.name)
   const storedFiles = files.flatMap(({ stored }) => (stored === null ? [] : [stored]))
@@ -119,6 +120,30 @@ function refuseConflicts(mounts: readonly PlannedMount[]): void {
     `${mounts.length} mounts are asked for, those that the image declares included; a pod has at most ${MOUNTS_MAX}. Leave some out.`,
     { mounts: mounts.length, limit: MOUNTS_MAX },
   )
+}
+
+/**
+ * Names that a launch asks for are written into files of the root, which a mount would hide. What the host gives without
+ * being asked is hidden by who means to.
+ * @throws Refusal MOUNT_CONFLICT
+ */
+function refuseHidden(
+  mounts: readonly PlannedMount[],
+  { hosts, nameservers, search }: LaunchQuestion['request'],
+): void {
+  const written = [
+    ...(hosts.length > 0 ? ['/etc/hosts'] : []),
+    ...(nameservers !== null || search !== null ? ['/etc/resolv.conf'] : []),
+  ]
+  for (const file of written) {
+    const above = mounts.find(({ path }) => isWithin(file, path))
+    if (above === undefined) continue
+    throw new Refusal(
+      'MOUNT_CONFLICT',
+      `The mount at ${above.path} would hide ${file}, into which the launch has names written. Leave one of them out.`,
+      { path: above.path, file },
+    )
+  }
 }
 
 /** @throws Refusal MOUNT_CONFLICT */

@@ -9,10 +9,12 @@ import {
   type MountWords,
   parseFileName,
   parseFiles,
+  parseHosts,
   parseMounts,
   parseSysctls,
   Refusal,
   SYSCTLS,
+  TENANT_NETWORK,
 } from '../../policy/index.ts'
 import { defaults, host, image, policiesWith, question, request, tenant } from './fixtures.ts'
 
@@ -75,6 +77,17 @@ suite('policy/mounts', () => {
     assert.equal(planned(mounts(x, y, x)), 'MOUNT_CONFLICT')
     const shm = parseMounts([], 8192)
     assert.equal(planned({ mounts: [...shm, ...shm] }), 'MOUNT_CONFLICT')
+  })
+
+  test('hides no names that the launch asks to have written', () => {
+    const etc = (target: string, names: object): string =>
+      planned({ ...mounts({ type: 'empty', target }), network: TENANT_NETWORK, ...names })
+    const hosts = { hosts: parseHosts(['db:10.0.0.5']) }
+    assert.equal(etc('/etc', hosts), 'MOUNT_CONFLICT')
+    assert.equal(etc('/etc/hosts', hosts), 'MOUNT_CONFLICT')
+    assert.equal(etc('/etc/resolv.conf', { search: ['example.org'] }), 'MOUNT_CONFLICT')
+    assert.equal(etc('/etc/resolv.conf', hosts), 'empty /etc/resolv.conf')
+    assert.equal(etc('/etc', {}), 'empty /etc')
   })
 
   test('bounds memory by the pod’s, half of it if nothing was said', () => {

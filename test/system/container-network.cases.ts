@@ -112,8 +112,9 @@ export function containerNetworkCases(machine: Machine): void {
     })
 
     test('ports below 1024 and ping are for pods whose app may have the capability', async () => {
+      const words = ['serve', '80', 'say', 'x', 'hold'] as const
       const serve = async (capabilities: NonNullable<Wish['capabilities']>): Promise<string> => {
-        const pod = await launch({ network: at(3), capabilities }, 'serve', '80', 'say', 'x')
+        const pod = await launch({ network: at(3), capabilities }, ...words)
         const said = await pod.says(/^(?:serve ready|x)$/mu)
         await kill(own, pod)
         return said.split('\n')[0] ?? ''

@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { generateSigningKey } from '../../agent/images/index.ts'
-import { podNetwork } from '../../policy/index.ts'
+import { NETWORK_RATES, podNetwork } from '../../policy/index.ts'
 import { afterwards } from '../audit/harness.ts'
 import { networkOf } from '../native/networks.ts'
 import { missing, startDockerRegistry } from '../peers/images-programs.ts'
@@ -134,7 +134,10 @@ suite('system/up with a pod', { skip: why ?? missing('docker-registry') }, () =>
     assert.notEqual(member(stats, 'usage'), null)
     const running: unknown = JSON.parse(await casemate('-t', 'acme', 'inspect', pod))
     assert.equal(member(running, 'state'), 'running')
-    assert.deepEqual(member(member(running, 'facts'), 'network'), networkOf(podNetwork(1, 2)))
+    assert.deepEqual(
+      member(member(running, 'facts'), 'network'),
+      networkOf({ ...podNetwork(1, 2), rates: NETWORK_RATES }),
+    )
     assert.equal(await host.end(), 0)
 
     const log = path.join(state, 'agent/audit')

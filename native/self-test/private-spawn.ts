@@ -59,6 +59,7 @@ function configuration(plan: PrivatePlan): string {
     init: artifacts.init,
     init_verity: { ...artifacts.initVerity },
     scratch: { ...artifacts.scratch },
+    volume: { ...artifacts.volume },
     workers: {},
   })
 }

@@ -118,7 +118,12 @@ fn host_payload(kind: HostKind, payload: &[u8]) {
                 assert_eq!(again, payload);
             }
         }
-        HostKind::Config | HostKind::Stdin | HostKind::StdinEof | HostKind::Exec | HostKind::Close => {}
+        HostKind::Config
+        | HostKind::Files
+        | HostKind::Stdin
+        | HostKind::StdinEof
+        | HostKind::Exec
+        | HostKind::Close => {}
     }
 }
 

@@ -2,11 +2,10 @@
 
 use std::io;
 
-use rustix::io::Errno;
+use guest_init::privileges::drop_bounding;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, Gid, Uid, capabilities, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_thread_groups, set_thread_res_gid,
-    set_thread_res_uid,
+    set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use crate::filter;
@@ -53,18 +52,7 @@ pub fn give_all_up(id: u32) -> io::Result<()> {
 
 /// No program that is executed from here on has others than these.
 fn bound(kept: CapabilitySet) -> io::Result<()> {
-    for number in 0..u64::BITS {
-        let one = CapabilitySet::from_bits_retain(1_u64.checked_shl(number).unwrap_or(0));
-        if kept.contains(one) {
-            continue;
-        }
-        match remove_capability_from_bounding_set(one) {
-            Ok(()) => {}
-            // The kernel has none of that number, nor above it.
-            Err(Errno::INVAL) => break,
-            Err(errno) => return Err(errno.into()),
-        }
-    }
+    drop_bounding(kept.bits())?;
     Ok(clear_ambient_capability_set()?)
 }
 

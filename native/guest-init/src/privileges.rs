@@ -30,7 +30,8 @@ pub fn apply(app: &App, identity: &Identity) -> Result<(), Failure> {
             .or_failure(ErrorCode::Other, format!("set {}", name.unwrap_or(&"a limit")))?;
     }
     umask(Mode::WGRP | Mode::WOTH);
-    drop_bounding(process.capabilities.bounding)?;
+    drop_bounding(process.capabilities.bounding)
+        .or_failure(ErrorCode::Other, "drop a bounding capability")?;
     take_identity(identity, &process.additional_gids)?;
     let program = app.seccomp.as_ref().map(|seccomp| seccomp.program.as_slice());
     if process.no_new_privileges {
@@ -50,7 +51,11 @@ pub fn apply(app: &App, identity: &Identity) -> Result<(), Failure> {
     }
 }
 
-fn drop_bounding(keep: u64) -> Result<(), Failure> {
+/// No program that is executed from here on has other capabilities than these bits.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn drop_bounding(keep: u64) -> rustix::io::Result<()> {
     for number in 0..u64::BITS {
         let bit = 1_u64.checked_shl(number).unwrap_or(0);
         if keep & bit != 0 {
@@ -60,9 +65,7 @@ fn drop_bounding(keep: u64) -> Result<(), Failure> {
             Ok(()) => {}
             // The kernel has no capability of that number, and so none above it.
             Err(Errno::INVAL) => break,
-            Err(errno) => {
-                return Err(errno).or_failure(ErrorCode::Other, "drop a bounding capability");
-            }
+            Err(errno) => return Err(errno),
         }
     }
     Ok(())

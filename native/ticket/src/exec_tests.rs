@@ -2,11 +2,10 @@
 
 use super::*;
 use crate::proof::leaf_hash;
-use crate::test_log::Log;
+use crate::test_log::{BOOT, Log, context};
 
 const REQUEST: &[u8] =
     br#"{"args":["sh"],"cwd":null,"env":["A=2","B=3"],"terminal":null,"user":null}"#;
-const BOOT: &str = "11111111-2222-3333-4444-555555555555";
 const NOW_NS: u64 = 1_000_000_000_000;
 
 fn record() -> String {
@@ -17,17 +16,9 @@ fn record() -> String {
 }
 
 fn checked(log: &Log, record: &str, request: &[u8], now_ns: u64) -> Result<Admitted, TicketError> {
-    let context = Context {
-        node: "host-1".into(),
-        boot_id: BOOT.into(),
-        kvm: None,
-        allow_software_kvm: false,
-        levels: vec![],
-        log_keys: vec![Log::new(1).key()],
-    };
     let pod = Pod { launch_id: "pod-1".into(), tenant: "acme".into() };
     let ticket = log.receipt(record);
-    check(ticket.as_bytes(), record.as_bytes(), request, &pod, &context, now_ns)
+    check(ticket.as_bytes(), record.as_bytes(), request, &pod, &context(), now_ns)
 }
 
 #[test]

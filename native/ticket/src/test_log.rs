@@ -4,10 +4,25 @@
 use ed25519_dalek::{Signer as _, SigningKey};
 
 use crate::bytes::{Digest, encode_base64};
+use crate::document::Context;
 use crate::note::LogKey;
 use crate::proof::leaf_hash;
 
 const ORIGIN: &str = "casemate.example/log";
+/// Of the host that [`context`] is of.
+pub const BOOT: &str = "11111111-2222-3333-4444-555555555555";
+
+/// A host that trusts the log of `Log::new(1)`.
+pub fn context() -> Context {
+    Context {
+        node: "host-1".into(),
+        boot_id: BOOT.into(),
+        kvm: None,
+        allow_software_kvm: false,
+        levels: vec![],
+        log_keys: vec![Log::new(1).key()],
+    }
+}
 
 /// A log with one key.
 pub struct Log(SigningKey);

@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::proof::leaf_hash;
-use crate::test_log::Log;
+use crate::test_log::{BOOT, Log, context};
 
-const BOOT: &str = "11111111-2222-3333-4444-555555555555";
 const NOW_NS: u64 = 1_000_000_000_000;
 
 fn record(operation: &str, size_bytes: &str, snapshot: &str) -> String {
@@ -14,15 +13,7 @@ fn record(operation: &str, size_bytes: &str, snapshot: &str) -> String {
 }
 
 fn checked(log: &Log, record: &str) -> Result<Admitted, TicketError> {
-    let context = Context {
-        node: "host-1".into(),
-        boot_id: BOOT.into(),
-        kvm: None,
-        allow_software_kvm: false,
-        levels: vec![],
-        log_keys: vec![Log::new(1).key()],
-    };
-    check(&log.receipt(record), record.as_bytes(), &context, NOW_NS)
+    check(&log.receipt(record), record.as_bytes(), &context(), NOW_NS)
 }
 
 #[test]

@@ -46,25 +46,13 @@ fn output(machine: &mut Machine, request: &str) -> String {
     out
 }
 
-/// An `enter` without these was rkt's CVE-2019-10144, 10145 and 10147.
-pub fn is_under_all_that_the_app_is_under() {
-    let place = Place::new();
-    let mut config = app(&["wait"]);
-    config.user = "web".into();
-    config.gids = vec![1234];
-    config.capabilities = vec!["CHOWN", "KILL"];
-    config.rlimits = vec![("RLIMIT_NOFILE", 100, 200), ("RLIMIT_CORE", 0, 0)];
-    // Allows everything: that it is there is what counts.
-    config.seccomp = Some(vec![[6, 0, 0, 0, 0, 0, 0xff, 0x7f]]);
-    let mut machine = ready(&place, &config);
-    let both = |machine: &mut Machine, file: &str| {
-        [format!("/proc/1/{file}"), format!("/proc/self/{file}")]
-            .map(|path| output(machine, &request(&["print", &path])))
-    };
-    let [of_app, own] = both(&mut machine, "status");
-    let line = |text: &str, name: &str| {
-        text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned()
-    };
+/// A line of a `/proc/*/status`.
+pub fn line<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find(|line| line.starts_with(name)).unwrap_or_default()
+}
+
+/// By what their `/proc/*/status` say of ids, capabilities, filters and signals.
+pub fn is_under_the_same(own: &str, of_app: &str) {
     for name in [
         "Uid:",
         "Gid:",
@@ -81,8 +69,27 @@ pub fn is_under_all_that_the_app_is_under() {
         "SigIgn:",
         "Umask:",
     ] {
-        assert_eq!(line(&own, name), line(&of_app, name));
+        assert_eq!(line(own, name), line(of_app, name), "{name}");
     }
+}
+
+/// An `enter` without these was rkt's CVE-2019-10144, 10145 and 10147.
+pub fn is_under_all_that_the_app_is_under() {
+    let place = Place::new();
+    let mut config = app(&["wait"]);
+    config.user = "web".into();
+    config.gids = vec![1234];
+    config.capabilities = vec!["CHOWN", "KILL"];
+    config.rlimits = vec![("RLIMIT_NOFILE", 100, 200), ("RLIMIT_CORE", 0, 0)];
+    // Allows everything: that it is there is what counts.
+    config.seccomp = Some(vec![[6, 0, 0, 0, 0, 0, 0xff, 0x7f]]);
+    let mut machine = ready(&place, &config);
+    let both = |machine: &mut Machine, file: &str| {
+        [format!("/proc/1/{file}"), format!("/proc/self/{file}")]
+            .map(|path| output(machine, &request(&["print", &path])))
+    };
+    let [of_app, own] = both(&mut machine, "status");
+    is_under_the_same(&own, &of_app);
     assert_eq!(line(&own, "Seccomp:"), "Seccomp:\t2");
     assert_eq!(line(&own, "CapBnd:"), "CapBnd:\t0000000000000021");
     assert_eq!(line(&own, "CapEff:"), "CapEff:\t0000000000000000");

@@ -4,6 +4,7 @@ use casemate_wire::frame::{GuestKind, HostKind};
 use casemate_wire::health::{Answer, Health, OUTPUT_MAX, State};
 use casemate_wire::payload::{Exit, Stop};
 
+use super::beside::{is_under_the_same, line};
 use crate::config::{Config, app};
 use crate::machine::{End, Machine, Place};
 
@@ -61,27 +62,7 @@ pub fn is_asked_under_all_that_the_app_is_under() {
     assert_eq!(answer, Answer::Code(0));
     let own_at = output.rfind("Name:").unwrap();
     let (of_app, own) = output.split_at(own_at);
-    let line = |text: &str, name: &str| {
-        text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned()
-    };
-    for name in [
-        "Uid:",
-        "Gid:",
-        "Groups:",
-        "CapInh:",
-        "CapPrm:",
-        "CapEff:",
-        "CapBnd:",
-        "CapAmb:",
-        "NoNewPrivs:",
-        "Seccomp:",
-        "Seccomp_filters:",
-        "SigBlk:",
-        "SigIgn:",
-        "Umask:",
-    ] {
-        assert_eq!(line(own, name), line(of_app, name), "{name}");
-    }
+    is_under_the_same(own, of_app);
     assert_eq!(line(own, "Seccomp:"), "Seccomp:\t2");
     config.health = Some(check(&exec(&["list", "/proc/self/fd"]), 1));
     assert_eq!(hear(&mut start(&place, &config)).3, "0 1 2 3");

@@ -53,7 +53,7 @@ suite('agent/attach', () => {
 
   test('ctrl-p ctrl-q leaves the pod alone, ctrl-c is a signal for it', async (t) => {
     if (!isPython) {
-      t.skip('no python3')
+      t.skip('no python3, which makes the terminal')
       return
     }
     const host = await podHost(t)

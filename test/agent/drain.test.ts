@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { casemate } from './command-line.ts'
 import { member, type Reply } from './harness.ts'
-import { exitCode, type PodHost, podHost, run } from './pod-host.ts'
+import { becomes, exitCode, ofType, type PodHost, podHost, run } from './pod-host.ts'
 import { records } from './stage.ts'
 
 const PATH = '/v1/host/drain'
@@ -20,15 +20,6 @@ const done = (host: PodHost): Promise<unknown> =>
     const found = await status(host)
     return member(found, 'done') === true ? found : null
   })
-
-const becomes = (host: PodHost, pod: string, state: string): Promise<unknown> =>
-  host.until(`${pod} ${state}`, async () => {
-    const found = await host.inspect(pod)
-    return member(found, 'state') === state ? found : null
-  })
-
-const ofType = async (host: PodHost, type: string): Promise<readonly unknown[]> =>
-  (await records(host.agent)).filter((record) => member(record, 'type') === type)
 
 const counts = (found: unknown): unknown[] =>
   ['left', 'ended', 'killed', 'waiting'].map((name) => member(found, name))

@@ -5,7 +5,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { suite, test } from 'node:test'
 import { casemate } from './command-line.ts'
 import { member, type Reply } from './harness.ts'
-import { exitCode, type PodHost, podHost, run } from './pod-host.ts'
+import { becomes, exitCode, type PodHost, podHost, run } from './pod-host.ts'
 import { records } from './stage.ts'
 
 const LONG = 120_000
@@ -25,12 +25,6 @@ const listed = async (host: PodHost, query = ''): Promise<readonly unknown[]> =>
   eventsIn(await host.agent.tenant(host.token, { path: `/v1/tenants/acme/events${query}` }))
 
 const types = (events: readonly unknown[]): unknown[] => events.map((one) => member(one, 'type'))
-
-const becomes = (host: PodHost, pod: string, state: string): Promise<unknown> =>
-  host.until(`${pod} ${state}`, async () => {
-    const found = await host.inspect(pod)
-    return member(found, 'state') === state ? found : null
-  })
 
 /** Indexes of a tenant's records in the log, by the log itself. */
 async function recordsOf(host: PodHost, tenant: string): Promise<readonly number[]> {

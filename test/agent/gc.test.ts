@@ -4,8 +4,7 @@ import { existsSync, readdirSync, utimesSync } from 'node:fs'
 import path from 'node:path'
 import { suite, test } from 'node:test'
 import { member } from './harness.ts'
-import { exitCode, type PodHost, podHost, run } from './pod-host.ts'
-import { records } from './stage.ts'
+import { exitCode, ofType, type PodHost, podHost, run } from './pod-host.ts'
 
 const DAY_S = 86_400
 const DAYS_MS = 86_400_000
@@ -15,9 +14,6 @@ const collect = async (host: PodHost, body: object): Promise<unknown> => {
   assert.equal(reply.status, 200, reply.text)
   return reply.json
 }
-
-const ofType = async (host: PodHost, type: string): Promise<readonly unknown[]> =>
-  (await records(host.agent)).filter((record) => member(record, 'type') === type)
 
 async function end(host: PodHost, pod: string): Promise<void> {
   host.end(pod, exitCode(1))

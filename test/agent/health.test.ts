@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { TOLD } from '../../native/pod-frames.ts'
 import { member, type Reply } from './harness.ts'
-import { exitCode, type PodHost, podHost, run } from './pod-host.ts'
+import { becomes, exitCode, ofType, type PodHost, podHost, run } from './pod-host.ts'
 import { records } from './stage.ts'
 
 const STATES = ['starting', 'healthy', 'unhealthy']
@@ -44,15 +44,6 @@ const shows = (host: PodHost, pod: string, state: string): Promise<unknown> =>
     const found = await host.inspect(pod)
     return member(found, 'health', 'state') === state ? found : null
   })
-
-const becomes = (host: PodHost, pod: string, state: string): Promise<unknown> =>
-  host.until(`${pod} ${state}`, async () => {
-    const found = await host.inspect(pod)
-    return member(found, 'state') === state ? found : null
-  })
-
-const ofType = async (host: PodHost, type: string): Promise<readonly unknown[]> =>
-  (await records(host.agent)).filter((record) => member(record, 'type') === type)
 
 const wait = (host: PodHost, pod: string, query: string): Promise<Reply> =>
   host.agent.tenant(host.token, { path: `/v1/tenants/acme/pods/${pod}/wait?${query}` })

@@ -25,7 +25,7 @@ import { member, type Reply } from './harness.ts'
 import { layOut } from './host/layout.ts'
 import { runWorkerInChild } from './images/support/worker.ts'
 import { DESCRIPTION } from './spawn-peer.ts'
-import { type Stage, stage } from './stage.ts'
+import { records, type Stage, stage } from './stage.ts'
 
 export const exitCode = (value: number): PodExit => ({
   how: 'code',
@@ -229,3 +229,14 @@ export async function run(host: PodHost, more: object = {}): Promise<string> {
   assert.equal(reply.status, 201, reply.text)
   return String(member(reply.json, 'id'))
 }
+
+/** Waits until the pod is in that state. */
+export const becomes = (host: PodHost, pod: string, state: string): Promise<unknown> =>
+  host.until(`${pod} ${state}`, async () => {
+    const found = await host.inspect(pod)
+    return member(found, 'state') === state ? found : null
+  })
+
+/** All records of a type, in the order of the log. */
+export const ofType = async (host: PodHost, type: string): Promise<readonly unknown[]> =>
+  (await records(host.agent)).filter((record) => member(record, 'type') === type)

@@ -12,19 +12,13 @@ import { parsePodId, parseTenantId } from '../../policy/index.ts'
 import { systemScope } from '../../tenants/index.ts'
 import { member } from './harness.ts'
 import { putImage, REPOSITORY } from './images/support/image.ts'
-import { exitCode, type PodHost, podHost, run } from './pod-host.ts'
+import { becomes, exitCode, type PodHost, podHost, run } from './pod-host.ts'
 import { records } from './stage.ts'
 
 const LONG = 120_000
 
 const stateOf = async (host: PodHost, pod: string): Promise<unknown> =>
   member(await host.inspect(pod), 'state')
-
-const becomes = (host: PodHost, pod: string, state: string): Promise<unknown> =>
-  host.until(`${pod} ${state}`, async () => {
-    const found = await host.inspect(pod)
-    return member(found, 'state') === state ? found : null
-  })
 
 /** Lets the start end, and its back-off pass. */
 async function crash(host: PodHost, pod: string, launch: string, code = 1): Promise<void> {

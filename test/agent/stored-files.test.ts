@@ -5,7 +5,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { suite, test } from 'node:test'
 import { member, type Reply } from './harness.ts'
-import { exitCode, type PodHost, podHost } from './pod-host.ts'
+import { exitCode, ofType, type PodHost, podHost } from './pod-host.ts'
 import { records } from './stage.ts'
 
 const SALT_BYTES = 32
@@ -25,9 +25,6 @@ const call = (
   })
 const store = (host: PodHost, kind: string, name: string, content: string): Promise<Reply> =>
   call(host, 'POST', `${kind}s`, { name, content: base64(content) })
-const ofType = async (host: PodHost, type: string): Promise<readonly unknown[]> =>
-  (await records(host.agent)).filter((record) => member(record, 'type') === type)
-
 /** Files below a directory that have one of the texts in them. */
 function holding(directory: string, texts: readonly string[]): readonly string[] {
   const names = readdirSync(directory, { recursive: true, encoding: 'utf8' })

@@ -3,7 +3,7 @@
  * The VMM may have been taken over by its guest: nothing here is believed further than its shape.
  */
 
-export const HEALTH_OUTPUT_BYTES_MAX = 4096
+const HEALTH_OUTPUT_BYTES_MAX = 4096
 const HEAD_BYTES = 16
 export const HEALTH_PAYLOAD_MAX: number = HEAD_BYTES + HEALTH_OUTPUT_BYTES_MAX
 

@@ -98,7 +98,7 @@ function ofLaunch({ state, level, imageDigest, recordIndex }: Pod): Diagnosis {
 }
 
 /** What can be told from one start of a pod. */
-export const diagnose = (pod: Pod): Diagnosis => ofProblem(pod) ?? ofExit(pod.exit) ?? ofLaunch(pod)
+const diagnose = (pod: Pod): Diagnosis => ofProblem(pod) ?? ofExit(pod.exit) ?? ofLaunch(pod)
 
 /** Beginning of a path of some host, in words around it. */
 const PATH = /(?<![\w.])\/[\w.+-][^\s"'`,;:)\]}]*/gu
@@ -125,7 +125,7 @@ const OWN: ReadonlySet<Stage> = new Set([
 const ASK = 'This is the provider’s to mend: tell them the code and the launch’s id.'
 
 /** As a tenant may see it. */
-export function forTenant(found: Diagnosis): Diagnosis {
+function forTenant(found: Diagnosis): Diagnosis {
   const { stage, who, message, facts } = found
   const next = who === 'provider' ? ASK : found.next
   if (OWN.has(stage) && who === 'tenant') return { ...found, next }

@@ -11,7 +11,7 @@ const TMPFS_BYTES_MIN = 4096
 const TMPFS_BYTES_MAX = 16_384 * 2 ** 20
 /** The kernel's file systems: what is mounted there is masked and protected, and nobody's to change. */
 const KERNEL_PLACES = ['/proc', '/sys', '/dev']
-export const SHARED_MEMORY = '/dev/shm'
+const SHARED_MEMORY = '/dev/shm'
 const TEMPORARY_MODE = 0o1777
 const SHARED_MEMORY_MODE = 0o1777
 

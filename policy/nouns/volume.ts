@@ -16,7 +16,7 @@ export function parseVolumeName(input: unknown): VolumeName {
 
 /** A volume is whole mebibytes. */
 export type VolumeBytes = Branded<number, 'VolumeBytes'>
-export const VOLUME_BYTES_UNIT: number = 2 ** 20
+const VOLUME_BYTES_UNIT = 2 ** 20
 export const VOLUME_BYTES_MIN: number = 64 * 2 ** 20
 export const VOLUME_BYTES_MAX: number = 256 * 2 ** 30
 

@@ -34,7 +34,7 @@ export async function publishIn(
   }
 }
 
-export const portTaken = ({ address, host: port, protocol }: Omit<PublishedPort, 'pod'>): Refusal =>
+const portTaken = ({ address, host: port, protocol }: Omit<PublishedPort, 'pod'>): Refusal =>
   new Refusal(
     'PORT_TAKEN',
     `Port ${port}/${protocol} of ${address} is in use on this host. Take another one, or publish at another address.`,

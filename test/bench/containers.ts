@@ -1,7 +1,7 @@
 /** Level container beside runc by itself and podman, in turn: start, exec, stop, and what goes to the log. */
 import { mkdirSync } from 'node:fs'
 import path from 'node:path'
-import { type Machine, openMachine, whyNoContainers } from '../system/harness.ts'
+import { type Machine, openMachine } from '../system/harness.ts'
 import { openOurs } from './containers/ours.ts'
 import { FLOOD, FLOOD_BYTES, HELLO, imageTar, type Peer, TRUE } from './containers/peer.ts'
 import { noPodman, openPodman } from './containers/podman.ts'
@@ -63,9 +63,6 @@ async function measure(peers: readonly Peer[]): Promise<readonly Figure[]> {
     ]
   })
 }
-
-/** Why there is nothing to measure here, or null. */
-export const noContainers: () => string | null = whyNoContainers
 
 async function openPeers(machine: Machine, folder: string): Promise<readonly Peer[]> {
   const place = (name: string): string => {

@@ -5,9 +5,9 @@
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { missing } from '../peers/images-programs.ts'
-import { whyNot } from '../system/harness.ts'
+import { whyNoContainers, whyNot } from '../system/harness.ts'
 import { measureAudit } from './audit.ts'
-import { noContainers, openContainers } from './containers.ts'
+import { openContainers } from './containers.ts'
 import { type Environment, environment } from './environment.ts'
 import { type Figure, ratios, type Skipped, table } from './figures.ts'
 import { type Opened, plain } from './opened.ts'
@@ -58,7 +58,7 @@ const groups: Readonly<Record<string, Group>> = {
       }),
   },
   pod: { skip: () => whyNot() ?? noRegistry(), open: openPods },
-  container: { skip: noContainers, open: openContainers },
+  container: { skip: whyNoContainers, open: openContainers },
   port: { skip: noPorts, open: openPorts },
   policy: { skip: always, open: plain(() => Promise.resolve(measurePolicy())) },
   signature: { skip: always, open: plain(() => Promise.resolve(measureSignatures())) },

@@ -27,7 +27,7 @@ export interface Order {
 }
 
 /** A record of the order, and its receipt. */
-export async function volumePapers(machine: Machine, order: Order): Promise<VolumePapers> {
+async function volumePapers(machine: Machine, order: Order): Promise<VolumePapers> {
   const { index, bytes } = await machine.log.append({
     type: 'volume.intent',
     tenant: TENANT,

@@ -76,20 +76,16 @@ const processesOf = (base: number): readonly string[] =>
 const parentOf = (process: string): string =>
   /^PPid:\t(\d+)$/mu.exec(read(`/proc/${process}/status`))?.[1] ?? ''
 
-/** Whether a process comes from another; from how far depends on whether the runtime has ended yet. */
-function comesFrom(process: string, ancestor: string): boolean {
-  for (let one = process; one !== '' && one !== '0'; one = parentOf(one)) {
-    if (one === ancestor) return true
-  }
-  return false
-}
-
-/** First host id of a pod's range. */
-function rangeOf({ pid }: Running): number {
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/u.test(name)) continue
-    const base = /^ *0 +(\d+) +65535$/mu.exec(read(`/proc/${name}/uid_map`))?.[1]
-    if (base !== undefined && comesFrom(name, String(pid))) return Number(base)
+/** First host id of a pod's range: of a process whose parent, the session, is the monitor's child. */
+async function rangeOf({ pid }: Running): Promise<number> {
+  // The runtime is in between until it has ended.
+  for (let tries = 0; tries < 3000; tries += 1) {
+    for (const name of readdirSync('/proc')) {
+      if (!/^\d+$/u.test(name)) continue
+      const base = /^ *0 +(\d+) +65535$/mu.exec(read(`/proc/${name}/uid_map`))?.[1]
+      if (base !== undefined && parentOf(parentOf(name)) === String(pid)) return Number(base)
+    }
+    await sleep(LOOK_MS)
   }
   throw new Error(`the monitor ${pid} has no container`)
 }
@@ -264,7 +260,7 @@ export function containerCases(machine: Machine): void {
 
     test('two at once have ranges of ids that overlap nowhere, and no way to each other', async () => {
       const [one, two] = [await up(on), await up(on)]
-      const bases = [rangeOf(one), rangeOf(two)] as const
+      const bases = [await rangeOf(one), await rangeOf(two)] as const
       assert.ok(Math.abs(bases[0] - bases[1]) >= IDS)
       for (const kind of ['user', 'mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup']) {
         const of = (base: number): string =>
@@ -288,7 +284,7 @@ export function containerCases(machine: Machine): void {
       const args = sh('echo up; f() { f | f & }; f; sleep 1000')
       const bomb = await start(machine, { args, on })
       await bomb.says(/up/u)
-      const base = rangeOf(bomb)
+      const base = await rangeOf(bomb)
       while (((await on.spawn.usage(bomb.pod)).tasks ?? 0) < 60) await sleep(LOOK_MS)
       assert.ok(processesOf(base).length <= 64, 'as many as the spec says')
       await on.spawn.kill(bomb.pod)
@@ -309,7 +305,7 @@ export function containerCases(machine: Machine): void {
 
     test('a monitor that is killed takes everything with it', async () => {
       const running = await up(on)
-      const base = rangeOf(running)
+      const base = await rangeOf(running)
       process.kill(running.pid, 'SIGKILL')
       const ended = await running.end()
       assert.equal(told(ended), 'vmm 9 VMM_SIGNAL')
@@ -320,7 +316,7 @@ export function containerCases(machine: Machine): void {
     test('a starter that is killed takes nothing with it, and nothing is started without one', async () => {
       const starterless = await machine.another('starterless', {})
       const running = await up(starterless)
-      const base = rangeOf(running)
+      const base = await rangeOf(running)
       process.kill(starterOf(starterless), 'SIGKILL')
       const next = await prepare(machine, { args: probe('hold'), on: starterless })
       assert.equal(await refusal(next, await papers(machine, next)), 'STARTER_GONE')

@@ -95,6 +95,9 @@ export function execCases(machine: Machine): void {
       exec.resize({ rows: 44, columns: 99 })
       exec.stdin(Buffer.from('stty size; cat\r'))
       await until(exec, said, /44 99/u)
+      // An interrupt that came before `cat` had begun would be of `stty`, which has said all it had to say.
+      exec.stdin(Buffer.from('typed\r'))
+      await until(exec, said, /typed\r\ntyped\r\n/u)
       exec.stdin(Buffer.from('\u0003'))
       await until(exec, said, /\^C[^>]*>/u)
       exec.stdin(Buffer.from('exit 7\r'))

@@ -266,6 +266,10 @@ static void prowl(void) {
                 snprintf(path, sizeof path, "/proc/%d/%s", pid, names[at]);
                 ssize_t count = readlink(path, what, sizeof what - 1);
                 int fd = open(path, O_RDWR | O_NONBLOCK), listed = fd < 0 ? open(path, O_RDONLY | O_NONBLOCK) : fd;
+                /* Between the two it may have become the app's: what was opened is then judged by itself. */
+                char opened[64];
+                snprintf(opened, sizeof opened, "/proc/self/fd/%d", listed);
+                if (count < 0 && listed >= 0) count = readlink(opened, what, sizeof what - 1);
                 what[count < 0 ? 0 : count] = 0;
                 int is_own = strncmp(what, "/bin/", 5) == 0 || strcmp(what, "/") == 0 || strncmp(what, "pipe:", 5) == 0 || strncmp(what, "/dev/", 5) == 0;
                 if ((count >= 0 || listed >= 0) && !is_own) printf("saw %s %s\n", path, what);

@@ -257,7 +257,7 @@ impl Cgroups {
     /// Removes the instance's directories, when spawn ends and its groups are gone. `casemate` itself
     /// stays: another instance may be about to make its own in it.
     pub fn close(&self) {
-        for root in self.roots() {
+        for root in self.roots().iter().chain(&self.others) {
             let _ = fs::remove_dir(root.join(&self.below));
         }
     }
@@ -287,11 +287,10 @@ impl Cgroups {
         }
         // Nobody is in these any more, who was not stuck in one above.
         for root in &self.others {
-            let below = root.join(&self.below);
-            for entry in fs::read_dir(&below).into_iter().flatten().flatten().filter(&is_left) {
+            let below = fs::read_dir(root.join(&self.below));
+            for entry in below.into_iter().flatten().flatten().filter(&is_left) {
                 let _ = tree::remove(&entry.path());
             }
-            let _ = fs::remove_dir(below);
         }
         Ok(swept)
     }
@@ -447,7 +446,8 @@ impl Cgroup {
         tree::kill(&self.memory);
     }
 
-    /// Removes the group, and those below it. Safe to repeat.
+    /// Removes the group, and those below it. Safe to repeat. The instance's own stays, also where the OCI runtime made it: another
+    /// container's may be about to be made in it.
     ///
     /// # Errors
     /// While the kernel still holds something in it.
@@ -457,10 +457,6 @@ impl Cgroup {
             if let Err(error) = tree::remove(directory) {
                 result = Err(error);
             }
-        }
-        // Where no other container is left.
-        for parent in self.others.iter().filter_map(|directory| directory.parent()) {
-            let _ = fs::remove_dir(parent);
         }
         result
     }

@@ -71,3 +71,25 @@ fn counts_oom_kills_in_the_text_of_both_versions() {
     assert_eq!(oom_kills("oom_kill_disable 1\nunder_oom 0\n"), 0);
     assert_eq!(oom_kills(""), 0);
 }
+
+/// The OCI runtime makes a container's group with all that is above it, and fails when what it has just made is gone.
+#[test]
+fn leaves_the_instances_group_to_those_that_are_about_to_come() {
+    let root = std::env::temp_dir().join(format!("casemate-groups-{}", std::process::id()));
+    let unified = root.join("unified");
+    let groups = Cgroups {
+        layout: Layout::V2(root.join("limits")),
+        below: "casemate/instance".into(),
+        others: vec![unified.clone()],
+    };
+    let instance = unified.join("casemate/instance");
+    let group = groups.group("pod");
+    for directory in group.directories.iter().chain(&group.others) {
+        fs::create_dir_all(directory.join("app")).unwrap();
+    }
+    group.remove().unwrap();
+    assert_eq!(fs::read_dir(&instance).unwrap().count(), 0);
+    groups.close();
+    assert!(!instance.exists());
+    fs::remove_dir_all(root).unwrap();
+}

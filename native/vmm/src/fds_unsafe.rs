@@ -34,8 +34,21 @@ pub fn faults_are_fatal() {
     }
 }
 
-/// Keeps glibc to one heap: each further arena would be a mapping of its own, counted against the VMM's budget.
-pub fn use_one_heap() {
+/// From so many bytes on an allocation is a mapping of its own while the VM is made.
+const MAPPED_BYTES: libc::c_int = 32 << 10;
+
+/// Keeps glibc to one heap: each further arena would be a mapping of its own, counted against the VMM's budget. What is
+/// large stays out of it: pages of a device's buffer are then not there before they are used, nor those of a spec and
+/// a state after they were read. Left alone, glibc takes such from the heap as soon as one was given back.
+pub fn shape_heap() {
+    for (what, value) in [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, MAPPED_BYTES)] {
+        // SAFETY: mallopt is called before a second thread exists.
+        unsafe { libc::mallopt(what, value) };
+    }
+}
+
+/// From now on the heap grows by brk alone: no filter of a running VM lets a thread map memory.
+pub fn settle_heap() {
     // SAFETY: mallopt is called before a second thread exists.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    unsafe { libc::mallopt(libc::M_MMAP_MAX, 0) };
 }

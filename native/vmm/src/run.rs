@@ -44,7 +44,7 @@ pub fn digests() -> Result<String, Failure> {
 /// Runs one VM. Does not return.
 pub fn main() -> ! {
     std::panic::set_hook(Box::new(|_| exit(EXIT_PANIC)));
-    fds_unsafe::use_one_heap();
+    fds_unsafe::shape_heap();
     fds_unsafe::faults_are_fatal();
     let report = match present(CONTROL, "control socket") {
         Ok(control) => Report::new(control),
@@ -146,6 +146,7 @@ fn launch(report: &Report, machine: Machine, pod: Pod, step: Duration) -> Result
         template: false,
         step,
     })?;
+    fds_unsafe::settle_heap();
     let workers = vcpus.len().saturating_add(1);
     let filtered = Arc::new(Barrier::new(workers.saturating_add(1)));
     let announced = Arc::new(Barrier::new(workers));

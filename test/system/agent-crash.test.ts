@@ -5,16 +5,10 @@
  */
 import assert from 'node:assert/strict'
 import { after, before, suite, test } from 'node:test'
+import { member } from '../agent/harness.ts'
 import { missing } from '../peers/images-programs.ts'
 import { type CrashHost, openCrashHost, type PodRow } from './crash-host.ts'
 import { whyNot } from './harness.ts'
-
-const member = (value: unknown, ...names: readonly string[]): unknown =>
-  names.reduce<unknown>(
-    (found, name) =>
-      typeof found === 'object' && found !== null ? Reflect.get(found, name) : undefined,
-    value,
-  )
 
 const skip = whyNot() ?? missing('docker-registry')
 

@@ -27,6 +27,8 @@ export interface CrashHost {
   /** kill -9. Resolves when it is gone. */
   kill(): Promise<void>
   call(method: 'GET' | 'POST', place: string, body?: object, key?: string): Promise<unknown>
+  /** What a pod of the tenant's has written, until now. */
+  log(tenant: string, pod: string): Promise<string>
   /** Looks into the agent's database until `wanted` is true of the pod of this key, and returns it. */
   until(key: string, wanted: (pod: PodRow) => boolean): Promise<PodRow>
   close(): Promise<void>
@@ -73,8 +75,14 @@ function podsOf(database: string, key: string): readonly PodRow[] {
   }
 }
 
-/** Signer, spawn, registry, image and tenant; an agent is started by the test. */
-export async function openCrashHost(): Promise<CrashHost> {
+/**
+ * Signer, spawn, registry, image, an agent and the tenant `acme`, and those that may have containers, whose pods may publish
+ * `ports`.
+ */
+export async function openCrashHost(
+  contained: readonly string[] = [],
+  ports: readonly string[] = [],
+): Promise<CrashHost> {
   const directory = mkdtempSync(path.join(tmpdir(), 'casemate-crash-'))
   chmodSync(directory, 0o755) // processes of other users work below it
   const registry = await startDockerRegistry(directory)
@@ -84,7 +92,8 @@ export async function openCrashHost(): Promise<CrashHost> {
   const state = path.join(directory, 'state')
   const run = path.join(directory, 'run')
   const driver = path.join(import.meta.dirname, 'host-driver.ts')
-  const inside = [process.execPath, driver, state, run, registry.host]
+  const levels = JSON.stringify(Object.fromEntries(contained.map((id) => [id, ['container']])))
+  const inside = [process.execPath, driver, state, run, registry.host, levels]
   const child = spawn('unshare', ['--mount', '--propagation', 'private', '--', ...inside], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
@@ -99,17 +108,26 @@ export async function openCrashHost(): Promise<CrashHost> {
     bodyTimeout: 0,
   })
   let pid = 0
-  const call: CrashHost['call'] = async (method, place, body, key) => {
+  const ask = async (
+    method: 'GET' | 'POST',
+    place: string,
+    headers: Readonly<Record<string, string>>,
+    body: object | undefined,
+  ): Promise<string> => {
     const answer = await request(`http://agent${place}`, {
       dispatcher: unix,
       method,
-      headers: {
-        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-        ...(key === undefined ? {} : { 'idempotency-key': key }),
-      },
+      headers,
       body: body === undefined ? null : JSON.stringify(body),
     })
-    const text = await answer.body.text()
+    return await answer.body.text()
+  }
+  const call: CrashHost['call'] = async (method, place, body, key) => {
+    const headers = {
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...(key === undefined ? {} : { 'idempotency-key': key }),
+    }
+    const text = await ask(method, place, headers, body)
     const value: unknown = text === '' ? null : JSON.parse(text)
     return value
   }
@@ -119,15 +137,21 @@ export async function openCrashHost(): Promise<CrashHost> {
     pid = Number(await started)
   }
   await agent()
-  await call('POST', '/v1/tenants', {
-    id: 'acme',
-    image_rule: ruleOf(registry.host, keys),
-  })
+  const rule = { image_rule: ruleOf(registry.host, keys) }
+  await call('POST', '/v1/tenants', { id: 'acme', ...rule })
+  const quotas = { vcpus: 64, memory_mib: 8192, pods: 64, launches_per_minute: 600 }
+  const trusted = { trust: 'trusted', quotas, ports, ...rule }
+  for (const id of contained) {
+    // oxlint-disable-next-line no-await-in-loop -- one after the other
+    await call('POST', '/v1/tenants', { id, ...trusted })
+  }
   return {
     spawn: spawnClient(path.join(run, 'spawn/spawn.sock')),
     image,
     agent,
     call,
+    log: (tenant, pod) =>
+      ask('GET', `/v1/tenants/${tenant}/pods/${pod}/logs`, { accept: 'text/plain' }, undefined),
     kill: async () => {
       process.kill(pid, 'SIGKILL')
       const gone = (): boolean => {

@@ -190,6 +190,17 @@ function containerParts({ plan, host }: SpecParts): Canonical {
   return { bundle, digest, memory_mib: plan.memoryMib, runtime }
 }
 
+const appOf = (plan: SpecPlan, seccomp: SeccompProgram | null): Canonical => ({
+  name: 'app',
+  image: 0,
+  mounts: plan.mounts.map(mountOf),
+  health: plan.health && healthOf(plan.health),
+  process: processOf(plan.process),
+  read_only_root: plan.readOnlyRoot,
+  seccomp: seccomp && { ...seccomp },
+  stop_signal: plan.process.stopSignal,
+})
+
 /** @throws SpecError */
 export function buildSpec(parts: SpecParts): Spec {
   const { plan, host, image, seccomp, network, files } = parts
@@ -217,16 +228,8 @@ export function buildSpec(parts: SpecParts): Spec {
       ...(files === null ? [] : [{ role: 'files', access: 'read', ...files }]),
     ],
     ...(network === null ? {} : { network: { ...network } }),
-    app: {
-      mounts: plan.mounts.map(mountOf),
-      health: plan.health && healthOf(plan.health),
-      name: 'app',
-      process: processOf(plan.process),
-      read_only_root: plan.readOnlyRoot,
-      seccomp: seccomp && { ...seccomp },
-      stop_signal: plan.process.stopSignal,
-      sysctls: plan.sysctls.map((sysctl) => ({ ...sysctl })),
-    },
+    apps: [appOf(plan, seccomp)],
+    sysctls: plan.sysctls.map((sysctl) => ({ ...sysctl })),
     limits: limitsOf(plan.limits),
   })
   if (bytes.length > SPEC_BYTES_MAX) {

@@ -67,7 +67,7 @@ suite('agent/health', () => {
     const host = await podHost(t)
     const plain = await run(host)
     const pod = await run(host, { health: CHECK })
-    assert.deepEqual(member(host.started[1]?.spec, 'app', 'health'), {
+    assert.deepEqual(member(host.started[1]?.spec, 'apps', '0', 'health'), {
       interval_ms: 1000,
       probe: { kind: 'tcp', port: 80 },
       retries: 2,
@@ -75,7 +75,7 @@ suite('agent/health', () => {
       start_period_ms: 0,
       timeout_ms: 30_000,
     })
-    assert.equal(member(host.started[0]?.spec, 'app', 'health'), null)
+    assert.equal(member(host.started[0]?.spec, 'apps', '0', 'health'), null)
     const before = await host.inspect(pod)
     assert.deepEqual(member(before, 'health'), {
       state: 'starting',

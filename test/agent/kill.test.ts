@@ -90,7 +90,7 @@ suite('agent/kill', () => {
     await host.launches(2)
     assert.deepEqual(
       host.started.map(({ spec }) => [
-        member(spec, 'app', 'stop_signal'),
+        member(spec, 'apps', '0', 'stop_signal'),
         member(spec, 'limits', 'stop_ms'),
       ]),
       [

@@ -25,7 +25,7 @@ interface Option {
   readonly below?: { readonly at: readonly string[]; readonly shows: unknown }
 }
 
-const process = (...names: readonly string[]): readonly string[] => ['app', 'process', ...names]
+const process = (...names: readonly string[]): readonly string[] => ['apps', '0', 'process', ...names]
 
 const OPTIONS: readonly Option[] = [
   {
@@ -79,37 +79,37 @@ const OPTIONS: readonly Option[] = [
   {
     option: '--read-only',
     body: { read_only_root: true },
-    at: ['app', 'read_only_root'],
+    at: ['apps', '0', 'read_only_root'],
     shows: true,
   },
   {
     option: '--tmpfs',
     body: { mounts: [{ type: 'tmpfs', target: '/x', size_bytes: 4096, mode: '700' }] },
-    at: ['app', 'mounts'],
+    at: ['apps', '0', 'mounts'],
     shows: [{ exec: true, kind: 'tmpfs', mode: 0o700, path: '/x', read_only: false, size: 4096 }],
   },
   {
     option: '--mount type=empty',
     body: { mounts: [{ type: 'empty', target: '/x' }] },
-    at: ['app', 'mounts'],
+    at: ['apps', '0', 'mounts'],
     shows: [{ kind: 'empty', mode: 0o1777, path: '/x' }],
   },
   {
     option: '--file, --config, --secret',
     body: { files: [{ content: 'eA==', target: '/x' }] },
-    at: ['app', 'mounts'],
+    at: ['apps', '0', 'mounts'],
     shows: [{ gid: 0, kind: 'file', mode: 0o444, path: '/x', size: 1, uid: 0 }],
   },
   {
     option: '--volume, --mount type=volume',
     body: { mounts: [{ type: 'volume', volume: 'data', target: '/x', read_only: true }] },
-    at: ['app', 'mounts'],
+    at: ['apps', '0', 'mounts'],
     shows: [{ kind: 'volume', name: 'data', path: '/x', read_only: true }],
   },
   {
     option: '--shm-size',
     body: { shm_bytes: 8192 },
-    at: ['app', 'mounts'],
+    at: ['apps', '0', 'mounts'],
     shows: [
       { exec: false, kind: 'tmpfs', mode: 0o1777, path: '/dev/shm', read_only: false, size: 8192 },
     ],
@@ -117,46 +117,46 @@ const OPTIONS: readonly Option[] = [
   {
     option: '--sysctl',
     body: { sysctls: { 'net.core.somaxconn': '9' } },
-    at: ['app', 'sysctls'],
+    at: ['sysctls'],
     shows: [{ name: 'net.core.somaxconn', value: '9' }],
   },
   { option: '--network', body: { network: 'default' }, at: ['network', 'mtu'], shows: 1500 },
-  { option: '--stop-signal', body: { stop_signal: 'USR1' }, at: ['app', 'stop_signal'], shows: 10 },
+  { option: '--stop-signal', body: { stop_signal: 'USR1' }, at: ['apps', '0', 'stop_signal'], shows: 10 },
   { option: '--stop-timeout', body: { stop_timeout_ms: 5 }, at: ['limits', 'stop_ms'], shows: 5 },
   {
     option: '--health-cmd',
     body: { health: { command: ['/bin/sh', '-c', 'true'] } },
-    at: ['app', 'health', 'probe', 'args', '2'],
+    at: ['apps', '0', 'health', 'probe', 'args', '2'],
     shows: 'true',
   },
   {
     option: '--health-tcp',
     body: { health: { tcp: 80 } },
-    at: ['app', 'health', 'probe'],
+    at: ['apps', '0', 'health', 'probe'],
     shows: { kind: 'tcp', port: 80 },
   },
   {
     option: '--health-http',
     body: { health: { http: { port: 80, path: '/live' } } },
-    at: ['app', 'health', 'probe'],
+    at: ['apps', '0', 'health', 'probe'],
     shows: { kind: 'http', path: '/live', port: 80 },
   },
   {
     option: '--health-interval, -timeout, -retries',
     body: { health: { tcp: 80, interval_ms: 1000, timeout_ms: 2000, retries: 4 } },
-    at: ['app', 'health', 'retries'],
+    at: ['apps', '0', 'health', 'retries'],
     shows: 4,
   },
   {
     option: '--health-start-period, -start-interval',
     body: { health: { tcp: 80, start_period_ms: 1000, start_interval_ms: 2000 } },
-    at: ['app', 'health', 'start_period_ms'],
+    at: ['apps', '0', 'health', 'start_period_ms'],
     shows: 1000,
   },
   {
     option: '--no-healthcheck',
     body: { health: { disabled: true } },
-    at: ['app', 'health'],
+    at: ['apps', '0', 'health'],
     shows: null,
   },
   {

@@ -103,7 +103,7 @@ suite('agent/stored-files', () => {
     const launched = await host.launch('acme', undefined, { files })
     assert.equal(launched.status, 201, launched.text)
     const { spec, record, files: sealed } = await host.launches(1)
-    assert.deepEqual(member(spec, 'app', 'mounts'), [
+    assert.deepEqual(member(spec, 'apps', '0', 'mounts'), [
       { gid: 0, kind: 'file', mode: 0o755, path: '/a', size: 6, uid: 0 },
       { gid: 0, kind: 'file', mode: 0o444, path: '/etc/app.conf', size: 4, uid: 0 },
       { gid: 0, kind: 'file', mode: 0o400, path: '/run/secrets/key', size: 4, uid: 33 },

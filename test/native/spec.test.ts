@@ -30,7 +30,7 @@ function partsOf(changes: Partial<LaunchRequest> = {}): SpecParts {
   }
 }
 
-/** Paths of every value of a document, as `app.process.args.0`. */
+/** Paths of every value of a document, as `apps.0.process.args.0`. */
 function leaves(value: unknown, path = ''): readonly string[] {
   if (typeof value !== 'object' || value === null) return [path]
   return Object.entries(value).flatMap(([name, member]) => leaves(member, `${path}.${name}`))
@@ -42,7 +42,7 @@ suite('native/spec', () => {
     assert.equal(own, `sha256:${createHash('sha256').update(bytes).digest('hex')}`)
     const spec = parseCanonical(bytes)
     const names =
-      'app container descriptors hostname kernel kvm launch_id level limits machine node template tenant v vmm'
+      'apps container descriptors hostname kernel kvm launch_id level limits machine node sysctls template tenant v vmm'
     assert.deepEqual(Object.keys(Object(spec)), names.split(' '))
     assert.deepEqual(leaves(spec).filter((path) => path.includes('access')).length, 4)
   })

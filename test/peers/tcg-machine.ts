@@ -83,31 +83,34 @@ const config = (args: readonly string[]): Buffer =>
   frame(
     CONFIG,
     canonicalBytes({
-      app: {
-        name: 'app',
-        process: {
-          args: [...args],
-          env: ['PATH=/bin'],
-          cwd: '/',
-          user: 'web',
-          additional_gids: [],
-          capabilities: {
-            ambient: [],
-            bounding: CAPABILITIES,
-            effective: CAPABILITIES,
-            inheritable: [],
-            permitted: CAPABILITIES,
+      apps: [
+        {
+          name: 'app',
+          process: {
+            args: [...args],
+            env: ['PATH=/bin'],
+            cwd: '/',
+            user: 'web',
+            additional_gids: [],
+            capabilities: {
+              ambient: [],
+              bounding: CAPABILITIES,
+              effective: CAPABILITIES,
+              inheritable: [],
+              permitted: CAPABILITIES,
+            },
+            rlimits: [{ type: 'RLIMIT_NOFILE', soft: 1024, hard: 1024 }],
+            no_new_privileges: true,
           },
-          rlimits: [{ type: 'RLIMIT_NOFILE', soft: 1024, hard: 1024 }],
-          no_new_privileges: true,
+          mounts: [],
+          read_only_root: false,
+          seccomp: null,
+          health: null,
+          stop_signal: 15,
+          image: 0,
         },
-        mounts: [],
-        read_only_root: false,
-        seccomp: null,
-        health: null,
-        stop_signal: 15,
-        sysctls: [],
-      },
+      ],
+      sysctls: [],
       hostname: 'web-1',
     }),
   )

@@ -33,7 +33,7 @@ const member = (value: unknown, name: string): unknown =>
 
 /** The seccomp program of a spec, base64. */
 const programOf = (spec: unknown): string =>
-  String(member(member(member(spec, 'app'), 'seccomp'), 'program'))
+  String(member(member(member(member(spec, 'apps'), '0'), 'seccomp'), 'program'))
 
 export function appCases(machine: Machine): void {
   const isVm = machine.level === 'vm'

@@ -101,7 +101,7 @@ export function containerNetworkCases(machine: Machine): void {
     test('makes no namespaces in which it would have one, and hears nothing of the host’s devices', async () => {
       // A plan without a profile, as a stolen agent could write it; CAP_SYS_ADMIN, which a profile lets do more.
       const without = (spec: Loose): void => {
-        ;(spec['app'] as Loose)['seccomp'] = null
+        ;(Object(spec['apps'])[0] as Loose)['seccomp'] = null
       }
       const wish = { args: ['/bin/wire', 'below'], image, on: own, network: at(3) }
       for (const capabilities of [[], ['CAP_SYS_ADMIN']] as const) {

@@ -137,7 +137,7 @@ async function refusals(machine: Machine): Promise<void> {
   const other = await prepare(machine, wish)
   assert.equal(await refusal(other, await papers(machine, other)), 'VOLUME_UNKNOWN')
   const up = await prepare(machine, { ...wish, tenant: TENANT }, (spec) => {
-    Object.assign(Object(spec['app']).mounts[0], { name: `../${TENANT}/data` })
+    Object.assign(Object(spec['apps'])[0].mounts[0], { name: `../${TENANT}/data` })
   })
   assert.equal(await refusal(up, await papers(machine, up)), 'SPEC_MALFORMED')
 }

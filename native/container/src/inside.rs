@@ -1,6 +1,7 @@
 //! Process 1 of the container, from the runtime's exec to the app's.
 
 use casemate_ticket::app::App;
+use casemate_ticket::config::Config;
 use casemate_vmm::failure::{Failure, failure};
 use casemate_wire::control::Reason;
 use guest_init::mounts::{Outside, is_from_outside};
@@ -23,19 +24,20 @@ fn prepare() -> Result<std::convert::Infallible, Failure> {
     let config = bytes_of(&present(CONFIG, "configuration")?.into(), "configuration")?;
     let files = bytes_of(&present(FILES, "files")?.into(), "files")?;
     let report = Reporter::inherited(report).map_err(|error| broken(format_args!("{error}")))?;
-    let (mut app, hostname, network) =
-        App::parse_config(&config).map_err(|error| broken(format_args!("{error}")))?;
+    let mut config = Config::parse(&config).map_err(|error| broken(format_args!("{error}")))?;
+    let app = config.apps.first().cloned();
+    let mut app = app.ok_or_else(|| broken(format_args!("there is no app")))?;
     adapt(&mut app);
     below::forbid_namespaces()
         .map_err(|error| broken(format_args!("limits of namespaces: {error}")))?;
     // The network is not this user namespace's, and the monitor has set them.
-    app.sysctls.retain(|sysctl| !sysctl.is_of_network());
+    config.sysctls.retain(|sysctl| !sysctl.is_of_network());
     let outside = app.mounts.iter().filter(|mount| is_from_outside(&mount.kind));
     let first = PROGRAM.saturating_add(PASSED);
     let trees = outside.zip(first..).map(|(_, number)| present(number, "tree of a mount"));
     let trees = trees.collect::<Result<_, _>>()?;
     let outside = Outside { trees, files: &files };
-    guest_init::child::run_in_container(&app, &hostname, network.as_ref(), outside, &report)
+    guest_init::child::run_in_container(&app, &config, outside, &report)
 }
 
 /// What a container has less than its configuration says: limits are the host's at most, and the runtime has set

@@ -5,7 +5,6 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use casemate_ticket::bytes::Digest;
 use casemate_vmm::agent_stream::AgentStream;
 use casemate_vmm::control::receive;
 use casemate_vmm::descriptors::{CONTROL, present};
@@ -78,8 +77,10 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
     if bundle::digest() != container.bundle {
         return Err(failure(Reason::Machine, format_args!("the bundle is not the spec's")));
     }
-    limits_unsafe::make_room(&spec.app.process.rlimits);
-    network::make(spec.network.as_ref(), &spec.app, ids)?;
+    for app in &spec.apps {
+        limits_unsafe::make_room(&app.process.rlimits);
+    }
+    network::make(&spec, ids)?;
     let scratch = root::build(&root::take_image(image, copy)?, &scratch, ids)?;
     let pod = Pod {
         ids,
@@ -105,12 +106,12 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
         .map_err(|error| failure(Reason::Descriptor, format_args!("log: {error}")))?;
     let log =
         Writer::format(LogFile(log), shape).map_err(|error| failed("the pod's log", &error))?;
-    let seccomp = spec.app.seccomp.as_ref().map_or(Digest([0; 32]), |program| program.digest);
+    let seccomp = spec.seccomp_digest();
     let (control, io, vcpu) = (container.bundle.0, seccomp.0, spec.image.root);
     report.send(&FromVmm::Started { control, io, vcpu });
     let step = Duration::from_millis(spec.limits.boot_ms.into());
     let guest = Guest::new(true, Told { config: spec.guest_config, files }, Some(log), Some(gate))
-        .checked(spec.app.health.is_some());
+        .checked(spec.apps.iter().any(|app| app.health.is_some()));
     let monitor = Monitor::new(report.clone(), guest, stream, runtime, step)?;
     // The last of its ids, which no process of the container has.
     privileges::give_all_up(ids.saturating_add(bundle::IDS))

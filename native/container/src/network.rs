@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 
 use casemate_ticket::app::{App, CAPABILITIES};
-use casemate_ticket::network::Network;
+use casemate_ticket::spec::Spec;
 use casemate_ticket::sysctls::Sysctl;
 use casemate_vmm::failure::{Failure, failure};
 use casemate_wire::control::Reason;
@@ -17,27 +17,29 @@ use crate::bundle::IDS;
 ///
 /// # Errors
 /// `IO` with the step.
-pub fn make(network: Option<&Network>, app: &App, first: u32) -> Result<(), Failure> {
+pub fn make(spec: &Spec, first: u32) -> Result<(), Failure> {
     let failed = |text: std::fmt::Arguments<'_>| failure(Reason::Io, text);
     bring_loopback_up().map_err(|errno| failed(format_args!("the loopback interface: {errno}")))?;
-    allow(app, first).map_err(|error| failed(format_args!("settings of the network: {error}")))?;
-    for sysctl in app.sysctls.iter().filter(|sysctl| sysctl.is_of_network()) {
+    allow(&spec.apps, first)
+        .map_err(|error| failed(format_args!("settings of the network: {error}")))?;
+    for sysctl in spec.sysctls.iter().filter(|sysctl| sysctl.is_of_network()) {
         fs::write(sysctl.path(), value_of(sysctl, first)).map_err(|error| {
             failed(format_args!("cannot set {} to {:?}: {error}", sysctl.name, sysctl.value))
         })?;
     }
-    network.map_or(Ok(()), |network| {
+    spec.network.as_ref().map_or(Ok(()), |network| {
         configure(CARD, network).map_err(|error| failed(format_args!("{}", error.text)))
     })
 }
 
-/// Capabilities of the app are of its user namespace, and this network is not. What two of those that images count on are
-/// there for is permitted to the whole pod instead, if its app may have them: ports below 1024, and ping.
-fn allow(app: &App, first: u32) -> io::Result<()> {
+/// Capabilities of an app are of its user namespace, and this network is not. What two of those that images count on are
+/// there for is permitted to the whole pod instead, if one of its apps may have them: ports below 1024, and ping.
+fn allow(apps: &[App], first: u32) -> io::Result<()> {
     let may = |name: &str| {
         let number = CAPABILITIES.iter().position(|known| *known == name);
         let bit = number.and_then(|number| u32::try_from(number).ok());
-        bit.is_some_and(|bit| app.process.capabilities.bounding & (1 << bit) != 0)
+        let has = |app: &App, bit: u32| app.process.capabilities.bounding & (1_u64 << bit) != 0;
+        bit.is_some_and(|bit| apps.iter().any(|app| has(app, bit)))
     };
     if may("CAP_NET_BIND_SERVICE") {
         set("ip_unprivileged_port_start", "0")?;

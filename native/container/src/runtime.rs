@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use casemate_ticket::app::App;
+use casemate_ticket::config::Config;
 use casemate_ticket::mounts::{self as wanted, Mount};
-use casemate_ticket::network::Network;
 use casemate_wire::payload::{ErrorCode, Resized};
 use guest_init::failure::{Failure, OrFailure};
 use guest_init::grow::grow_mounted;
@@ -63,14 +63,7 @@ pub struct Runtime {
 }
 
 impl Machine for Runtime {
-    fn start(
-        &self,
-        app: &App,
-        _hostname: &str,
-        // It is there already.
-        _network: Option<&Network>,
-        files: &[u8],
-    ) -> Result<Running, Failure> {
+    fn start(&self, app: &App, _config: &Config, files: &[u8]) -> Result<Running, Failure> {
         let (child_stdin, stdin) = pipe()?;
         let (stdout, child_stdout) = pipe()?;
         let (stderr, child_stderr) = pipe()?;

@@ -7,7 +7,7 @@
 
 use std::sync::LazyLock;
 
-use casemate_ticket::app::App;
+use casemate_ticket::config::Config;
 use casemate_ticket::bytes::{Digest, decode_base64, encode_base64, encode_hex};
 use casemate_ticket::document::{Context, LaunchDocument};
 use casemate_ticket::exec::{self, ExecRequest};
@@ -111,8 +111,9 @@ fn logged(record: &[u8], spec: &[u8]) {
 fn spec(bytes: &[u8]) {
     if let Ok(parsed) = Spec::parse(bytes) {
         let config =
-            App::parse_config(parsed.guest_config.as_bytes()).expect("the app of a good spec");
-        assert_eq!(config, (parsed.app, parsed.hostname, parsed.network));
+            Config::parse(parsed.guest_config.as_bytes()).expect("the apps of a good spec");
+        let Spec { apps, hostname, network, sysctls, .. } = parsed;
+        assert_eq!(config, Config { apps, hostname, network, sysctls });
     }
     let _ = TemplateSpec::parse(bytes);
     let Value::Object(mut members) = HOST.record.clone() else { return };
@@ -132,7 +133,7 @@ fn document(bytes: &[u8]) {
     if let Ok(document) = LaunchDocument::parse(bytes) {
         assert_eq!(document.write().as_bytes(), bytes);
     }
-    let _ = App::parse_config(bytes);
+    let _ = Config::parse(bytes);
     if let Ok(request) = ExecRequest::parse(bytes) {
         assert!(!request.args.is_empty());
         assert!(request.cwd.is_none_or(|cwd| cwd.starts_with('/')));

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use casemate_ticket::app::App;
-use casemate_ticket::network::Network;
+use casemate_ticket::config::Config;
+use casemate_ticket::sysctls::Sysctl;
 use casemate_wire::payload::ErrorCode;
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchown};
 use rustix::process::{chdir, setsid, umask};
@@ -28,10 +29,8 @@ use crate::{cgroup, exec, mounts, names, privileges, process_unsafe, root, seal,
 pub struct Plan<'a> {
     /// The app.
     pub app: &'a App,
-    /// The machine's name.
-    pub hostname: &'a str,
-    /// Its network, of which it has the names.
-    pub network: Option<&'a Network>,
+    /// Its pod, of which it has the names and parameters.
+    pub config: &'a Config,
     /// Content of its files.
     pub files: &'a [u8],
     /// Where its file systems are.
@@ -61,7 +60,7 @@ pub fn run(plan: &Plan<'_>, stdio: Stdio, report: &Reporter) -> ! {
 
 /// Everything that needs more than the app's own privileges.
 fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &Reporter) -> Result<Identity, Failure> {
-    let Plan { app, hostname, network, files, places } = plan;
+    let Plan { app, config, files, places } = plan;
     if let Some(group) = &places.cgroup {
         cgroup::enter(group)?;
     }
@@ -71,21 +70,27 @@ fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &Reporter) -> Result<Identity,
     report.hand_over(&Namespaces::of_self(Kinds::Machine)?.descriptors())?;
     setsid().or_failure(ErrorCode::Other, "begin a session")?;
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
-    sethostname(hostname.as_bytes()).or_failure(ErrorCode::Other, "set the host name")?;
+    sethostname(config.hostname.as_bytes()).or_failure(ErrorCode::Other, "set the host name")?;
     umask(Mode::empty());
     let trees = root::enter(places, app, |root| {
-        network.map_or(Ok(()), |network| names::write(root, network, hostname))
+        let names = |network| names::write(root, network, &config.hostname);
+        config.network.as_ref().map_or(Ok(()), names)
     })?;
     let identity = identify(&app.process.user)?;
     take_stdio(stdio, &identity)?;
-    settle(app, Outside { trees, files }, report)?;
+    settle(app, &config.sysctls, Outside { trees, files }, report)?;
     Ok(identity)
 }
 
 /// What is left to do inside the new root, whoever made it.
-fn settle(app: &App, outside: Outside<'_>, report: &Reporter) -> Result<(), Failure> {
+fn settle(
+    app: &App,
+    sysctls: &[Sysctl],
+    outside: Outside<'_>,
+    report: &Reporter,
+) -> Result<(), Failure> {
     mounts::apply(&app.mounts, outside)?;
-    sysctls::apply(&app.sysctls)?;
+    sysctls::apply(sysctls)?;
     // From here on a descriptor of init or of the old root can be reached by no path, such as a
     // working directory of /proc/self/fd/7 (CVE-2024-21626).
     process_unsafe::close_all_but(&[report.as_fd()])
@@ -99,38 +104,31 @@ fn settle(app: &App, outside: Outside<'_>, report: &Reporter) -> Result<(), Fail
 
 /// Becomes the app in a container, of which a runtime has made the namespaces, the root and its file systems, and of
 /// which 0, 1 and 2 are the pipes. The runtime has left all capabilities, of which the app keeps its own.
-pub fn run_in_container(
-    app: &App,
-    hostname: &str,
-    network: Option<&Network>,
-    outside: Outside<'_>,
-    report: &Reporter,
-) -> ! {
-    let prepared = prepare_in_container(app, hostname, network, outside, report);
+pub fn run_in_container(app: &App, config: &Config, outside: Outside<'_>, report: &Reporter) -> ! {
+    let prepared = prepare_in_container(app, config, outside, report);
     report.fail(&prepared.map_or_else(|failure| failure, |who| finish(app, &who, None)));
     process_unsafe::exit_now(127)
 }
 
 fn prepare_in_container(
     app: &App,
-    hostname: &str,
-    network: Option<&Network>,
+    config: &Config,
     outside: Outside<'_>,
     report: &Reporter,
 ) -> Result<Identity, Failure> {
     report.hand_over(&Namespaces::of_self(Kinds::Container)?.descriptors())?;
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     umask(Mode::empty());
-    if let Some(network) = network {
+    if let Some(network) = &config.network {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open("/", flags, Mode::empty())
             .or_failure(ErrorCode::Network, "open the root")?;
-        names::write(root.as_fd(), network, hostname)?;
+        names::write(root.as_fd(), network, &config.hostname)?;
     }
     root::make_temporary(app.read_only_root)?;
     let identity = identify(&app.process.user)?;
     own_stdio([stdin(), stdout(), stderr()], &identity)?;
-    settle(app, outside, report)?;
+    settle(app, &config.sysctls, outside, report)?;
     Ok(identity)
 }
 

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use casemate_ticket::app::App;
+use casemate_ticket::config::Config;
 use casemate_ticket::files::FILES_BYTES_MAX;
-use casemate_ticket::network::Network;
 use casemate_wire::frame::{Frame, GuestKind, HostKind, Kind};
 use casemate_wire::order::{Conversation, OutOfOrder, Phase};
 use casemate_wire::payload::{
@@ -32,13 +32,7 @@ pub trait Machine {
     ///
     /// # Errors
     /// Why there is none.
-    fn start(
-        &self,
-        app: &App,
-        hostname: &str,
-        network: Option<&Network>,
-        files: &[u8],
-    ) -> Result<Running, Failure>;
+    fn start(&self, app: &App, config: &Config, files: &[u8]) -> Result<Running, Failure>;
 
     /// Where processes beside the app are made, health checks among them.
     fn beside(&self) -> Site;
@@ -51,15 +45,10 @@ pub trait Machine {
 }
 
 impl Machine for Places {
-    fn start(
-        &self,
-        app: &App,
-        hostname: &str,
-        network: Option<&Network>,
-        files: &[u8],
-    ) -> Result<Running, Failure> {
-        network.map_or(Ok(()), |network| network::configure(network::CARD, network))?;
-        Running::start(&Plan { app, hostname, network, files, places: self })
+    fn start(&self, app: &App, config: &Config, files: &[u8]) -> Result<Running, Failure> {
+        let configure = |network| network::configure(network::CARD, network);
+        config.network.as_ref().map_or(Ok(()), configure)?;
+        Running::start(&Plan { app, config, files, places: self })
     }
 
     fn beside(&self) -> Site {
@@ -286,11 +275,12 @@ impl Session<'_> {
 
     fn start(&mut self, config: &[u8]) -> Result<(), Broken> {
         let files = std::mem::take(&mut self.files);
-        let started = App::parse_config(config)
+        let started = Config::parse(config)
             .or_failure(ErrorCode::Config, "use the configuration")
-            .and_then(|(app, hostname, network)| {
-                let running = self.machine.start(&app, &hostname, network.as_ref(), &files)?;
-                Ok((running, app))
+            .and_then(|config| {
+                let app = config.apps.first().cloned();
+                let app = app.ok_or_else(|| Failure::new(ErrorCode::Config, "there is no app"))?;
+                Ok((self.machine.start(&app, &config, &files)?, app))
             });
         match started {
             Ok((running, app)) => {

@@ -61,7 +61,7 @@ impl Daemon {
         let vmm = Vmm {
             digest: container.digest,
             filter_control: container.bundle,
-            filter_io: spec.app.seccomp.as_ref().map_or(Digest([0; 32]), |program| program.digest),
+            filter_io: spec.seccomp_digest(),
             filter_vcpu: Digest(spec.image.root),
         };
         Ok(Plan {

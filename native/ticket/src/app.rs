@@ -1,19 +1,14 @@
-//! The app: the one process section that guest-init runs. Read from the spec by spawn and the VMM,
+//! An app: one process section that guest-init runs. Read from the spec by spawn and the VMM,
 //! and once more by guest-init from the CONFIG frame.
 
 use crate::bytes::{Digest, decode_base64};
 use crate::health::Check;
-use crate::json::{self, INTEGER_MAX, Value};
+use crate::json::{INTEGER_MAX, Value};
 use crate::mounts::{self, Mount};
-use crate::network::Network;
-use crate::shape::{
-    self, ShapeError, boolean, digest, fields, fields_and_one, integer32, list, text, wrong,
-};
-use crate::spec::SpecError;
-use crate::sysctls::{self, Sysctl};
+use crate::shape::{self, ShapeError, boolean, digest, fields, integer32, list, text, wrong};
 
-/// Most bytes of a CONFIG frame's payload (docs/formats.md section 7).
-pub const CONFIG_BYTES_MAX: usize = 524_288;
+/// Most apps of a pod.
+pub const APPS_MAX: usize = 1;
 const STRINGS_MAX: usize = 4096;
 /// The kernel refuses longer single arguments (`MAX_ARG_STRLEN`, 32 pages).
 const ARGUMENT_BYTES_MAX: usize = 131_071;
@@ -23,11 +18,13 @@ const INSTRUCTIONS_MAX: usize = 4096;
 /// The kernel's last real-time signal.
 const SIGNAL_MAX: u32 = 64;
 
-/// What runs inside a pod.
+/// One image with its process, inside a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
     /// Name, unique in the pod.
     pub name: String,
+    /// Which of the spec's images it has, by number.
+    pub image: u32,
     /// How it is asked whether it does its work, if it is.
     pub health: Option<Check>,
     /// What is mounted beside the image, in this order.
@@ -40,8 +37,6 @@ pub struct App {
     pub seccomp: Option<Seccomp>,
     /// What it is sent first when it is told to stop, 1 to 64 (signal(7)).
     pub stop_signal: u8,
-    /// Parameters of the kernel that are its own.
-    pub sysctls: Vec<Sysctl>,
 }
 
 /// An OCI process section, reduced to what guest-init does.
@@ -170,49 +165,38 @@ pub const RESOURCES: [&str; 16] = [
 ];
 
 impl App {
-    pub(crate) fn read(value: &Value) -> Result<Self, ShapeError> {
+    fn read(value: &Value) -> Result<Self, ShapeError> {
         let names = [
             "health",
+            "image",
             "mounts",
             "name",
             "process",
             "read_only_root",
             "seccomp",
             "stop_signal",
-            "sysctls",
         ];
-        let [health, mounts, name, process, read_only_root, seccomp, stop_signal, sysctls] =
-            fields(value, "app", names)?;
-        let stop_signal = integer32(stop_signal, "app.stop_signal", 1..=SIGNAL_MAX)?;
+        let [health, image, mounts, name, process, read_only_root, seccomp, stop_signal] =
+            fields(value, "apps", names)?;
+        let stop_signal = integer32(stop_signal, "apps.stop_signal", 1..=SIGNAL_MAX)?;
         Ok(Self {
             mounts: mounts::read(mounts)?,
-            sysctls: sysctls::read(sysctls)?,
-            name: shape::word(name, "app.name", 63, shape::is_tenant_character)?.into(),
+            name: shape::word(name, "apps.name", 63, shape::is_tenant_character)?.into(),
             health: Check::read(health)?,
+            image: integer32(image, "apps.image", 0..=0)?,
             process: Process::read(process)?,
-            read_only_root: boolean(read_only_root, "app.read_only_root")?,
+            read_only_root: boolean(read_only_root, "apps.read_only_root")?,
             seccomp: read_seccomp(seccomp)?,
             stop_signal: u8::try_from(stop_signal)
-                .map_err(|_| wrong("app.stop_signal", "must be 1 to 64"))?,
+                .map_err(|_| wrong("apps.stop_signal", "must be 1 to 64"))?,
         })
     }
+}
 
-    /// Reads the payload of a CONFIG frame, `{"app":...,"hostname":...,"network":...}`: the app, the host name, and the
-    /// network if there is one.
-    ///
-    /// The seccomp program is not hashed again: the VMM checked it in the spec, and guest-init must
-    /// not run code that detects CPU features.
-    ///
-    /// # Errors
-    /// Bytes that are not canonical, members that are missing, unknown or out of bounds.
-    pub fn parse_config(bytes: &[u8]) -> Result<(Self, String, Option<Network>), SpecError> {
-        let value = json::parse(bytes, CONFIG_BYTES_MAX)?;
-        let ([app, hostname], network) =
-            fields_and_one(&value, "config", ["app", "hostname"], "network")?;
-        let hostname = shape::word(hostname, "hostname", 63, shape::is_hostname_character)?;
-        let network = network.map(Network::read).transpose()?;
-        Ok((Self::read(app)?, hostname.into(), network))
-    }
+/// Reads `apps`.
+pub(crate) fn read_all(value: &Value) -> Result<Vec<App>, ShapeError> {
+    let apps = list(value, "apps", APPS_MAX, |item, _| App::read(item))?;
+    if apps.is_empty() { Err(wrong("apps", "must be at least one")) } else { Ok(apps) }
 }
 
 impl Process {
@@ -220,7 +204,7 @@ impl Process {
         let [additional_gids, args, capabilities, cwd, env, no_new_privileges, rlimits, user] =
             fields(
                 value,
-                "app.process",
+                "apps.process",
                 [
                     "additional_gids",
                     "args",
@@ -232,22 +216,22 @@ impl Process {
                     "user",
                 ],
             )?;
-        let args = read_args(args, "app.process.args")?;
-        let env = read_env(env, "app.process.env")?;
+        let args = read_args(args, "apps.process.args")?;
+        let env = read_env(env, "apps.process.env")?;
         Ok(Self {
             args,
             env,
-            cwd: read_cwd(cwd, "app.process.cwd")?,
-            user: read_user(user, "app.process.user")?,
+            cwd: read_cwd(cwd, "apps.process.cwd")?,
+            user: read_user(user, "apps.process.user")?,
             additional_gids: list(
                 additional_gids,
-                "app.process.additional_gids",
+                "apps.process.additional_gids",
                 64,
                 |item, path| integer32(item, path, 0..=u32::MAX - 1),
             )?,
             capabilities: read_capabilities(capabilities)?,
             rlimits: read_rlimits(rlimits)?,
-            no_new_privileges: boolean(no_new_privileges, "app.process.no_new_privileges")?,
+            no_new_privileges: boolean(no_new_privileges, "apps.process.no_new_privileges")?,
         })
     }
 }
@@ -279,7 +263,7 @@ pub(crate) fn read_user(value: &Value, path: &str) -> Result<String, ShapeError>
 }
 
 fn read_capabilities(value: &Value) -> Result<Capabilities, ShapeError> {
-    let path = "app.process.capabilities";
+    let path = "apps.process.capabilities";
     let [ambient, bounding, effective, inheritable, permitted] =
         fields(value, path, ["ambient", "bounding", "effective", "inheritable", "permitted"])?;
     Ok(Capabilities {
@@ -309,7 +293,7 @@ fn read_set(value: &Value, path: &str) -> Result<u64, ShapeError> {
 
 fn read_rlimits(value: &Value) -> Result<Vec<Rlimit>, ShapeError> {
     let mut seen = 0u32;
-    list(value, "app.process.rlimits", RESOURCES.len(), |item, path| {
+    list(value, "apps.process.rlimits", RESOURCES.len(), |item, path| {
         let [hard, soft, kind] = fields(item, path, ["hard", "soft", "type"])?;
         let name = text(kind, path, 32)?;
         let resource = RESOURCES
@@ -343,13 +327,13 @@ fn read_seccomp(value: &Value) -> Result<Option<Seccomp>, ShapeError> {
     if *value == Value::Null {
         return Ok(None);
     }
-    let [sum, program] = fields(value, "app.seccomp", ["digest", "program"])?;
-    let sum = digest(sum, "app.seccomp.digest")?;
+    let [sum, program] = fields(value, "apps.seccomp", ["digest", "program"])?;
+    let sum = digest(sum, "apps.seccomp.digest")?;
     let program = program
         .as_str()
         .and_then(decode_base64)
         .filter(|bytes| bytes.len().is_multiple_of(8))
         .filter(|bytes| (1..=INSTRUCTIONS_MAX).contains(&(bytes.len() / 8)))
-        .ok_or_else(|| wrong("app.seccomp.program", "must be base64 of 1 to 4096 instructions"))?;
+        .ok_or_else(|| wrong("apps.seccomp.program", "must be base64 of 1 to 4096 instructions"))?;
     Ok(Some(Seccomp { digest: sum, program }))
 }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use super::*;
+use crate::config::Config;
 use crate::proof::leaf_hash;
 use crate::test_log::{BOOT, Log, context};
 
@@ -77,8 +78,8 @@ fn reads_canonical_requests_alone() {
 
 #[test]
 fn changes_of_the_app_what_it_may_and_nothing_that_confines_it() {
-    let config = br#"{"app":{"health":null,"mounts":[],"name":"app","process":{"additional_gids":[7],"args":["x"],"capabilities":{"ambient":[],"bounding":["CAP_CHOWN"],"effective":[],"inheritable":[],"permitted":[]},"cwd":"/data","env":["A=1","AB=1"],"no_new_privileges":true,"rlimits":[],"user":"1"},"read_only_root":true,"seccomp":null,"stop_signal":15,"sysctls":[]},"hostname":"h"}"#;
-    let (app, _, _) = App::parse_config(config).unwrap();
+    let config = br#"{"apps":[{"health":null,"image":0,"mounts":[],"name":"app","process":{"additional_gids":[7],"args":["x"],"capabilities":{"ambient":[],"bounding":["CAP_CHOWN"],"effective":[],"inheritable":[],"permitted":[]},"cwd":"/data","env":["A=1","AB=1"],"no_new_privileges":true,"rlimits":[],"user":"1"},"read_only_root":true,"seccomp":null,"stop_signal":15}],"hostname":"h","sysctls":[]}"#;
+    let app = Config::parse(config).unwrap().apps.remove(0);
     let beside = ExecRequest::parse(REQUEST).unwrap().beside(&app);
     let mut expected = app.clone();
     expected.process.args = vec!["sh".into()];

@@ -1,8 +1,9 @@
-//! The content of a launch's files (`app.mounts` of kind `file`), as the spec names it.
+//! The content of a launch's files (`apps.mounts` of kind `file`), as the spec names it.
 //!
 //! One sealed descriptor holds all of them, behind a salt: the digest is in the spec, the spec's in the record, and a
 //! short secret must not be guessed from either.
 
+use crate::app::App;
 use crate::bytes::Digest;
 use crate::json::Value;
 use crate::mounts::{Kind, Mount};
@@ -47,11 +48,13 @@ pub fn sizes(mounts: &[Mount]) -> impl Iterator<Item = u64> {
 }
 
 /// Whether the descriptor is there with the files, and only then, and holds just them.
-pub(crate) fn check(files: Option<&Files>, mounts: &[Mount]) -> Result<(), ShapeError> {
-    let wanted = sizes(mounts)
+pub(crate) fn check(files: Option<&Files>, apps: &[App]) -> Result<(), ShapeError> {
+    let wanted = apps
+        .iter()
+        .flat_map(|app| sizes(&app.mounts))
         .fold(None, |sum: Option<u64>, size| Some(sum.unwrap_or(SALT_BYTES).saturating_add(size)));
     if files.map(|files| files.size) == wanted {
         return Ok(());
     }
-    Err(wrong("files.size", "must be that of a salt and the files of app.mounts"))
+    Err(wrong("files.size", "must be that of a salt and the files of apps.mounts"))
 }

@@ -46,7 +46,7 @@ impl Check {
         }
         let [interval, probe, retries, start_interval, start_period, timeout] = fields(
             value,
-            "app.health",
+            "apps.health",
             [
                 "interval_ms",
                 "probe",
@@ -58,26 +58,26 @@ impl Check {
         )?;
         Ok(Some(Self {
             probe: Probe::read(probe)?,
-            interval_ms: integer32(interval, "app.health.interval_ms", TIME_MS)?,
-            start_interval_ms: integer32(start_interval, "app.health.start_interval_ms", TIME_MS)?,
+            interval_ms: integer32(interval, "apps.health.interval_ms", TIME_MS)?,
+            start_interval_ms: integer32(start_interval, "apps.health.start_interval_ms", TIME_MS)?,
             start_period_ms: integer32(
                 start_period,
-                "app.health.start_period_ms",
+                "apps.health.start_period_ms",
                 0..=*TIME_MS.end(),
             )?,
-            timeout_ms: integer32(timeout, "app.health.timeout_ms", TIME_MS)?,
-            retries: integer32(retries, "app.health.retries", 1..=RETRIES_MAX)?,
+            timeout_ms: integer32(timeout, "apps.health.timeout_ms", TIME_MS)?,
+            retries: integer32(retries, "apps.health.retries", 1..=RETRIES_MAX)?,
         }))
     }
 }
 
 impl Probe {
     fn read(value: &Value) -> Result<Self, ShapeError> {
-        let path = "app.health.probe";
+        let path = "apps.health.probe";
         match value.get("kind").and_then(Value::as_str) {
             Some("exec") => {
                 let [args, _] = fields(value, path, ["args", "kind"])?;
-                read_args(args, "app.health.probe.args").map(Self::Exec)
+                read_args(args, "apps.health.probe.args").map(Self::Exec)
             }
             Some("tcp") => {
                 let [_, port] = fields(value, path, ["kind", "port"])?;
@@ -104,14 +104,14 @@ impl Probe {
 }
 
 fn read_port(value: &Value) -> Result<u16, ShapeError> {
-    let path = "app.health.probe.port";
+    let path = "apps.health.probe.port";
     let port = integer32(value, path, 1..=u32::from(u16::MAX))?;
     u16::try_from(port).map_err(|_| wrong(path, "must fit 16 bits"))
 }
 
 /// It becomes part of a request's first line: nothing in it may end that line or a part of it.
 fn read_path(value: &Value) -> Result<String, ShapeError> {
-    let path = "app.health.probe.path";
+    let path = "apps.health.probe.path";
     let place = text(value, path, PATH_BYTES_MAX)?;
     let fits = place.starts_with('/') && place.bytes().all(|byte| byte.is_ascii_graphic());
     if fits { Ok(place.into()) } else { Err(wrong(path, "must be / and printable ASCII")) }

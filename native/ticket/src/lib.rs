@@ -10,6 +10,7 @@
 pub mod app;
 pub mod blocks;
 pub mod bytes;
+pub mod config;
 pub mod container;
 mod descriptors;
 pub mod document;

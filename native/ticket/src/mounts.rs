@@ -1,4 +1,4 @@
-//! What is mounted in an app's root beside the image (`app.mounts` of the spec, docs/formats.md section 2).
+//! What is mounted in an app's root beside the image (`apps.mounts` of the spec, docs/formats.md section 2).
 //!
 //! The list is in the order in which it is mounted. Nothing in it hides what was mounted before, so that what a record
 //! says is mounted is what the app sees.
@@ -78,12 +78,12 @@ pub enum Kind {
     },
 }
 
-/// Reads `app.mounts`.
+/// Reads `apps.mounts`.
 ///
 /// # Errors
 /// A mount that is none, too many, or one that would hide another.
 pub(crate) fn read(value: &Value) -> Result<Vec<Mount>, ShapeError> {
-    let mounts = list(value, "app.mounts", MOUNTS_MAX, read_mount)?;
+    let mounts = list(value, "apps.mounts", MOUNTS_MAX, read_mount)?;
     for (at, mount) in mounts.iter().enumerate() {
         let is_in_the_way = |before: &Mount| {
             is_within(&before.path, &mount.path)
@@ -92,7 +92,7 @@ pub(crate) fn read(value: &Value) -> Result<Vec<Mount>, ShapeError> {
         };
         if mounts.iter().take(at).any(is_in_the_way) {
             let text = format!("has {:?} where an earlier mount is in its way", mount.path);
-            return Err(wrong("app.mounts", text));
+            return Err(wrong("apps.mounts", text));
         }
     }
     refuse_volumes(&mounts)?;
@@ -103,11 +103,11 @@ pub(crate) fn read(value: &Value) -> Result<Vec<Mount>, ShapeError> {
 fn refuse_volumes(mounts: &[Mount]) -> Result<(), ShapeError> {
     let mut names: Vec<&str> = volumes(mounts).map(|(name, _)| name).collect();
     if names.len() > VOLUMES_MAX {
-        return Err(wrong("app.mounts", format!("has more than {VOLUMES_MAX} volumes")));
+        return Err(wrong("apps.mounts", format!("has more than {VOLUMES_MAX} volumes")));
     }
     names.sort_unstable();
     match names.windows(2).find(|pair| pair.first() == pair.last()) {
-        Some(_) => Err(wrong("app.mounts", "has a volume twice")),
+        Some(_) => Err(wrong("apps.mounts", "has a volume twice")),
         None => Ok(()),
     }
 }

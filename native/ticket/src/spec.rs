@@ -2,8 +2,9 @@
 //! themselves from. All members but `network` are required, unknown ones refused, every bound checked here, so
 //! that what holds a [`Spec`] never checks again.
 
-use crate::app::{App, HOST_LIMITS, Rlimit};
+use crate::app::{self, App, HOST_LIMITS, Rlimit};
 use crate::bytes::Digest;
+use crate::config;
 use crate::container::Container;
 use crate::descriptors::{Descriptors, read_disk};
 use crate::files::{self, Files};
@@ -12,6 +13,7 @@ use crate::mounts;
 use crate::network::Network;
 use crate::rates::Rates;
 use crate::shape::{self, ShapeError, constant, fields, fields_and_one, integer32, wrong};
+use crate::sysctls::{self, Sysctl};
 use thiserror::Error;
 
 pub use crate::descriptors::{BLOCK_SIZE, VerifiedDisk, VolumeDisk, verified_size};
@@ -117,17 +119,19 @@ pub struct Spec {
     pub scratch: Scratch,
     /// Bytes of the pod log.
     pub log_size: u64,
-    /// Content of the app's files, if it has any.
+    /// Content of the apps' files, if they have any.
     pub files: Option<Files>,
-    /// Disks of its volumes, in the order in which they are among the app's mounts.
+    /// Disks of its volumes, in the order in which they are among the apps' mounts.
     pub volumes: Vec<VolumeDisk>,
     /// What runs inside.
-    pub app: App,
+    pub apps: Vec<App>,
+    /// Parameters of the kernel that are the pod's own.
+    pub sysctls: Vec<Sysctl>,
     /// Its network, if it has one.
     pub network: Option<Network>,
     /// Limits.
     pub limits: Limits,
-    /// Canonical JSON of app, hostname and network, if any: the payload of the CONFIG frame (section 7).
+    /// The payload of the CONFIG frame (section 7).
     pub guest_config: String,
 }
 
@@ -159,7 +163,7 @@ impl Spec {
     fn read(value: &Value) -> Result<Self, ShapeError> {
         let (
             [
-                app,
+                apps,
                 container,
                 descriptors,
                 hostname,
@@ -170,6 +174,7 @@ impl Spec {
                 limits,
                 machine,
                 node,
+                sysctls,
                 template,
                 tenant,
                 version,
@@ -180,7 +185,7 @@ impl Spec {
             value,
             "spec",
             [
-                "app",
+                "apps",
                 "container",
                 "descriptors",
                 "hostname",
@@ -191,6 +196,7 @@ impl Spec {
                 "limits",
                 "machine",
                 "node",
+                "sysctls",
                 "template",
                 "tenant",
                 "v",
@@ -203,11 +209,11 @@ impl Spec {
         let Descriptors { init, image, scratch, log_size, volumes, net, files } =
             Descriptors::read(descriptors, level == Level::Vm)?;
         let means = Means::read(init, [kvm, machine, vmm, kernel, template], container)?;
-        let guest_config = guest_config(app, hostname, network);
-        let app = read_app(app, level)?;
+        let guest_config = config::write([apps, hostname, sysctls], network);
+        let apps = read_apps(apps, level)?;
         let network = network.map(Network::read).transpose()?;
-        files::check(files.as_ref(), &app.mounts)?;
-        check_disks_and_net((&app, &volumes), (network.is_some(), net))?;
+        files::check(files.as_ref(), &apps)?;
+        check_disks_and_net((&apps, &volumes), (network.is_some(), net))?;
         Ok(Self {
             launch_id: shape::uuid(launch_id, "launch_id", Some(b'7'))?.into(),
             tenant: shape::word(tenant, "tenant", 63, shape::is_tenant_character)?.into(),
@@ -220,7 +226,8 @@ impl Spec {
             log_size,
             files,
             volumes,
-            app,
+            apps,
+            sysctls: sysctls::read(sysctls)?,
             network,
             limits: read_limits(limits)?,
             guest_config,
@@ -249,6 +256,15 @@ impl Spec {
             Means::Vm(vm) => Some(vm.kvm),
             Means::Container(_) => None,
         }
+    }
+
+    /// Stands for the seccomp programs of its apps: the digest of an only one, zeros where it has none.
+    #[must_use]
+    pub fn seccomp_digest(&self) -> Digest {
+        let none = Digest([0; 32]);
+        let mut digests =
+            self.apps.iter().map(|app| app.seccomp.as_ref().map_or(none, |one| one.digest));
+        digests.next().unwrap_or(none)
     }
 }
 
@@ -280,35 +296,29 @@ impl TemplateSpec {
     }
 }
 
-/// The payload of a CONFIG frame.
-fn guest_config(app: &Value, hostname: &Value, network: Option<&Value>) -> String {
-    let mut members = vec![("app".into(), app.clone()), ("hostname".into(), hostname.clone())];
-    members.extend(network.map(|network| ("network".into(), network.clone())));
-    json::write(&Value::object(members))
-}
-
-fn read_app(value: &Value, level: Level) -> Result<App, ShapeError> {
-    let app = App::read(value)?;
+fn read_apps(value: &Value, level: Level) -> Result<Vec<App>, ShapeError> {
+    let apps = app::read_all(value)?;
     let is_host_limit = |limit: &Rlimit| HOST_LIMITS.contains(&limit.resource);
-    if level != Level::Vm && app.process.rlimits.iter().any(is_host_limit) {
-        return Err(wrong("app.process.rlimits", "has a limit that is the host's below level vm"));
-    }
-    match &app.seccomp {
-        Some(seccomp) if Digest::of(&seccomp.program) != seccomp.digest => {
-            Err(wrong("app.seccomp.digest", "is not the digest of the program"))
+    for app in &apps {
+        if level != Level::Vm && app.process.rlimits.iter().any(is_host_limit) {
+            let text = "has a limit that is the host's below level vm";
+            return Err(wrong("apps.process.rlimits", text));
         }
-        _ => Ok(app),
+        if app.seccomp.as_ref().is_some_and(|one| Digest::of(&one.program) != one.digest) {
+            return Err(wrong("apps.seccomp.digest", "is not the digest of the program"));
+        }
     }
+    Ok(apps)
 }
 
 /// Descriptors are there for what needs them, and for nothing else.
 fn check_disks_and_net(
-    (app, disks): (&App, &[VolumeDisk]),
+    (apps, disks): (&[App], &[VolumeDisk]),
     (has_network, has_net): (bool, bool),
 ) -> Result<(), ShapeError> {
-    let wanted = mounts::volumes(&app.mounts).map(|(_, read_only)| read_only);
-    if !wanted.eq(disks.iter().map(|disk| disk.read_only)) {
-        return Err(wrong("app.mounts", "have other volumes than the descriptors"));
+    let wanted = apps.iter().flat_map(|app| mounts::volumes(&app.mounts));
+    if !wanted.map(|(_, read_only)| read_only).eq(disks.iter().map(|disk| disk.read_only)) {
+        return Err(wrong("apps.mounts", "have other volumes than the descriptors"));
     }
     if has_network != has_net {
         return Err(wrong("network", "goes with a descriptor net, and only with it"));

@@ -1,4 +1,4 @@
-//! Parameters of the kernel that belong to the pod alone (`app.sysctls` of the spec, docs/formats.md section 2).
+//! Parameters of the kernel that belong to the pod alone (`sysctls` of the spec, docs/formats.md section 2).
 //!
 //! Each is one of its network or IPC namespace. policy/nouns/sysctl.ts has the same list, with the reasons; what is on
 //! neither is refused, whatever the kernel of the day would let a pod do.
@@ -6,7 +6,7 @@
 use crate::json::Value;
 use crate::shape::{self, ShapeError, fields, list, text, wrong};
 
-/// Most parameters of an app.
+/// Most parameters of a pod.
 pub const SYSCTLS_MAX: usize = 32;
 const VALUE_BYTES_MAX: usize = 256;
 
@@ -77,12 +77,12 @@ impl Sysctl {
     }
 }
 
-/// Reads `app.sysctls`.
+/// Reads `sysctls`.
 ///
 /// # Errors
 /// One that is not listed, or listed twice; a value that is no text.
 pub(crate) fn read(value: &Value) -> Result<Vec<Sysctl>, ShapeError> {
-    let sysctls = list(value, "app.sysctls", SYSCTLS_MAX, |item, at| {
+    let sysctls = list(value, "sysctls", SYSCTLS_MAX, |item, at| {
         let [name, value] = fields(item, at, ["name", "value"])?;
         let name = text(name, at, 64)?;
         let name = NAMES.into_iter().find(|known| *known == name);
@@ -97,7 +97,7 @@ pub(crate) fn read(value: &Value) -> Result<Vec<Sysctl>, ShapeError> {
         sysctls.iter().take(at).any(|before| before.name == sysctl.name)
     };
     if sysctls.iter().enumerate().any(|(at, sysctl)| is_again(at, sysctl)) {
-        return Err(wrong("app.sysctls", "must have each parameter once"));
+        return Err(wrong("sysctls", "must have each parameter once"));
     }
     Ok(sysctls)
 }

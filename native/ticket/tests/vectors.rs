@@ -10,6 +10,7 @@
 )]
 
 use casemate_ticket::bytes::encode_hex;
+use casemate_ticket::config::Config;
 use casemate_ticket::document::{Context, LaunchDocument, Mode};
 use casemate_ticket::json::{self, Value};
 use casemate_ticket::spec::{Spec, TemplateSpec};
@@ -205,10 +206,10 @@ fn a_template_spec_has_init_alone() {
 fn the_guest_gets_the_app_and_nothing_else() {
     let vector = valid();
     let spec = Spec::parse(string(&vector, "spec").as_bytes()).unwrap();
-    let (app, hostname, network) =
-        casemate_ticket::app::App::parse_config(spec.guest_config.as_bytes()).unwrap();
-    assert_eq!((&app, network), (&spec.app, None));
-    assert_eq!(hostname, "web-1");
+    let config = Config::parse(spec.guest_config.as_bytes()).unwrap();
+    assert_eq!((&config.apps, config.network), (&spec.apps, None));
+    assert_eq!(config.hostname, "web-1");
+    let app = &config.apps[0];
     assert_eq!(app.process.capabilities.bounding, 1);
     assert_eq!(app.process.rlimits[1].hard, u64::MAX);
     assert!(!spec.guest_config.contains("acme"));
@@ -237,8 +238,8 @@ fn a_network_and_a_tap_come_together() {
     let five = with(&format!(",{tap}"));
 
     let parsed = Spec::parse(&spec_with(&[("descriptors", &five), ("network", network)])).unwrap();
-    let config = casemate_ticket::app::App::parse_config(parsed.guest_config.as_bytes()).unwrap();
-    assert_eq!(config.2, parsed.network);
+    let config = Config::parse(parsed.guest_config.as_bytes()).unwrap();
+    assert_eq!(config.network, parsed.network);
     assert_eq!(parsed.network.unwrap().addresses.len(), 1);
 
     for changes in [

@@ -177,7 +177,7 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
             log: (log, admitted.spec.log_size),
             guest_config: admitted.spec.guest_config,
             files: content(FILES, admitted.spec.files.as_ref())?,
-            checked: admitted.spec.app.health.is_some(),
+            checked: admitted.spec.apps.iter().any(|app| app.health.is_some()),
             stream,
             vmm,
             gate,

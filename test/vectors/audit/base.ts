@@ -38,6 +38,7 @@ export const descriptors: readonly CanonicalObject[] = [
 
 export const app: CanonicalObject = {
   health: null,
+  image: 0,
   name: 'app',
   process: {
     args: ['/bin/sh', '-c', 'uname -r'],
@@ -62,7 +63,6 @@ export const app: CanonicalObject = {
   read_only_root: false,
   seccomp: { digest: digest(program), program: program.toString('base64') },
   stop_signal: 15,
-  sysctls: [],
 }
 
 export const rates: CanonicalObject = {
@@ -106,7 +106,8 @@ export const baseSpec: CanonicalObject = {
   },
   container: null,
   descriptors,
-  app,
+  apps: [app],
+  sysctls: [],
   limits,
 }
 
@@ -117,13 +118,15 @@ export const containerSpec: CanonicalObject = {
   ...baseSpec,
   ...machineParts,
   // Without the limit that is the host's below level vm.
-  app: {
-    ...app,
-    process: {
-      ...Object(app['process']),
-      rlimits: [{ type: 'RLIMIT_NOFILE', soft: 1024, hard: 1024 }],
+  apps: [
+    {
+      ...app,
+      process: {
+        ...Object(app['process']),
+        rlimits: [{ type: 'RLIMIT_NOFILE', soft: 1024, hard: 1024 }],
+      },
     },
-  },
+  ],
   level: 'container',
   container: {
     bundle: digest('bundle'),

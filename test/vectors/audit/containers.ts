@@ -17,7 +17,7 @@ const mixed: readonly (readonly [string, CanonicalObject])[] = [
   ['template', ofVm('template')],
   ['init', { ...containerSpec, descriptors }],
   ['nothing', { ...containerSpec, container: null }],
-  ['host-limits', { ...containerSpec, app }],
+  ['host-limits', { ...containerSpec, apps: [app] }],
 ]
 const machines: readonly (readonly [string, CanonicalObject])[] = [
   ['level', { ...containerSpec, level: 'vm' }],

@@ -299,10 +299,12 @@ const specs: readonly Case[] = [
     name: 'spec-seccomp-digest',
     code: 'SPEC_MALFORMED',
     spec: changedSpec({
-      app: {
-        ...app,
-        seccomp: { digest: digest('x'), program: program.toString('base64') },
-      },
+      apps: [
+        {
+          ...app,
+          seccomp: { digest: digest('x'), program: program.toString('base64') },
+        },
+      ],
     }),
   },
   ...(

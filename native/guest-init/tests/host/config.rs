@@ -111,15 +111,19 @@ impl Config {
             self.health.as_ref().map_or(Value::Null, |text| parse(text.as_bytes(), 4096).unwrap());
         let app = object(&[
             ("health", health),
+            ("image", Value::Integer(0)),
             ("mounts", parse(self.mounts.as_bytes(), 65_536).unwrap()),
             ("name", Value::String("app".into())),
             ("process", process),
             ("read_only_root", Value::Bool(self.read_only_root)),
             ("seccomp", seccomp),
             ("stop_signal", Value::Integer(self.stop_signal)),
-            ("sysctls", Value::Array(sysctls.collect())),
         ]);
-        let mut members = vec![("app", app), ("hostname", Value::String("web-1".into()))];
+        let mut members = vec![
+            ("apps", Value::Array(vec![app])),
+            ("hostname", Value::String("web-1".into())),
+            ("sysctls", Value::Array(sysctls.collect())),
+        ];
         let network = self.network.map(|text| parse(text.as_bytes(), 4096).unwrap());
         members.extend(network.map(|network| ("network", network)));
         write(&object(&members)).into_bytes()

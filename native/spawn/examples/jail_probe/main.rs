@@ -64,7 +64,8 @@ fn run() -> Option<ExitCode> {
     }
     let spec = Spec::parse(document.spec.as_bytes()).ok()?;
     let Means::Vm(vm) = &spec.means else { return None };
-    let words: Vec<&str> = spec.app.process.args.iter().map(String::as_str).collect();
+    let words: Vec<&str> =
+        spec.apps.iter().flat_map(|app| &app.process.args).map(String::as_str).collect();
     let (word, argument) = (*words.first()?, words.get(1).copied());
     misbehave_before_start(word, &control);
     start(&control, &vm.vmm);

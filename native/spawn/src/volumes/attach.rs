@@ -11,7 +11,12 @@ use crate::refusal::{Refusal, Result};
 
 /// Names of the volumes that a pod of this spec has.
 pub fn attached_names(spec: &Spec) -> Vec<String> {
-    mounts::volumes(&spec.app.mounts).map(|(name, _)| name.to_owned()).collect()
+    volumes_of(spec).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Names of the volumes in the order of their descriptors, and whether nothing can be written.
+fn volumes_of(spec: &Spec) -> impl Iterator<Item = (&str, bool)> {
+    spec.apps.iter().flat_map(|app| mounts::volumes(&app.mounts))
 }
 
 impl Daemon {
@@ -21,7 +26,7 @@ impl Daemon {
     /// # Errors
     /// `VOLUME_UNKNOWN`, `VOLUME_IN_USE`, `VOLUME_BUSY`, `VOLUME_CHANGED`, `VOLUME_VM_ONLY`.
     pub(crate) fn attach_volumes(&self, spec: &Spec) -> Result<Vec<OwnedFd>> {
-        let wanted = mounts::volumes(&spec.app.mounts).zip(&spec.volumes);
+        let wanted = volumes_of(spec).zip(&spec.volumes);
         let mut disks = Vec::new();
         for ((volume, read_only), described) in wanted {
             let name = Name { tenant: &spec.tenant, volume, snapshot: None };
@@ -52,7 +57,7 @@ impl Daemon {
     /// # Errors
     /// `SPAWN_STORAGE`.
     pub(crate) fn mark_volumes(&self, spec: &Spec) -> Result<()> {
-        for (volume, read_only) in mounts::volumes(&spec.app.mounts) {
+        for (volume, read_only) in volumes_of(spec) {
             let name = Name { tenant: &spec.tenant, volume, snapshot: None };
             let facts = self.volumes.known(&name)?;
             if !read_only && !facts.machine {

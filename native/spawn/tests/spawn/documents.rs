@@ -171,7 +171,8 @@ pub fn spec(describe: &Value, launch_id: &str, words: &[&str]) -> Value {
             "descriptors",
             Value::Array(vec![init, disk("image", Value::Integer(4096), one_block), scratch, log]),
         ),
-        ("app", app(words)),
+        ("apps", Value::Array(vec![app(words)])),
+        ("sysctls", Value::Array(vec![])),
         ("limits", limits(60_000)),
     ])
 }
@@ -298,11 +299,11 @@ fn app(words: &[&str]) -> Value {
     object([
         ("mounts", Value::Array(vec![])),
         ("health", Value::Null),
+        ("image", Value::Integer(0)),
         ("name", text("app")),
         ("process", process),
         ("read_only_root", Value::Bool(false)),
         ("seccomp", Value::Null),
         ("stop_signal", Value::Integer(15)),
-        ("sysctls", Value::Array(vec![])),
     ])
 }

@@ -107,7 +107,7 @@ pub fn reports_a_bad_seccomp_program() {
 pub fn reports_a_bad_configuration() {
     let good = app(&["both"]).bytes();
     let unknown =
-        String::from_utf8(good.clone()).unwrap().replace("\"app\":{", "\"app\":{\"a\":1,");
+        String::from_utf8(good.clone()).unwrap().replace("\"apps\":[{", "\"apps\":[{\"a\":1,");
     for bytes in [b"{}".to_vec(), [good, vec![b' ']].concat(), unknown.into_bytes()] {
         let place = Place::new();
         let mut machine = Machine::start(&place.0, None);

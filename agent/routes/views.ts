@@ -11,6 +11,7 @@ import {
 } from '../../tenants/index.ts'
 import type { Examined } from '../tasks/examine.ts'
 import { isChecked, type LastCheck, lastOf } from '../tasks/health-facts.ts'
+import { exactOf, exitWords, wordsOf } from '../tasks/tenant-words.ts'
 import type { Volume } from '../tasks/volumes.ts'
 
 const instant = (ms: number | null): string | null =>
@@ -51,7 +52,10 @@ function stateOf(pod: Pod, paused: boolean): string {
 }
 
 const problemView = ({ problem }: Pick<Pod, 'problem'>): PodView['problem'] =>
-  problem && { code: problem.code, message: problem.message }
+  problem && {
+    code: problem.code,
+    message: wordsOf(exactOf(problem.code, problem.facts ?? {}), problem.message),
+  }
 
 /** How it is, of a running pod that is asked. */
 export interface HealthView {
@@ -96,7 +100,7 @@ export const podView = (pod: Pod, paused = false, health: PodHealth | null = nul
   created: instant(pod.createdMs),
   started: instant(pod.startedMs),
   ended: instant(pod.endedMs),
-  exit: pod.exit,
+  exit: exitWords(pod.exit),
   problem: problemView(pod),
   facts: pod.facts,
 })
@@ -109,7 +113,7 @@ export const startView = ({ id, attempt, state, recordIndex, ...pod }: Pod): obj
   record: recordIndex,
   started: instant(pod.startedMs),
   ended: instant(pod.endedMs),
-  exit: pod.exit,
+  exit: exitWords(pod.exit),
   problem: problemView(pod),
 })
 

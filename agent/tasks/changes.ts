@@ -13,6 +13,7 @@ import { spawnUnavailable } from './host.ts'
 import type { Pauses } from './pauses.ts'
 import type { Ports } from './ports.ts'
 import type { Origin } from './record-parts.ts'
+import { sentenceOf } from './tenant-words.ts'
 
 /** Recorded changes of one tenant: those in a row, and one more every two seconds. */
 export const CHANGES: Rate = { most: 30, refillMs: 2000 }
@@ -83,8 +84,7 @@ export function refusalOf(pod: Pod['id'], error: unknown): unknown {
   if (error.code === 'POD_NOT_RUNNING') return conflict(pod, 'ending')
   const code = passedOn[error.code]
   if (code === undefined) return spawnUnavailable(error)
-  const sentence = `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}.`
-  return new ApiError(code, sentence, { pod }, { cause: error })
+  return new ApiError(code, sentenceOf(error), { pod }, { cause: error })
 }
 
 /**

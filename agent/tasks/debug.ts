@@ -5,12 +5,21 @@
  * A tenant gets the same but for paths and other facts of the host: the words of spawn and its parts are the provider's.
  */
 import { followPodLog } from '../../native/pod-log-follow.ts'
-import { type Canonical, type CanonicalObject, isCanonicalObject } from '../../policy/canonical.ts'
+import type { Canonical, CanonicalObject } from '../../policy/canonical.ts'
 import type { Pod } from '../../tenants/index.ts'
 import { isFinal, isOver } from '../../tenants/index.ts'
 import { type Stage, type Step, stepOf } from './debug-steps.ts'
 import type { Launching } from './launching.ts'
 import type { Ports } from './ports.ts'
+import {
+  areTenants,
+  causeOf,
+  exactOf,
+  objectOf,
+  pathless,
+  textOf,
+  withoutPaths,
+} from './tenant-words.ts'
 
 const BOOT_LINES = 50
 const LINE_CHARACTERS_MAX = 400
@@ -24,12 +33,6 @@ export interface Diagnosis {
   readonly who: Step['who'] | null
   readonly next: string
 }
-
-const textOf = (value: Canonical | undefined): string | null =>
-  typeof value === 'string' ? value : null
-
-const objectOf = (value: Canonical): CanonicalObject | null =>
-  value !== null && typeof value === 'object' && isCanonicalObject(value) ? value : null
 
 /** Where a launch failed of which the code says too little. */
 const STAGE_OF: Readonly<Record<string, Stage>> = {
@@ -59,17 +62,7 @@ function ofProblem({ problem }: Pod): Diagnosis | null {
   if (problem === null) return null
   const { code, message, stage = 'start', facts = {} } = problem
   const at = STAGE_OF[stage] ?? 'SPAWN'
-  const own = textOf(facts['spawn'])
-  // What spawn said is more exact, unless it is a code of another version.
-  const exact = own !== null && stepOf(own) !== null ? own : code
-  return told(exact, at, { message, facts: { ...facts, failed_at: stage } })
-}
-
-/** Codes of guest-init begin the VMM's sentence about APP_START. */
-function causeOf(exit: CanonicalObject): string {
-  const cause = textOf(exit['cause']) ?? ''
-  const [own = ''] = (textOf(exit['text']) ?? '').split(':')
-  return cause === 'APP_START' && stepOf(own) !== null ? own : cause
+  return told(exactOf(code, facts), at, { message, facts: { ...facts, failed_at: stage } })
 }
 
 /** Of an end, as spawn reports it; null: there was none. */
@@ -100,37 +93,15 @@ function ofLaunch({ state, level, imageDigest, recordIndex }: Pod): Diagnosis {
 /** What can be told from one start of a pod. */
 const diagnose = (pod: Pod): Diagnosis => ofProblem(pod) ?? ofExit(pod.exit) ?? ofLaunch(pod)
 
-/** Beginning of a path of some host, in words around it. */
-const PATH = /(?<![\w.])\/[\w.+-][^\s"'`,;:)\]}]*/gu
-const HIDDEN = '(a path of the host)'
-
-function withoutPaths(value: Canonical): Canonical {
-  if (typeof value === 'string') return value.replace(PATH, HIDDEN)
-  if (Array.isArray(value)) return value.map(withoutPaths)
-  const found = objectOf(value)
-  if (found === null) return value
-  return Object.fromEntries(Object.entries(found).map(([name, one]) => [name, withoutPaths(one)]))
-}
-
-/** Stages whose words are about the tenant's own: image and request. Paths there are the image's. */
-const OWN: ReadonlySet<Stage> = new Set([
-  'REQUEST',
-  'IMAGE_PULL',
-  'VERIFY',
-  'POLICY',
-  'BUILD',
-  'APP_START',
-])
-
 const ASK = 'This is the provider’s to mend: tell them the code and the launch’s id.'
 
 /** As a tenant may see it. */
 function forTenant(found: Diagnosis): Diagnosis {
   const { stage, who, message, facts } = found
   const next = who === 'provider' ? ASK : found.next
-  if (OWN.has(stage) && who === 'tenant') return { ...found, next }
+  if (areTenants({ stage, who })) return { ...found, next }
   const shown = objectOf(withoutPaths(facts)) ?? {}
-  return { ...found, next, facts: shown, message: message?.replace(PATH, HIDDEN) ?? null }
+  return { ...found, next, facts: shown, message: message === null ? null : pathless(message) }
 }
 
 /** The last lines of the guest's console and of the VMM's notes; none of a launch that never came so far. */

@@ -5,6 +5,7 @@
  */
 import type { RecordType } from '../../audit/index.ts'
 import { type Canonical, type CanonicalObject, isCanonicalObject } from '../../policy/canonical.ts'
+import { exitWords, wordsOf } from './tenant-words.ts'
 
 /** Name of the fact -> where it is in the record. */
 type Picked = Readonly<Record<string, readonly string[]>>
@@ -82,13 +83,22 @@ const actorOf = (record: Canonical): CanonicalObject | null => {
   return sub === null ? null : { sub, kind: at(record, ['actor', 'kind']) }
 }
 
+/** What of it a tenant may read. */
+function readable(type: RecordType, facts: CanonicalObject): Canonical {
+  if (type === 'launch.exited') return exitWords(facts)
+  const { code = null, message = null } = facts
+  return type === 'launch.failed' && typeof code === 'string' && typeof message === 'string'
+    ? { ...facts, message: wordsOf(code, message) }
+    : facts
+}
+
 export interface EventAbout {
   readonly type: string
   readonly time: string
   /** null: the host's. */
   readonly tenant: string | null
   readonly actor: CanonicalObject | null
-  readonly facts: CanonicalObject
+  readonly facts: Canonical
 }
 
 /** What is said of a record. */
@@ -99,6 +109,6 @@ export function aboutRecord(record: Canonical): EventAbout {
     time: textAt(record, 'time'),
     tenant: textAt(record, 'tenant') || null,
     actor: actorOf(record),
-    facts: isRecordType(type) ? pick(record, FACTS[type] ?? {}) : {},
+    facts: isRecordType(type) ? readable(type, pick(record, FACTS[type] ?? {})) : {},
   }
 }

@@ -15,6 +15,7 @@ import { afterFailure, type NextStartChange, PASSING } from './next-start.ts'
 import { denied, imageFacts, refusalFacts, restarted, unresolvedImage } from './record-parts.ts'
 import type { RefusedLaunch } from './refusals.ts'
 import { isRefusedBySpawn } from './start.ts'
+import { pathless } from './tenant-words.ts'
 
 const MESSAGE_CHARACTERS_MAX = 1024
 
@@ -46,7 +47,7 @@ function shownOf(error: unknown): PublicError {
   if (error instanceof SpawnError) return shownOfSpawn(error)
   if (!(error instanceof SpecError)) return publicError(error)
   return error.code === 'CONTAINER_UNAVAILABLE'
-    ? noContainers(error.message, error.code)
+    ? noContainers(pathless(error.message), error.code)
     : new ApiError('BAD_REQUEST', error.message, {}, { cause: error })
 }
 
@@ -57,13 +58,13 @@ function shownOfSpawn(error: SpawnError): PublicError {
     return new ApiError('HOST_FULL', sentence, { spawn: error.code }, { cause: error })
   }
   if (error.code === 'CONTAINER_UNAVAILABLE' || error.code === 'STARTER_GONE') {
-    return noContainers(error.message, error.code)
+    return noContainers(pathless(error.message), error.code)
   }
   if (error.code === 'KVM_UNAVAILABLE') {
-    const sentence = `This host has no usable KVM, and nothing weaker is started instead. ${error.message}`
+    const sentence = `This host has no usable KVM, and nothing weaker is started instead. ${pathless(error.message)}`
     return new Refusal('ISOLATION_UNAVAILABLE', sentence, { spawn: error.code })
   }
-  if (isRefusalOfSpawn(error.code)) return new Refusal(error.code, error.message, {})
+  if (isRefusalOfSpawn(error.code)) return new Refusal(error.code, pathless(error.message), {})
   const sentence = `The pod could not be started (${error.code}): ${error.message}`
   return new ApiError('LAUNCH_FAILED', sentence, { spawn: error.code }, { cause: error })
 }
@@ -193,6 +194,12 @@ async function writeDown(
   }
 }
 
+/** The store and the record have the paths of the host that spawn named; its caller does not get them. */
+const forCaller = (shown: PublicError): PublicError =>
+  shown instanceof ApiError && shown.code === 'LAUNCH_FAILED'
+    ? new ApiError(shown.code, pathless(shown.message), shown.facts, { cause: shown.cause })
+    : shown
+
 /** Ends the pod in the store and on record. Returns what the caller is told. */
 export async function giveUp(
   ports: LaunchPorts,
@@ -210,5 +217,5 @@ export async function giveUp(
     // The store does not answer either; reconcile finds the pod at the next start.
     ports.log.error({ err: cause, pod: call.request.pod }, 'a failed launch was not written down')
   }
-  return shown
+  return forCaller(shown)
 }

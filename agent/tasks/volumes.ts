@@ -23,6 +23,7 @@ import { spawnUnavailable } from './host.ts'
 import type { Ports } from './ports.ts'
 import { actorOf, type Origin, refusalFacts } from './record-parts.ts'
 import { isRefusedBySpawn } from './start.ts'
+import { sentenceOf } from './tenant-words.ts'
 import type { Watch } from './watch.ts'
 
 /** Spawn takes a ticket for at most 30 s. */
@@ -67,7 +68,7 @@ const passedOn: Readonly<Record<string, ApiCode>> = {
 function refusalOf(error: unknown): unknown {
   if (!(error instanceof SpawnError)) return error
   if (error.code === 'VOLUME_UNKNOWN') return notFound()
-  const sentence = `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}.`
+  const sentence = sentenceOf(error)
   if (error.code === 'VOLUME_IN_USE') return new Refusal('VOLUME_IN_USE', sentence, {})
   const code = passedOn[error.code]
   if (code === undefined) return spawnUnavailable(error)

@@ -38,6 +38,15 @@ async function newest(host: PodHost): Promise<string> {
   return String(member(pod, 'launch'))
 }
 
+/** All else that a tenant hears of its pods. */
+async function heardByTenant(host: PodHost): Promise<string> {
+  const places = ['pods', `pods/${await newest(host)}`, 'events']
+  const calls = places.map((place) =>
+    host.agent.tenant(host.token, { path: `/v1/tenants/acme/${place}` }),
+  )
+  return (await Promise.all(calls)).map(({ text }) => text).join('\n')
+}
+
 const BOOT = Array.from({ length: 60 }, (_, line) => `boot line ${line}`)
 const HOST_PATH = /\/(?:var|run|etc|tmp|root|sys|dev|work)\b/u
 
@@ -219,6 +228,7 @@ suite('agent/debug: launches that did not come to run', () => {
       const found = await debugOf(host, await newest(host))
       check(found, stage, code)
       assert.equal(member(found.operator, 'facts', 'failed_at'), 'start', name)
+      assert.doesNotMatch(`${reply.text} ${await heardByTenant(host)}`, HOST_PATH)
     }
   })
 })
@@ -242,6 +252,7 @@ suite('agent/debug: pods that ran', () => {
       assert.deepEqual(member(found.tenant, 'boot'), BOOT.slice(-50))
       assert.deepEqual(member(found.operator, 'facts'), exit)
       assert.equal(member(found.operator, 'message'), exit.text)
+      assert.doesNotMatch(await heardByTenant(host), HOST_PATH)
       if (code === 'VMM_SECCOMP') assert.match(String(member(found.tenant, 'message')), /openat/u)
     }
   })

@@ -25,7 +25,12 @@ interface Option {
   readonly below?: { readonly at: readonly string[]; readonly shows: unknown }
 }
 
-const process = (...names: readonly string[]): readonly string[] => ['apps', '0', 'process', ...names]
+const process = (...names: readonly string[]): readonly string[] => [
+  'apps',
+  '0',
+  'process',
+  ...names,
+]
 
 const OPTIONS: readonly Option[] = [
   {
@@ -121,7 +126,12 @@ const OPTIONS: readonly Option[] = [
     shows: [{ name: 'net.core.somaxconn', value: '9' }],
   },
   { option: '--network', body: { network: 'default' }, at: ['network', 'mtu'], shows: 1500 },
-  { option: '--stop-signal', body: { stop_signal: 'USR1' }, at: ['apps', '0', 'stop_signal'], shows: 10 },
+  {
+    option: '--stop-signal',
+    body: { stop_signal: 'USR1' },
+    at: ['apps', '0', 'stop_signal'],
+    shows: 10,
+  },
   { option: '--stop-timeout', body: { stop_timeout_ms: 5 }, at: ['limits', 'stop_ms'], shows: 5 },
   {
     option: '--health-cmd',

@@ -210,8 +210,7 @@ impl Spec {
             Descriptors::read(descriptors, level == Level::Vm)?;
         let means = Means::read(init, [kvm, machine, vmm, kernel, template], container)?;
         let guest_config = config::write([apps, hostname, sysctls], network);
-        let apps = read_apps(apps, level)?;
-        let network = network.map(Network::read).transpose()?;
+        let (apps, network) = (read_apps(apps, level)?, network.map(Network::read).transpose()?);
         files::check(files.as_ref(), &apps)?;
         check_disks_and_net((&apps, &volumes), (network.is_some(), net))?;
         Ok(Self {

@@ -25,6 +25,26 @@ pub(crate) use crate::vm::{read_kernel, read_kvm, read_machine};
 /// Most bytes of a spec.
 pub const SPEC_BYTES_MAX: usize = 524_288;
 
+/// Members of a spec that are required.
+const MEMBERS: [&str; 16] = [
+    "apps",
+    "container",
+    "descriptors",
+    "hostname",
+    "kernel",
+    "kvm",
+    "launch_id",
+    "level",
+    "limits",
+    "machine",
+    "node",
+    "sysctls",
+    "template",
+    "tenant",
+    "v",
+    "vmm",
+];
+
 /// Why bytes are no spec.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SpecError {
@@ -181,29 +201,7 @@ impl Spec {
                 vmm,
             ],
             network,
-        ) = fields_and_one(
-            value,
-            "spec",
-            [
-                "apps",
-                "container",
-                "descriptors",
-                "hostname",
-                "kernel",
-                "kvm",
-                "launch_id",
-                "level",
-                "limits",
-                "machine",
-                "node",
-                "sysctls",
-                "template",
-                "tenant",
-                "v",
-                "vmm",
-            ],
-            "network",
-        )?;
+        ) = fields_and_one(value, "spec", MEMBERS, "network")?;
         constant(version, "v", "casemate.spec/1")?;
         let level = read_level(level, "level")?;
         let Descriptors { init, image, scratch, log_size, volumes, net, files } =

@@ -130,3 +130,11 @@ export type StoredFileFacts = {
   readonly name: string
   readonly version: string
 }
+
+/** A path of the host that a pod gets, by root's name for it. */
+export type HostPathFacts = {
+  readonly host_path: string
+  /** What of it; null: all. */
+  readonly sub_path: string | null
+  readonly read_only: boolean
+}

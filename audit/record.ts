@@ -12,6 +12,7 @@ import type {
   Digest,
   Folded,
   HostFacts,
+  HostPathFacts,
   ImageFacts,
   KvmClass,
   Level,
@@ -63,8 +64,9 @@ export type RecordBodies = VolumeRecords & {
       readonly network?: NetworkFacts
       /** Configs and secrets that it gets; absent without any. */
       readonly files?: readonly StoredFileFacts[]
-      /** Volumes that it gets; absent without any. */
+      /** Volumes and paths of the host that it gets; absent without any. */
       readonly volumes?: readonly { readonly volume: string; readonly read_only: boolean }[]
+      readonly host_paths?: readonly HostPathFacts[]
       readonly resources: {
         readonly vcpus: number
         readonly memory_mib: number

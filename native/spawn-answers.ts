@@ -17,6 +17,8 @@ import {
 
 /** Tenants in root's level file, as native/ticket bounds it. */
 const LEVELS_MAX = 4096
+/** Entries of root's list of paths, as native/spawn bounds it. */
+const HOST_PATHS_MAX = 1024
 
 export interface Verity {
   /** Blocks of 4096 bytes of data; the tree follows them. */
@@ -73,6 +75,15 @@ export interface ContainerParts {
   readonly version: string
 }
 
+/** What root's list says of a path of the host. */
+export interface HostPathEntry {
+  readonly tenants: readonly string[]
+  /** First id on disk of who writes there; null: nobody writes. */
+  readonly ids: number | null
+  /** Whether programs in it may be started. */
+  readonly exec: boolean
+}
+
 /** What this host can do, and with which exact parts. */
 export interface HostDescription {
   readonly node: string
@@ -97,6 +108,8 @@ export interface HostDescription {
   readonly scratch: { readonly blocks: string; readonly size: number }
   readonly templates: readonly Template[]
   readonly levels: Readonly<Record<string, readonly string[]>>
+  /** Paths of the host by name, as root lists them; not where they are. */
+  readonly host_paths: Readonly<Record<string, HostPathEntry>>
 }
 
 export const EXIT_WAYS = ['code', 'signal', 'oom', 'vmm', 'failure'] as const
@@ -193,6 +206,17 @@ const readLevels = (value: unknown, at: string): HostDescription['levels'] =>
     list(levels, place, 3, (level, one) => text(level, one, 16)),
   )
 
+function readHostPath(value: unknown, at: string): HostPathEntry {
+  const found = members(value, at, ['exec', 'ids', 'tenants'])
+  return {
+    tenants: list(found['tenants'], `${at}.tenants`, LEVELS_MAX, (tenant, one) =>
+      text(tenant, one, 63),
+    ),
+    ids: nullable(found['ids'], (ids) => integer(ids, `${at}.ids`, 1)),
+    exec: boolean(found['exec'], `${at}.exec`),
+  }
+}
+
 function readScratch(value: unknown): HostDescription['scratch'] {
   const found = members(value, 'scratch', ['blocks', 'size'])
   return { blocks: digest(found['blocks'], 'scratch'), size: integer(found['size'], 'scratch', 1) }
@@ -211,7 +235,13 @@ function readContainer(value: unknown): ContainerParts {
 export function readDescription(answer: Members): HostDescription {
   const names =
     'node boot_id kvm kvm_reason allow_software_kvm host vmm kernel cmdline container container_reason init scratch'
-  const found = members(answer, 'describe', ['ok', ...names.split(' '), 'templates', 'levels'])
+  const found = members(answer, 'describe', [
+    'ok',
+    ...names.split(' '),
+    'templates',
+    'levels',
+    'host_paths',
+  ])
   const kernel = members(found['kernel'], 'kernel', ['digest', 'size'])
   const init = members(found['init'], 'init', ['size', 'verity'])
   return {
@@ -232,6 +262,7 @@ export function readDescription(answer: Members): HostDescription {
     scratch: readScratch(found['scratch']),
     templates: list(found['templates'], 'templates', 64, readTemplate),
     levels: readLevels(found['levels'], 'levels'),
+    host_paths: byName(found['host_paths'], 'host_paths', HOST_PATHS_MAX, readHostPath),
   }
 }
 

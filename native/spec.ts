@@ -101,7 +101,11 @@ function mountOf(mount: PlannedMount): Canonical {
     return { gid, kind, mode, path, size, uid }
   }
   if (kind === 'empty') return { kind, mode: mount.mode, path }
-  if (kind === 'volume') return { kind, name: mount.name, path, read_only: mount.readOnly }
+  if (kind === 'volume' || kind === 'host') {
+    const { name, readOnly, subPath } = mount
+    const given = { kind, name, path, read_only: readOnly, sub_path: subPath }
+    return mount.kind === 'host' ? { ...given, exec: mount.exec, ids: mount.ids } : given
+  }
   const { exec, mode, readOnly, size } = mount
   return { exec, kind, mode, path, read_only: readOnly, size }
 }

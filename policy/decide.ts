@@ -8,6 +8,7 @@ import type { ActivePolicies } from './cedar/policies.ts'
 import type { LaunchQuery } from './cedar/query.ts'
 import type { Charge, HostFacts, LaunchQuestion, Quotas, TenantFacts } from './facts.ts'
 import { planHealth } from './health-plan.ts'
+import { refuseHostPaths } from './host-paths.ts'
 import { neededExceptions } from './host-verdict.ts'
 import { type AcceptedSigner, judgeImage } from './image-verdict.ts'
 import { chooseLevel, type LevelChoice } from './level-choice.ts'
@@ -57,6 +58,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
   const query = queryOf(question, { signers, capabilities, vcpus, memoryMib, storedFiles })
   const choice = chooseLevel(policies, query, request.isolation)
   refuseHostLimits(process.rlimits, choice.level)
+  refuseHostPaths(storage.mounts, choice.level)
   const kvm = kvmFor(choice.level, host)
   const exceptions = neededExceptions(tenant, host)
   const charge: Charge = { vcpus, memoryMib, pods: 1 }

@@ -139,6 +139,15 @@ export interface ImageFacts {
 /** The host's own choice. */
 export type Resolver = Pick<Names, 'nameservers' | 'options' | 'search'>
 
+/** An entry of root's list; where it is, only root knows. */
+export interface HostPathFacts {
+  readonly tenants: readonly string[]
+  /** First id on disk of who writes there; null: nobody writes. */
+  readonly ids: number | null
+  /** Whether programs in it may be started. */
+  readonly exec: boolean
+}
+
 export interface HostFacts {
   /** null: no usable KVM; `kvmReason` then says why in a sentence. */
   readonly kvm: KvmClass | null
@@ -151,6 +160,8 @@ export interface HostFacts {
   readonly exceptions: readonly HostException[]
   /** Levels below vm by tenant, from the root-owned level file, as spawn reports it. */
   readonly levels: Readonly<Record<string, readonly IsolationLevel[]>>
+  /** Paths of the host by name, from root's list, as spawn reports it. */
+  readonly hostPaths: Readonly<Record<string, HostPathFacts>>
   /** Levels that this version of Casemate has a launcher for. */
   readonly launchers: readonly IsolationLevel[]
   /** What pods with a way out are told of names, unless they ask for others. */

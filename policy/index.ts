@@ -19,6 +19,7 @@ export type {
   Charge,
   FileFacts,
   HostFacts,
+  HostPathFacts,
   ImageConfig,
   ImageFacts,
   ImageHealthcheck,
@@ -98,6 +99,7 @@ export {
   parseExceptableId,
   type Severity,
 } from './nouns/host-finding.ts'
+export { parseHostPathName, parseSubPath } from './nouns/host-path.ts'
 export {
   ISOLATION_LEVELS,
   type IsolationLevel,

@@ -1,5 +1,6 @@
 /** What is mounted in a pod, and which parameters of the kernel are its own: the plan's part of storage. */
 import type { FileFacts, ImageConfig, LaunchQuestion } from './facts.ts'
+import { HOST_PATHS_MAX, planHostPath } from './host-paths.ts'
 import { BadNoun } from './nouns/brand.ts'
 import { FILES_BYTES_MAX, type WantedFile } from './nouns/file.ts'
 import type { MemoryMib } from './nouns/machine.ts'
@@ -18,12 +19,14 @@ const MIB = 2 ** 20
 /** As many spare disks as a virtual machine has (native/ticket/src/mounts.rs). */
 const VOLUMES_MAX = 4
 
-/** @throws Refusal MOUNT_CONFLICT, MOUNT_TOO_LARGE, SYSCTL_NOT_PERMITTED, IMAGE_CONFIG_INVALID */
+/** @throws Refusal MOUNT_CONFLICT, MOUNT_TOO_LARGE, SYSCTL_NOT_PERMITTED, IMAGE_CONFIG_INVALID, HOST_PATH_... */
 export function planMounts(
-  { request, image, files }: LaunchQuestion,
+  { tenant, request, image, files, host }: LaunchQuestion,
   memoryMib: MemoryMib,
 ): Pick<Plan, 'mounts' | 'storedFiles' | 'sysctls'> {
-  const asked = request.mounts.map((mount) => sized(mount, memoryMib))
+  const asked = request.mounts.map((mount) =>
+    mount.kind === 'host' ? planHostPath(mount, tenant, host) : sized(mount, memoryMib),
+  )
   const declared = request.readOnlyRoot ? declaredBy(image.config, request.mounts) : []
   const single = request.files.map((wanted, at) => fileOf(wanted, at, files))
   refuseTooMuch(single)
@@ -58,7 +61,7 @@ function refuseTooMuch(files: readonly { readonly size: number }[]): void {
 }
 
 /** @throws Refusal MOUNT_TOO_LARGE */
-function sized(mount: WantedMount, memoryMib: MemoryMib): PlannedMount {
+function sized(mount: Exclude<WantedMount, { kind: 'host' }>, memoryMib: MemoryMib): PlannedMount {
   if (mount.kind !== 'tmpfs') return mount
   const most = memoryMib * MIB
   const size = mount.size ?? most / 2
@@ -114,6 +117,7 @@ function refuseConflicts(mounts: readonly PlannedMount[]): void {
     )
   }
   refuseVolumes(mounts)
+  refuseManyHostPaths(mounts)
   if (mounts.length <= MOUNTS_MAX) return
   throw new Refusal(
     'MOUNT_CONFLICT',
@@ -157,6 +161,14 @@ function refuseVolumes(mounts: readonly PlannedMount[]): void {
   if (names.length <= VOLUMES_MAX) return
   const sentence = `${names.length} volumes are asked for; a pod has at most ${VOLUMES_MAX}. Leave some out.`
   throw new Refusal('MOUNT_CONFLICT', sentence, { volumes: names.length, limit: VOLUMES_MAX })
+}
+
+/** @throws Refusal MOUNT_CONFLICT */
+function refuseManyHostPaths(mounts: readonly PlannedMount[]): void {
+  const count = mounts.filter(({ kind }) => kind === 'host').length
+  if (count <= HOST_PATHS_MAX) return
+  const sentence = `${count} paths of the host are asked for; a pod has at most ${HOST_PATHS_MAX}. Leave some out.`
+  throw new Refusal('MOUNT_CONFLICT', sentence, { host_paths: count, limit: HOST_PATHS_MAX })
 }
 
 const notOwn = (name: string): Refusal =>

@@ -1,7 +1,7 @@
 /**
  * What a decision allows, complete: the spec is written from it, and nothing after it decides again.
  */
-import type { Charge, FileFacts } from './facts.ts'
+import type { Charge, FileFacts, HostPathFacts } from './facts.ts'
 import type { AcceptedSigner, ResolvedImage } from './image-verdict.ts'
 import type { Capability } from './nouns/capability.ts'
 import type { Digest } from './nouns/digest.ts'
@@ -78,7 +78,8 @@ export interface DeviceRates {
 /** What is mounted beside the image. */
 export type PlannedMount =
   | (Extract<WantedMount, { kind: 'tmpfs' }> & { readonly size: number })
-  | Exclude<WantedMount, { kind: 'tmpfs' }>
+  | Exclude<WantedMount, { kind: 'tmpfs' | 'host' }>
+  | (Extract<WantedMount, { kind: 'host' }> & Pick<HostPathFacts, 'ids' | 'exec'>)
   /** One file in memory, which cannot be written. */
   | {
       readonly kind: 'file'

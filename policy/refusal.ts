@@ -64,6 +64,16 @@ export const REFUSAL_CODES = [
   'VOLUME_IN_USE',
   /** A virtual machine could write to the volume, so no weaker level gets it. Facts: volume, level. */
   'VOLUME_VM_ONLY',
+  /** Root lists no path of the host of that name for the tenant. Facts: host_path. */
+  'HOST_PATH_UNKNOWN',
+  /** Nobody may write to the path of the host. Facts: host_path. */
+  'HOST_PATH_READ_ONLY',
+  /** Only containers get paths of the host. Facts: host_path, level. */
+  'HOST_PATH_LEVEL',
+  /** What the path of the host, or the place below it, leads to is not there, or behind a link. */
+  'HOST_PATH_MISSING',
+  /** Others than root decide what is at the path of the host, or it is not what root's list says. */
+  'HOST_PATH_UNSAFE',
   /** The tenant is suspended and launches nothing. */
   'TENANT_SUSPENDED',
 ] as const

@@ -34,9 +34,11 @@ const NAMES: ReadonlyMap<string, string> = new Map([
   ['target', 'target'],
   ['destination', 'target'],
   ['dst', 'target'],
-  ['source', 'volume'],
-  ['src', 'volume'],
+  ['source', 'source'],
+  ['src', 'source'],
   ['volume', 'volume'],
+  ['subpath', 'sub_path'],
+  ['volume-subpath', 'sub_path'],
   ['medium', 'medium'],
   ['mode', 'mode'],
 ])
@@ -58,7 +60,11 @@ function mountOf(option: string, words: readonly (readonly [string, string | nul
     const member = memberOf(option, word)
     return member === null ? [] : [member]
   })
-  const mount = Object.fromEntries(members)
+  const type = members.find(([name]) => name === 'type')?.[1]
+  const source = type === 'host' ? 'host_path' : 'volume'
+  const mount = Object.fromEntries(
+    members.map(([name, value]) => [name === 'source' ? source : name, value]),
+  )
   if (Object.keys(mount).length !== members.length) {
     throw new UsageError(`${option}: a word is there twice`)
   }

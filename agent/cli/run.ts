@@ -52,7 +52,8 @@ interface RunOptions extends GlobalOptions, HealthOptions, MountOptions {
 const EGRESS_HELP =
   'reach only this of what the tenant may: internet, none, 192.0.2.0/24=tcp:443; repeatable'
 const TMPFS_HELP = 'file system in memory: size=64m,mode=1777,ro,noexec; repeatable'
-const MOUNT_HELP = 'tmpfs, empty with medium=disk or memory, or volume with source=NAME; repeatable'
+const MOUNT_HELP =
+  'tmpfs, empty with medium=disk or memory, volume or host with source=NAME, subpath=; repeatable'
 const CONFIG_HELP = 'a stored config as a file, /run/config/NAME; ,mode=,uid=,gid=; repeatable'
 const SECRET_HELP = 'a stored secret as a file, /run/secrets/NAME; likewise'
 const LEVELS = ['vm', 'container', 'host']

@@ -7,12 +7,24 @@ const PATH_CHARACTERS_MAX = 4096
 
 const mount = Type.Object(
   {
-    type: Type.Union([Type.Literal('tmpfs'), Type.Literal('empty'), Type.Literal('volume')], {
-      description:
-        'tmpfs: memory. empty: an empty directory, gone with the pod. volume: a named one, which stays',
-    }),
+    type: Type.Union(
+      [Type.Literal('tmpfs'), Type.Literal('empty'), Type.Literal('volume'), Type.Literal('host')],
+      {
+        description:
+          'tmpfs: memory. empty: an empty directory, gone with the pod. volume: a named one, which stays. host: a path of the host that the provider lists',
+      },
+    ),
     target: Type.String({ maxLength: PATH_CHARACTERS_MAX, description: 'Where: an absolute path' }),
     volume: Type.Optional(Type.String({ maxLength: 63, description: 'Of a volume: its name' })),
+    host_path: Type.Optional(
+      Type.String({ maxLength: 63, description: 'Of a path of the host: the provider’s name' }),
+    ),
+    sub_path: Type.Optional(
+      Type.String({
+        maxLength: 512,
+        description: 'Of a volume and a path of the host: what of it, reached through no link',
+      }),
+    ),
     medium: Type.Optional(
       Type.Union([Type.Literal('disk'), Type.Literal('memory')], {
         description: 'Of an empty directory: the scratch disk, or memory. Without it, disk',
@@ -28,7 +40,9 @@ const mount = Type.Object(
       Type.Boolean({ description: 'Of a tmpfs: whether programs in it may be started; true' }),
     ),
     read_only: Type.Optional(
-      Type.Boolean({ description: 'Of a tmpfs and a volume: nothing can be written there; false' }),
+      Type.Boolean({
+        description: 'Of all but an empty directory: nothing can be written there; false',
+      }),
     ),
   },
   closed,

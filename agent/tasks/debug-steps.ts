@@ -140,6 +140,21 @@ const GROUPS: Readonly<Record<Stage, readonly Group[]>> = {
       'tenant',
       'A virtual machine had this volume: use it at level vm, or take another one.',
     ],
+    [
+      'HOST_PATH_UNKNOWN HOST_PATH_READ_ONLY HOST_PATH_LEVEL',
+      'tenant',
+      'Ask for a path of the host that the provider has for the tenant, as it has it, at level container.',
+    ],
+    [
+      'HOST_PATH_MISSING',
+      'tenant',
+      'Correct the sub-path, which leads through no link; the path itself is the provider’s.',
+    ],
+    [
+      'HOST_PATH_UNSAFE',
+      'provider',
+      'See `host_paths` in spawn.json: directories above it have to be root’s alone, and it what the entry says.',
+    ],
   ],
   BUILD: [
     [
@@ -214,9 +229,9 @@ const GROUPS: Readonly<Record<Stage, readonly Group[]>> = {
       'Free space on the file systems of spawn’s state and run directories.',
     ],
     [
-      'SPEC_NOT_OF_THIS_HOST',
+      'SPEC_NOT_OF_THIS_HOST HOST_PATH_CHANGED',
       'tenant',
-      'Launch it again: kernel, VMM or template changed since it was decided.',
+      'Launch it again: kernel, VMM, template or root’s list of paths changed since it was decided.',
     ],
     [
       'REQUEST REQUEST_SIZE REQUEST_DESCRIPTORS REQUEST_TIMEOUT DESCRIPTORS PEER_NOT_ALLOWED POD_EXISTS',
@@ -260,6 +275,11 @@ const GROUPS: Readonly<Record<Stage, readonly Group[]>> = {
       'KVM KERNEL_LOAD MACHINE DESCRIPTOR LAUNCH_DOCUMENT',
       'provider',
       'See `casemate doctor --vm`; run set-up again so that kernel and VMM fit.',
+    ],
+    [
+      'HOST_PATH',
+      'provider',
+      'Have the path of the host on a file system that takes a mapping of ids: ext4, xfs or btrfs.',
     ],
     [
       'SECCOMP VMM_FILTERS',

@@ -32,7 +32,16 @@ const full = new Set([
 const away = new Set(['SPAWN_UNREACHABLE', 'SPAWN_GONE', 'SPAWN_STOPPING'])
 
 /** What only spawn knows for certain, under the codes that a decision has for it. */
-const REFUSALS = ['PORT_TAKEN', 'VOLUME_IN_USE', 'VOLUME_UNKNOWN', 'VOLUME_VM_ONLY'] as const
+const REFUSALS = [
+  'HOST_PATH_LEVEL',
+  'HOST_PATH_MISSING',
+  'HOST_PATH_UNKNOWN',
+  'HOST_PATH_UNSAFE',
+  'PORT_TAKEN',
+  'VOLUME_IN_USE',
+  'VOLUME_UNKNOWN',
+  'VOLUME_VM_ONLY',
+] as const
 const isRefusalOfSpawn = (code: string): code is (typeof REFUSALS)[number] =>
   REFUSALS.some((one) => one === code)
 

@@ -45,6 +45,7 @@ export const hostFacts = (
       levels.map(parseIsolationLevel),
     ]),
   ),
+  hostPaths: host.host_paths,
   launchers: host.container === null ? ['vm'] : ['vm', 'container'],
   resolver,
   imageFloor,

@@ -44,6 +44,7 @@ import type { Ports } from './ports.ts'
 import {
   allowed,
   foundFacts,
+  hostPathFacts,
   imageFacts,
   isolationFacts,
   resourceFacts,
@@ -296,6 +297,7 @@ function intentOf(
     ...(network === null ? {} : { network: { ...network } }),
     ...storedFiles(plan),
     ...volumeFacts(volumes),
+    ...hostPathFacts(plan),
     ...restarted(call),
     deadline: deadlineIn(ports.clock, TICKET_MS),
   } as const

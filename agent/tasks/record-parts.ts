@@ -196,5 +196,18 @@ export const volumeFacts = (
     ? {}
     : { volumes: volumes.map(({ name, readOnly }) => ({ volume: name, read_only: readOnly })) }
 
+/** Only a launch with paths of the host has the member. */
+export function hostPathFacts({ mounts }: Plan): Pick<RecordBodies['launch.intent'], 'host_paths'> {
+  const found = mounts.flatMap((mount) => (mount.kind === 'host' ? [mount] : []))
+  if (found.length === 0) return {}
+  return {
+    host_paths: found.map(({ name, subPath, readOnly }) => ({
+      host_path: name,
+      sub_path: subPath,
+      read_only: readOnly,
+    })),
+  }
+}
+
 /** A key may be a secret of the caller's; its digest still tells two requests apart. */
 export const keyDigest = (key: string): string => textDigest(key)

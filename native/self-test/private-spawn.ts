@@ -44,6 +44,7 @@ function configuration(plan: PrivatePlan): string {
     allow_software_kvm: true,
     levels: {},
     container: null,
+    host_paths: {},
     agent_uid: 0,
     agent_gid: 0,
     worker_uid: WORKER_UID,

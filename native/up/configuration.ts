@@ -121,13 +121,14 @@ function containers(before: CanonicalObject, monitor: string): CanonicalObject |
   return { count: CONTAINER_COUNT, uid_base: CONTAINER_UID_BASE, ...kept, monitor, runtime }
 }
 
-/** spawn.json: `levels`, `uplink`, the ids of VMs and of containers and the OCI runtime are the operator's. */
+/** spawn.json: `levels`, `host_paths`, `uplink`, the ids of VMs and of containers and the OCI runtime are the operator's. */
 function spawnDocument(parts: ConfigurationParts): CanonicalObject {
   const { layout, accounts, artifacts, settings, node, vkey, nodeProgram } = parts
   const before = known(layout.spawnConfig)
   const worker = (kind: string) => [nodeProgram, `${layout.code}/native/workers/${kind}/main.ts`]
   return {
     levels: {},
+    host_paths: {},
     vm_uid_base: VM_UID_BASE,
     vm_uid_count: VM_UID_COUNT,
     uplink: UPLINK,

@@ -1,5 +1,6 @@
 /** What is mounted in a pod beside its image, in the words of a request. */
 import { BadNoun, type Branded } from './brand.ts'
+import { type HostPathName, parseHostPathName, parseSubPath, type SubPath } from './host-path.ts'
 import { parseVolumeName, type VolumeName } from './volume.ts'
 
 /** As in native/ticket/src/mounts.rs, which holds the same rules. */
@@ -71,13 +72,26 @@ export type WantedMount =
       readonly path: MountPath
       readonly name: VolumeName
       readonly readOnly: boolean
+      /** null: all of it. */
+      readonly subPath: SubPath | null
+    }
+  /** Something of the host's that root lists for the tenant. */
+  | {
+      readonly kind: 'host'
+      readonly path: MountPath
+      readonly name: HostPathName
+      readonly readOnly: boolean
+      /** null: all of it. */
+      readonly subPath: SubPath | null
     }
 
 /** The wire form of one. */
 export type MountWords = {
-  type: 'tmpfs' | 'empty' | 'volume'
+  type: 'tmpfs' | 'empty' | 'volume' | 'host'
   target: string
   volume?: string
+  host_path?: string
+  sub_path?: string
   medium?: 'disk' | 'memory'
   size_bytes?: number
   mode?: string
@@ -102,8 +116,8 @@ function refuseStrange(words: MountWords): void {
   if (words.type === 'empty' && (words.exec !== undefined || words.read_only !== undefined)) {
     throw new BadNoun('mount', 'of type empty can be written and executed; type tmpfs has options')
   }
-  if (words.type !== 'volume' && words.volume !== undefined) {
-    throw new BadNoun('mount', `of type ${words.type} has no volume: type volume has`)
+  if ([words.volume, words.host_path, words.sub_path].some((one) => one !== undefined)) {
+    throw new BadNoun('mount', `of type ${words.type} has no source: types volume and host have`)
   }
   if (!isInMemory(words) && words.size_bytes !== undefined) {
     const rule = 'of type empty on disk has no size of its own: the scratch disk bounds it'
@@ -114,26 +128,27 @@ function refuseStrange(words: MountWords): void {
 const isInMemory = ({ type, medium }: MountWords): boolean =>
   type === 'tmpfs' || medium === 'memory'
 
-/** @throws BadNoun */
-function parseVolumeMount(words: MountWords): WantedMount {
-  const {
-    target,
-    volume,
-    read_only: readOnly = false,
-    medium,
-    size_bytes: size,
-    mode,
-    exec,
-  } = words
-  if ([medium, size, mode, exec].some((one) => one !== undefined)) {
-    throw new BadNoun('mount', 'of type volume has a volume, a target and read_only, and no more')
+/** What has content of its own already. @throws BadNoun */
+function parseSource(words: MountWords & { readonly type: 'volume' | 'host' }): WantedMount {
+  const { type, target, volume, host_path: host, sub_path: sub, ...rest } = words
+  const { read_only: readOnly = false, medium, size_bytes: size, mode, exec } = rest
+  const other = type === 'volume' ? host : volume
+  if ([medium, size, mode, exec, other].some((one) => one !== undefined)) {
+    const own = type === 'volume' ? 'a volume' : 'a host_path'
+    const rule = `of type ${type} has ${own}, a target, sub_path and read_only, and no more`
+    throw new BadNoun('mount', rule)
   }
-  return { kind: 'volume', path: parseMountPath(target), name: parseVolumeName(volume), readOnly }
+  const subPath = sub === undefined ? null : parseSubPath(sub)
+  const common = { path: parseMountPath(target), readOnly, subPath }
+  return type === 'volume'
+    ? { kind: type, name: parseVolumeName(volume), ...common }
+    : { kind: type, name: parseHostPathName(host), ...common }
 }
 
 /** @throws BadNoun */
 function parseMount(words: MountWords): WantedMount {
-  if (words.type === 'volume') return parseVolumeMount(words)
+  const { type } = words
+  if (type === 'volume' || type === 'host') return parseSource({ ...words, type })
   refuseStrange(words)
   const path = parseMountPath(words.target)
   const mode = words.mode === undefined ? TEMPORARY_MODE : parseMode(words.mode)

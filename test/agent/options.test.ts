@@ -109,7 +109,31 @@ const OPTIONS: readonly Option[] = [
     option: '--volume, --mount type=volume',
     body: { mounts: [{ type: 'volume', volume: 'data', target: '/x', read_only: true }] },
     at: ['apps', '0', 'mounts'],
-    shows: [{ kind: 'volume', name: 'data', path: '/x', read_only: true }],
+    shows: [{ kind: 'volume', name: 'data', path: '/x', read_only: true, sub_path: null }],
+  },
+  {
+    option: '--mount type=volume,subpath=',
+    body: { mounts: [{ type: 'volume', volume: 'data', sub_path: 'a/b', target: '/x' }] },
+    at: ['apps', '0', 'mounts'],
+    shows: [{ kind: 'volume', name: 'data', path: '/x', read_only: false, sub_path: 'a/b' }],
+  },
+  {
+    option: '--mount type=host',
+    body: {
+      mounts: [{ type: 'host', host_path: 'models', sub_path: 'a', target: '/x', read_only: true }],
+    },
+    at: ['apps', '0', 'mounts'],
+    shows: [
+      {
+        exec: false,
+        ids: null,
+        kind: 'host',
+        name: 'models',
+        path: '/x',
+        read_only: true,
+        sub_path: 'a',
+      },
+    ],
   },
   {
     option: '--shm-size',
@@ -227,6 +251,7 @@ suite('agent/options', () => {
     host.agent.spawn.answer('describe', () => ({
       ...DESCRIPTION,
       levels,
+      host_paths: { models: { exec: false, ids: null, tenants: ['acme'] } },
       container,
       container_reason: null,
     }))

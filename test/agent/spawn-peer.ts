@@ -37,6 +37,7 @@ export const DESCRIPTION: { readonly [name: string]: Canonical } = {
   scratch: { blocks: digest('6'), size: 1 << 20 },
   templates: [],
   levels: {},
+  host_paths: {},
 }
 
 export interface SpawnPeer {

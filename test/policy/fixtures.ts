@@ -139,6 +139,7 @@ export const host = (changes: Partial<HostFacts> = {}): HostFacts => ({
   findings: { digest: parseDigest(`sha256:${'f'.repeat(64)}`), findings: [] },
   exceptions: [],
   levels: {},
+  hostPaths: {},
   launchers: ['vm'],
   resolver: { nameservers: [], options: [], search: [] },
   imageFloor: null,

@@ -4,6 +4,7 @@ import path from 'node:path'
 import { suite, test } from 'node:test'
 import {
   decide,
+  ISOLATION_LEVELS,
   type LaunchQuestion,
   type LaunchRequest,
   type MountWords,
@@ -63,6 +64,18 @@ suite('policy/mounts', () => {
       { type: 'tmpfs', mode: '4755' },
       { type: 'tmpfs', mode: '888' },
       { type: 'tmpfs', mode: '' },
+      { type: 'empty', sub_path: 'a' },
+      { type: 'tmpfs', volume: 'data' },
+      { type: 'empty', host_path: 'models' },
+      { type: 'volume', volume: 'data', host_path: 'models' },
+      { type: 'volume', host_path: 'models' },
+      { type: 'volume', volume: 'data', mode: '700' },
+      { type: 'host', host_path: 'models', volume: 'data' },
+      { type: 'host', volume: 'data' },
+      { type: 'host' },
+      { type: 'host', host_path: 'models', exec: true },
+      { type: 'host', host_path: '/etc' },
+      { type: 'host', host_path: '../etc' },
     ] as const) {
       const call = (): unknown => parseMounts([{ target: '/x', ...words }], undefined)
       assert.throws(call, { name: 'BadNoun' }, JSON.stringify(words))
@@ -244,5 +257,61 @@ when { context.files.contains("secret/root-key") };
     }
     assert.equal(secret('root-key'), 'site.no-root-key')
     assert.equal(secret('key'), 'planned')
+  })
+
+  test('takes sub-paths that lead down, as native/ticket does', () => {
+    const of = (sub: string): void =>
+      void parseMounts([{ type: 'volume', volume: 'v', target: '/x', sub_path: sub }], undefined)
+    for (const sub of ['a', 'a/b', '..a/.b', 'a b', `${'a/'.repeat(255)}aa`]) of(sub)
+    const up = ['', '/', '/a', 'a/', 'a//b', '.', '..', 'a/..', '../a', 'a/./b', 'a\0b']
+    for (const sub of [...up, 'a'.repeat(256), `${'a/'.repeat(256)}a`]) {
+      assert.throws(() => of(sub), { name: 'BadNoun' }, sub)
+    }
+  })
+
+  test('gives paths of the host to the tenants of root’s list, as it has them, and to containers', () => {
+    const entry = { tenants: ['acme'], ids: null, exec: false }
+    const hostPaths = {
+      models: entry,
+      data: { ...entry, ids: 3_000_000, exec: true },
+      foreign: { ...entry, tenants: ['other', 'acmee'] },
+    }
+    const asked = (
+      name: string,
+      readOnly: boolean,
+      changes: Partial<LaunchRequest> = {},
+    ): unknown => {
+      const words = { type: 'host', host_path: name, target: '/x', read_only: readOnly } as const
+      const outcome = decide(
+        question({
+          tenant: tenant({ trust: 'trusted' }),
+          request: request({ ...mounts(words), isolation: 'container', ...changes }),
+          host: host({ hostPaths, levels: { acme: ['container'] }, launchers: ISOLATION_LEVELS }),
+        }),
+        defaults,
+      )
+      return outcome instanceof Refusal ? outcome.code : outcome.mounts
+    }
+    const common = { kind: 'host', path: '/x', subPath: null }
+    const models = { ...common, name: 'models', readOnly: true, ids: null, exec: false }
+    assert.deepEqual(asked('models', true), [models])
+    for (const readOnly of [true, false]) {
+      const data = { ...common, name: 'data', readOnly, ids: 3_000_000, exec: true }
+      assert.deepEqual(asked('data', readOnly), [data])
+    }
+    assert.equal(asked('models', false), 'HOST_PATH_READ_ONLY')
+    for (const name of ['foreign', 'unheard', 'constructor']) {
+      assert.equal(asked(name, true), 'HOST_PATH_UNKNOWN', name)
+    }
+    assert.equal(asked('models', true, { isolation: 'vm' }), 'HOST_PATH_LEVEL')
+    assert.equal(asked('models', true, { isolation: null }), 'HOST_PATH_LEVEL')
+    const many = (count: number): unknown => {
+      const words = Array.from({ length: count }, (_, at) => {
+        return { type: 'host', host_path: 'models', target: `/x${at}`, read_only: true } as const
+      })
+      const found = asked('models', true, mounts(...words))
+      return Array.isArray(found) ? found.length : found
+    }
+    assert.deepEqual([many(8), many(9)], [8, 'MOUNT_CONFLICT'])
   })
 })

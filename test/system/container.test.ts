@@ -11,6 +11,7 @@ import { execCases } from './exec.cases.ts'
 import { floodCases } from './flood.cases.ts'
 import { type Machine, openMachine, whyNoContainers } from './harness.ts'
 import { healthCases } from './health.cases.ts'
+import { hostPathCases } from './host-paths.cases.ts'
 import { lifeCases } from './life.cases.ts'
 import { mountCases } from './mounts.cases.ts'
 import { networkCases } from './network.cases.ts'
@@ -30,6 +31,7 @@ const groups: readonly Group[] = [
   ['restart', restartCases],
   ['mounts', mountCases],
   ['volumes', volumeCases],
+  ['host paths', hostPathCases],
   ['redis', redisCases],
   ['flood', floodCases],
   ['health', healthCases],

@@ -125,6 +125,7 @@ const configuration = ({ directory, artifacts, keys, uids, level }: Configured):
   log_keys: keys,
   allow_software_kvm: artifacts.kernel.endsWith('softkvm'),
   levels: level === 'vm' ? {} : { [TENANT]: [level], other: [level] },
+  host_paths: {},
   container: {
     count: CONTAINERS,
     monitor: artifacts.container,

@@ -5,7 +5,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
 import { sealFiles } from '../../agent/tasks/launch-files.ts'
-import { FILE_BYTES_MAX, parseMountPath, SYSCTLS } from '../../policy/index.ts'
+import { FILE_BYTES_MAX, parseHostPathName, parseMountPath, SYSCTLS } from '../../policy/index.ts'
 import type { PlannedMount } from '../../policy/plan.ts'
 import type { Machine } from './harness.ts'
 import { type Ended, papers, prepare, refusal, run, sh, submit } from './launch.ts'
@@ -166,6 +166,20 @@ export function mountCases(machine: Machine): void {
       const plain = await prepare(machine, { args: sh('exit 0') })
       const extra = await refusal({ ...plain, files: others }, await papers(machine, plain))
       assert.equal(extra, 'DESCRIPTORS')
+    })
+
+    test('has no path of the host in a machine, and in a container none that root does not list', async () => {
+      const common = {
+        kind: 'host',
+        readOnly: true,
+        subPath: null,
+        ids: null,
+        exec: false,
+      } as const
+      const mount = { ...common, path: parseMountPath('/x'), name: parseHostPathName('etc') }
+      const prepared = await prepare(machine, { args: sh('exit 0'), mounts: [mount] })
+      const code = machine.level === 'vm' ? 'SPEC_MALFORMED' : 'HOST_PATH_UNKNOWN'
+      assert.equal(await refusal(prepared, await papers(machine, prepared)), code)
     })
 
     // The same code at both levels. A program takes a second to start where KVM is software, and these start dozens.

@@ -5,7 +5,12 @@ import path from 'node:path'
 import { suite, test } from 'node:test'
 import { deadlineIn, type RecordBodies, systemClock } from '../../audit/index.ts'
 import { SpawnError, type VolumePapers } from '../../native/spawn-client.ts'
-import { parseMountPath, parseVolumeName, VOLUME_BYTES_MIN } from '../../policy/index.ts'
+import {
+  parseMountPath,
+  parseSubPath,
+  parseVolumeName,
+  VOLUME_BYTES_MIN,
+} from '../../policy/index.ts'
 import type { PlannedMount } from '../../policy/plan.ts'
 import { type Machine, TENANT } from './harness.ts'
 import { papers, prepare, refusal, run, sh, start, submit } from './launch.ts'
@@ -52,11 +57,17 @@ const codeOf = (work: Promise<unknown>): Promise<string> =>
     (error: unknown) => (error instanceof SpawnError ? error.code : String(error)),
   )
 
-export const mountVolume = (name: string, place = '/data', readOnly = false): PlannedMount => ({
+export const mountVolume = (
+  name: string,
+  place = '/data',
+  readOnly = false,
+  subPath: string | null = null,
+): PlannedMount => ({
   kind: 'volume',
   name: parseVolumeName(name),
   path: parseMountPath(place),
   readOnly,
+  subPath: subPath === null ? null : parseSubPath(subPath),
 })
 
 const listed = async (machine: Machine, name: string) =>
@@ -119,6 +130,50 @@ function ordinary(machine: Machine): void {
   })
 }
 
+function parts(machine: Machine): void {
+  test('gives a part of it, and follows nothing out of it (CVE-2017-1002101, CVE-2021-25741)', async () => {
+    await orderVolume(machine, {
+      operation: 'create',
+      volume: 'parts',
+      size_bytes: VOLUME_BYTES_MIN,
+    })
+    const part = (subPath: string, readOnly = false): PlannedMount =>
+      mountVolume('parts', '/part', readOnly, subPath)
+    const made = await run(machine, {
+      args: sh(`b=/bin/busybox; $b stat -c '%a %u:%g %F' /part; echo in > /part/file
+        $b mkfifo /part/fifo; $b ln -s / /part/root; $b ln -s ../../../../../../etc /part/up
+        $b ln -s /proc/self/root/etc /part/magic; $b ln -s file /part/link; $b ls -A /part/..| $b grep -c lost`),
+      mounts: [part('a/b')],
+    })
+    assert.match(made.stdout, /^755 0:0 directory\n0\n$/u, `${made.exit.text} ${made.notes}`)
+    // The same code; what follows costs a start each.
+    if (machine.level === 'vm') return
+    await volumeIsFree(machine, 'parts')
+    const file = await run(machine, { args: sh('cat /part'), mounts: [part('a/b/file', true)] })
+    assert.equal(file.stdout, 'in\n', `${file.exit.text} ${file.notes}`)
+    for (const [subPath, readOnly, words] of [
+      ['a/b/root', false, 'is a link'],
+      ['a/b/root/etc', false, 'is a link'],
+      ['a/b/up', true, 'is a link'],
+      ['a/b/magic', false, 'is a link'],
+      ['a/b/link', false, 'is a link'],
+      ['a/b/file/x', false, 'a file is on the way'],
+      ['a/b/fifo', false, 'neither a directory nor'],
+      ['a/c', true, 'is not there'],
+    ] as const) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      await volumeIsFree(machine, 'parts')
+      // oxlint-disable-next-line no-await-in-loop -- likewise
+      const { exit } = await run(machine, {
+        args: sh('exit 0'),
+        mounts: [part(subPath, readOnly)],
+      })
+      assert.equal(`${exit.how} ${exit.cause}`, 'failure APP_START', subPath)
+      assert.ok((exit.text ?? '').includes(words), `${subPath}: ${exit.text}`)
+    }
+  })
+}
+
 /** While a pod has it. */
 async function refusals(machine: Machine): Promise<void> {
   const second = await prepare(machine, { args: sh('exit 0'), mounts: [mountVolume('data')] })
@@ -170,6 +225,7 @@ export function volumeCases(machine: Machine): void {
   suite('system/volumes', { concurrency: 1 }, () => {
     ordinary(machine)
     cutOff(machine)
+    parts(machine)
     if (machine.level === 'container') containers(machine)
   })
 }

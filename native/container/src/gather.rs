@@ -8,6 +8,7 @@ use casemate_devices::{Verified, Verity};
 use casemate_ticket::container::Container;
 use casemate_ticket::document::{DOCUMENT_BYTES_MAX, Mode};
 use casemate_ticket::exec;
+use casemate_ticket::host_path;
 use casemate_ticket::spec::{Level, Means, Spec};
 use casemate_vmm::descriptors::{Access, STREAM, check_blocks, content, file};
 use casemate_vmm::failure::{Failure, failure};
@@ -29,7 +30,7 @@ pub const LOG: RawFd = 9;
 pub const RUNTIME: RawFd = 10;
 /// This very program, sealed.
 pub const PROGRAM: RawFd = 11;
-/// Content of the app's files, if it has any; volumes come after it, or in its place.
+/// Content of the app's files, if it has any; volumes come after it, or in its place, and then paths of the host.
 pub const FILES: RawFd = 12;
 
 /// Everything that a pod is made of, each checked against the spec.
@@ -59,6 +60,8 @@ pub struct Parts {
     pub program: OwnedFd,
     /// Disks of its volumes, in the order in which they are among the app's mounts.
     pub volumes: Vec<File>,
+    /// Trees of paths of the host, likewise, which are mounted nowhere yet.
+    pub host_paths: Vec<OwnedFd>,
 }
 
 /// Reads document and descriptors and checks everything.
@@ -96,6 +99,7 @@ pub fn gather() -> Result<Parts, Failure> {
         runtime: present(RUNTIME, "runtime")?,
         program: present(PROGRAM, "program")?,
         volumes: volumes(&spec)?,
+        host_paths: host_paths(&spec)?,
         spec,
         container,
         gate,
@@ -105,13 +109,24 @@ pub fn gather() -> Result<Parts, Failure> {
     })
 }
 
+fn first_volume(spec: &Spec) -> RawFd {
+    if spec.files.is_some() { FILES.saturating_add(1) } else { FILES }
+}
+
 fn volumes(spec: &Spec) -> Result<Vec<File>, Failure> {
     let access = |read_only| if read_only { Access::Read } else { Access::ReadWrite };
-    let first = if spec.files.is_some() { FILES.saturating_add(1) } else { FILES };
-    let numbered = spec.volumes.iter().zip(first..);
+    let numbered = spec.volumes.iter().zip(first_volume(spec)..);
     numbered
         .map(|(disk, number)| file(number, "volume", disk.size, access(disk.read_only)))
         .collect()
+}
+
+/// The starter's own, behind all that spawn has sent.
+fn host_paths(spec: &Spec) -> Result<Vec<OwnedFd>, Failure> {
+    let volumes = RawFd::try_from(spec.volumes.len()).unwrap_or(RawFd::MAX);
+    let first = first_volume(spec).saturating_add(volumes);
+    let numbered = host_path::of_all(&spec.apps).zip(first..);
+    numbered.map(|(_, number)| present(number, "path of the host")).collect()
 }
 
 /// All of a small file.

@@ -7,11 +7,34 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::pipe::pipe;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-/// A user namespace in which the ids from 0 are those from `first` on the host.
+use crate::bundle;
+use crate::mount_unsafe::set_attributes;
+
+/// Which ids of a file system, users and groups alike, are which of the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Map {
+    /// The first one on disk.
+    pub on_disk: u32,
+    /// What that is on the host.
+    pub first: u32,
+    /// How many there are from there.
+    pub count: u32,
+}
+
+impl Map {
+    /// A pod's disk, whose ids begin with root's.
+    #[must_use]
+    pub const fn of_pod(first: u32) -> Self {
+        Self { on_disk: 0, first, count: bundle::IDS }
+    }
+}
+
+/// A user namespace whose ids are mapped so.
 ///
 /// # Errors
 /// A kernel without user namespaces.
-pub fn namespace(first: u32, count: u32) -> io::Result<OwnedFd> {
+pub fn namespace(map: Map) -> io::Result<OwnedFd> {
+    let Map { on_disk, first, count } = map;
     let (made, says_made) = pipe()?;
     let (release, releases) = pipe()?;
     // SAFETY: there is one thread, so the child is a whole copy and may do everything.
@@ -31,7 +54,7 @@ pub fn namespace(first: u32, count: u32) -> io::Result<OwnedFd> {
     drop((says_made, release));
     let found = File::from(made).read_exact(&mut [0]).and_then(|()| {
         for file in ["uid_map", "gid_map"] {
-            fs::write(format!("/proc/{pid}/{file}"), format!("0 {first} {count}"))?;
+            fs::write(format!("/proc/{pid}/{file}"), format!("{on_disk} {first} {count}"))?;
         }
         File::open(format!("/proc/{pid}/ns/user"))
     });
@@ -51,12 +74,5 @@ pub fn map(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()> {
         propagation: 0,
         userns_fd: u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?,
     };
-    let size = size_of::<libc::mount_attr>();
-    let (fd, path) = (mount.as_raw_fd(), c"".as_ptr());
-    let flags = libc::AT_EMPTY_PATH;
-    // SAFETY: path and attributes are valid for the call.
-    let code = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, fd, path, flags, &raw const attributes, size)
-    };
-    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    set_attributes(mount, &attributes)
 }

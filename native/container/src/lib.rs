@@ -24,6 +24,7 @@ pub mod gather;
 mod groups;
 #[expect(unsafe_code, reason = "descriptors at fixed numbers in a child")]
 mod hand_unsafe;
+mod host_paths;
 #[expect(unsafe_code, reason = "a user namespace to map ids by, and mounts that are mapped")]
 mod idmap_unsafe;
 pub mod inside;
@@ -32,6 +33,8 @@ mod limits_unsafe;
 #[expect(unsafe_code, reason = "requests about loop devices that no library offers")]
 mod loop_unsafe;
 pub mod monitor;
+#[expect(unsafe_code, reason = "flags of a mount, which the library has no call for")]
+mod mount_unsafe;
 mod network;
 mod privileges;
 mod root;

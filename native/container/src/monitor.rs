@@ -26,7 +26,7 @@ use crate::bundle::{self, Pod};
 use crate::gather::{Parts, gather};
 use crate::runtime::{Runtime, bundle_of};
 use crate::session::Session;
-use crate::{hand_unsafe, limits_unsafe, network, privileges, root};
+use crate::{hand_unsafe, host_paths, limits_unsafe, network, privileges, root};
 
 /// Exit status after a panic: a bug of this program.
 const EXIT_PANIC: i32 = 70;
@@ -73,10 +73,12 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
         runtime,
         program,
         volumes,
+        host_paths,
     } = gather()?;
     if bundle::digest() != container.bundle {
         return Err(failure(Reason::Machine, format_args!("the bundle is not the spec's")));
     }
+    host_paths::secure(&spec, &host_paths, ids)?;
     for app in &spec.apps {
         limits_unsafe::make_room(&app.process.rlimits);
     }
@@ -101,6 +103,7 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
         pod: spec.launch_id.clone(),
         scratch,
         volumes,
+        host_paths,
     };
     let shape = Shape::of_file(spec.log_size)
         .map_err(|error| failure(Reason::Descriptor, format_args!("log: {error}")))?;

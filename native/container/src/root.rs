@@ -19,7 +19,8 @@ use rustix::mount::{
     move_mount,
 };
 
-use crate::{bundle, idmap_unsafe, loop_unsafe};
+use crate::idmap_unsafe::{self, Map};
+use crate::{bundle, loop_unsafe};
 
 /// Where everything of the pod is, in the monitor's own mount namespace. Every host has it.
 pub const PLACE: &str = "/tmp";
@@ -100,7 +101,7 @@ fn mount_image(image: &File, first: u32) -> io::Result<()> {
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_RDONLY;
     let tree = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, inert)?;
-    let namespace = idmap_unsafe::namespace(first, bundle::IDS)?;
+    let namespace = idmap_unsafe::namespace(Map::of_pod(first))?;
     idmap_unsafe::map(tree.as_fd(), namespace.as_fd())?;
     drop(device);
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;

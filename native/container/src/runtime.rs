@@ -10,11 +10,11 @@ use std::process::{Command, Stdio};
 
 use casemate_ticket::app::App;
 use casemate_ticket::config::Config;
-use casemate_ticket::mounts::{self as wanted, Mount};
+use casemate_ticket::mounts::{self as wanted, Mount, Volume};
 use casemate_wire::payload::{ErrorCode, Resized};
 use guest_init::failure::{Failure, OrFailure};
 use guest_init::grow::grow_mounted;
-use guest_init::mounts;
+use guest_init::mounts::{self, Brought};
 use guest_init::namespaces::Kinds;
 use guest_init::report;
 use guest_init::running::{Begun, Running, pipe};
@@ -25,12 +25,15 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::bundle::{self, CONFIG, FILES, PASSED, PROGRAM, REPORT};
 use crate::hand_unsafe::Handing;
+use crate::idmap_unsafe::{self, Map};
 use crate::root::{ROOT, SCRATCH, Scratch};
-use crate::{groups, idmap_unsafe, inside, loop_unsafe};
+use crate::{groups, inside, loop_unsafe};
 
 /// Where the runtime keeps what it knows of its containers.
 const STATE: &str = "/tmp/runtime";
 const BUNDLE: &str = "/tmp/bundle";
+/// Where a part of a volume is looked for.
+const VOLUME: &str = "/tmp/volume";
 const PID_FILE: &str = "/tmp/pid";
 const LOG: &str = "/tmp/log";
 /// Bytes of what the runtime says that a sentence has room for.
@@ -60,6 +63,8 @@ pub struct Runtime {
     /// Disks of its volumes, in the order in which they are among the app's mounts. What is locked is free again when the
     /// last of these descriptors and of the loop devices is gone.
     pub volumes: Vec<File>,
+    /// Paths of the host, likewise: trees that are mounted nowhere yet, and harmless.
+    pub host_paths: Vec<OwnedFd>,
 }
 
 impl Machine for Runtime {
@@ -82,8 +87,11 @@ impl Machine for Runtime {
         self.write_bundle().or_failure(ErrorCode::Other, "write the bundle")?;
         let mut command = self.command();
         command.args(["run", "--detach", "--bundle", BUNDLE, "--pid-file", PID_FILE]);
-        let volumes = self.mount_volumes(&app.mounts)?;
-        let trees = mounts::bring(Path::new(SCRATCH), &app.mounts, self.ids, volumes)?;
+        let brought = Brought {
+            volumes: self.mount_volumes(&app.mounts)?,
+            host_paths: self.host_paths().or_failure(ErrorCode::Other, "have descriptors")?,
+        };
+        let trees = mounts::bring(Path::new(SCRATCH), &app.mounts, self.ids, brought)?;
         let passed = PASSED.saturating_add(i32::try_from(trees.len()).unwrap_or(i32::MAX));
         command.args(["--preserve-fds", &passed.to_string(), &self.pod]);
         command.stdin(Stdio::from(child_stdin)).stdout(Stdio::from(child_stdout));
@@ -143,7 +151,12 @@ impl Runtime {
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let Scratch { device, directory } = &self.scratch;
         let own = [self.oci.as_fd(), self.program.as_fd(), device.as_fd(), directory.as_fd()];
-        own.into_iter().chain(self.volumes.iter().map(AsFd::as_fd)).collect()
+        let volumes = self.volumes.iter().map(AsFd::as_fd);
+        own.into_iter().chain(volumes).chain(self.host_paths.iter().map(AsFd::as_fd)).collect()
+    }
+
+    fn host_paths(&self) -> io::Result<Vec<OwnedFd>> {
+        self.host_paths.iter().map(OwnedFd::try_clone).collect()
     }
 
     /// Ends whatever is left of the container. What cannot be cleared away here spawn clears away.
@@ -157,13 +170,15 @@ impl Runtime {
     /// Their file systems, whose ids are the pod's.
     fn mount_volumes(&self, mounts: &[Mount]) -> Result<Vec<OwnedFd>, Failure> {
         let disks = self.volumes.iter().zip(wanted::volumes(mounts));
-        let mount = |(disk, (name, read_only)): (&File, (&str, bool))| {
-            let attached = loop_unsafe::attach(disk.as_fd(), read_only);
+        let mount = |(disk, volume): (&File, Volume<'_>)| {
+            let name = volume.name;
+            let attached = loop_unsafe::attach(disk.as_fd(), volume.read_only);
             let (device, path) = attached
                 .or_failure(ErrorCode::Mount, format!("have volume {name} as a loop device"))?;
-            let tree = guest_init::volumes::make(Path::new(&path), read_only)?;
+            let place = Path::new(VOLUME);
+            let tree = guest_init::volumes::make(Path::new(&path), &volume, place)?;
             drop(device);
-            let mapped = idmap_unsafe::namespace(self.ids, bundle::IDS)
+            let mapped = idmap_unsafe::namespace(Map::of_pod(self.ids))
                 .and_then(|namespace| idmap_unsafe::map(tree.as_fd(), namespace.as_fd()));
             mapped.or_failure(ErrorCode::Mount, format!("map the ids of volume {name}"))?;
             Ok(tree)

@@ -46,6 +46,7 @@ pub mod seal;
 pub mod session;
 pub mod site;
 pub mod streams;
+pub mod sub_path;
 pub mod sysctls;
 pub mod terminal;
 pub mod users;

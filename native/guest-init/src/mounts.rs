@@ -22,17 +22,28 @@ use crate::root::{attach_to, make};
 /// Bytes for which a file system in memory gets one file: the kernel's own number would be by the memory of the host.
 const BYTES_OF_A_FILE: u64 = 4096;
 const FILES_MIN: u64 = 1024;
-const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
+pub(crate) const CLONE: OpenTreeFlags =
+    OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
 
-/// Whether the tree of a mount is made outside of the app's root: where the scratch disk is, or of a disk of its own.
+/// Whether the tree of a mount is made outside of the app's root: where the scratch disk is, of a disk of its own, or of
+/// something of the host's.
 #[must_use]
 pub const fn is_from_outside(kind: &Kind) -> bool {
-    matches!(kind, Kind::Empty { .. } | Kind::Volume { .. })
+    matches!(kind, Kind::Empty { .. } | Kind::Volume { .. } | Kind::Host(_))
 }
 
-/// The trees that are from outside, in the order of the list: those of `volumes`, which are in that order, and what is
-/// made in `scratch`: the root of the scratch disk's file system. `owner` is whose that is: the app's root, by the number
-/// that it has here. Nothing of the app ran yet, and nothing of the image is there.
+/// Trees that are there already, each in the order of its mounts.
+#[derive(Debug, Default)]
+pub struct Brought {
+    /// Of volumes.
+    pub volumes: Vec<OwnedFd>,
+    /// Of the host.
+    pub host_paths: Vec<OwnedFd>,
+}
+
+/// The trees that are from outside, in the order of the list: those that are `brought`, and what is made in `scratch`: the
+/// root of the scratch disk's file system. `owner` is whose that is: the app's root, by the number that it has here.
+/// Nothing of the app ran yet, and nothing of the image is there.
 ///
 /// # Errors
 /// [`ErrorCode::Mount`] with what could not be made.
@@ -40,15 +51,17 @@ pub fn bring(
     scratch: &Path,
     mounts: &[Mount],
     owner: u32,
-    volumes: Vec<OwnedFd>,
+    brought: Brought,
 ) -> Result<Vec<OwnedFd>, Failure> {
     let parent = scratch.join("empty");
-    let mut volumes = volumes.into_iter();
+    let mut volumes = brought.volumes.into_iter();
+    let mut host_paths = brought.host_paths.into_iter();
     let mut trees = Vec::new();
     for mount in mounts {
         match &mount.kind {
             Kind::Tmpfs { .. } | Kind::File { .. } | Kind::Image => {}
             Kind::Volume { .. } => trees.push(volumes.next().ok_or_else(|| missing(mount))?),
+            Kind::Host(_) => trees.push(host_paths.next().ok_or_else(|| missing(mount))?),
             Kind::Empty { mode } => {
                 let place = parent.join(trees.len().to_string());
                 let tree = make_empty(&place, *mode, owner);
@@ -91,20 +104,28 @@ pub fn apply(mounts: &[Mount], outside: Outside<'_>) -> Result<(), Failure> {
     let mut trees = outside.trees.into_iter();
     let mut files = Files::write(root.as_fd(), mounts, outside.files)?;
     for mount in mounts {
-        let point = open_point(root.as_fd(), mount)?;
-        let tree = match mount.kind {
-            Kind::Tmpfs { .. } => make_memory(mount)?,
-            Kind::File { .. } => files.take()?,
-            Kind::Image => open_tree(&point, "", CLONE | OpenTreeFlags::AT_EMPTY_PATH)
-                .or_failure(ErrorCode::Mount, format!("keep {} writable", mount.path))?,
-            Kind::Empty { .. } | Kind::Volume { .. } => {
-                trees.next().ok_or_else(|| missing(mount))?
+        let tree = match &mount.kind {
+            Kind::Tmpfs { .. } => Some(make_memory(mount)?),
+            Kind::File { .. } => Some(files.take()?),
+            Kind::Image => None,
+            Kind::Empty { .. } | Kind::Volume { .. } | Kind::Host(_) => {
+                Some(trees.next().ok_or_else(|| missing(mount))?)
             }
+        };
+        let point = open_point(root.as_fd(), &mount.path, tree.as_ref().is_some_and(is_file))?;
+        let tree = match tree {
+            Some(tree) => tree,
+            None => open_tree(&point, "", CLONE | OpenTreeFlags::AT_EMPTY_PATH)
+                .or_failure(ErrorCode::Mount, format!("keep {} writable", mount.path))?,
         };
         attach_to(point.as_fd(), tree.as_fd())
             .or_failure(ErrorCode::Mount, format!("mount on {}", mount.path))?;
     }
     files.leave(root.as_fd())
+}
+
+fn is_file(tree: &OwnedFd) -> bool {
+    fstat(tree).is_ok_and(|facts| FileType::from_raw_mode(facts.st_mode).is_file())
 }
 
 /// A file system in memory, which counts as the app's.
@@ -122,8 +143,7 @@ fn make_memory(mount: &Mount) -> Result<OwnedFd, Failure> {
 }
 
 /// The place of a mount below `root`, made where it is missing: a file for a file, a directory for all else.
-fn open_point(root: BorrowedFd<'_>, mount: &Mount) -> Result<OwnedFd, Failure> {
-    let path = mount.path.as_str();
+fn open_point(root: BorrowedFd<'_>, path: &str, is_file: bool) -> Result<OwnedFd, Failure> {
     let (above, last) = path.rsplit_once('/').unwrap_or(("", path));
     let open = || {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -133,12 +153,7 @@ fn open_point(root: BorrowedFd<'_>, mount: &Mount) -> Result<OwnedFd, Failure> {
             .try_fold(openat(root, ".", flags, Mode::empty())?, |parent, name| {
                 open_directory(parent.as_fd(), name)
             })?;
-        match mount.kind {
-            Kind::File { .. } => open_file(parent.as_fd(), last),
-            Kind::Tmpfs { .. } | Kind::Empty { .. } | Kind::Image | Kind::Volume { .. } => {
-                open_directory(parent.as_fd(), last)
-            }
-        }
+        if is_file { open_file(parent.as_fd(), last) } else { open_directory(parent.as_fd(), last) }
     };
     open().map_err(|errno| {
         let text = match errno {
@@ -154,10 +169,10 @@ fn open_point(root: BorrowedFd<'_>, mount: &Mount) -> Result<OwnedFd, Failure> {
     })
 }
 
-const NO_LINKS: ResolveFlags =
+pub(crate) const NO_LINKS: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
-fn open_directory(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_directory(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = || openat2(parent, name, flags, Mode::empty(), NO_LINKS);
     match open() {

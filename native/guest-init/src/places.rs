@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use casemate_ticket::mounts::{self, Mount};
+use casemate_ticket::mounts::{self, Mount, Volume};
 use casemate_wire::payload::ErrorCode;
 
 use crate::failure::Failure;
@@ -51,11 +51,12 @@ impl Places {
     /// [`ErrorCode::Mount`] for a disk that is not there, or holds none.
     pub fn mount_volumes(&self, mounts: &[Mount]) -> Result<Vec<OwnedFd>, Failure> {
         let mut disks = self.volumes.iter();
-        let next = |(name, read_only): (&str, bool)| {
+        let next = |volume: Volume<'_>| {
             let disk = disks.next().ok_or_else(|| {
-                Failure::new(ErrorCode::Mount, format!("there is no disk for volume {name}"))
+                let text = format!("there is no disk for volume {}", volume.name);
+                Failure::new(ErrorCode::Mount, text)
             })?;
-            volumes::make(&wait_for_disk(disk)?, read_only)
+            volumes::make(&wait_for_disk(disk)?, &volume, &self.staging.join("volume"))
         };
         mounts::volumes(mounts).map(next).collect()
     }

@@ -25,7 +25,7 @@ use rustix::process::{chdir, fchdir, pivot_root};
 
 use crate::devices;
 use crate::failure::{Failure, OrFailure};
-use crate::mounts;
+use crate::mounts::{self, Brought};
 use crate::places::{Places, Source, wait_for_disk};
 
 const KERNEL_FS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -49,8 +49,8 @@ pub fn enter(
     let root = stack(places)?;
     write(root.as_fd())?;
     populate(root.as_fd(), app.read_only_root, places.cgroup.is_some())?;
-    let volumes = places.mount_volumes(&app.mounts)?;
-    let trees = mounts::bring(&places.staging.join("scratch"), &app.mounts, 0, volumes)?;
+    let brought = Brought { volumes: places.mount_volumes(&app.mounts)?, ..Brought::default() };
+    let trees = mounts::bring(&places.staging.join("scratch"), &app.mounts, 0, brought)?;
     pivot(root.as_fd()).or_failure(ErrorCode::Mount, "change the root")?;
     Ok(trees)
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use casemate_ticket::app::App;
-use casemate_ticket::mounts;
+use casemate_ticket::mounts::{self, Volume};
 use casemate_wire::payload::ErrorCode;
 use rustix::fs::{CWD, Mode, OFlags, SeekFrom, openat, seek};
 use rustix::mount::{
@@ -19,25 +19,27 @@ use rustix::mount::{
 use crate::failure::{Failure, OrFailure};
 use crate::places::Places;
 use crate::resize_unsafe::{self, grow_ext4};
+use crate::sub_path;
 
 /// Bytes of a block of the file system (`scripts/setup/disks.mjs`).
 const BLOCK_BYTES: u64 = 4096;
 /// Where the superblock has the number of its blocks (Linux, `fs/ext4/ext4.h`: `s_blocks_count_lo`).
 const BLOCKS_OFFSET: u64 = 1024 + 4;
 
-/// The file system of the disk at `path`, mounted nowhere yet. Data of a pod that was cut off is recovered from its
-/// journal, unless nothing may be written.
+/// The file system of the disk at `path`, or the part of it that the volume is to have, mounted nowhere yet. Data of a pod
+/// that was cut off is recovered from its journal, unless nothing may be written. `place` is a path at which nothing is.
 ///
 /// # Errors
 /// [`ErrorCode::Mount`] with the step that failed.
-pub fn make(path: &Path, read_only: bool) -> Result<OwnedFd, Failure> {
+pub fn make(path: &Path, volume: &Volume<'_>, place: &Path) -> Result<OwnedFd, Failure> {
+    let read_only = volume.read_only;
     let tree = mount(path, read_only).or_failure(ErrorCode::Mount, mounting(read_only))?;
     if !read_only {
         let grown = grow(path, &tree);
         grown
             .or_failure(ErrorCode::Mount, "have a volume's file system take up all of its disk")?;
     }
-    Ok(tree)
+    sub_path::part(tree, volume, place)
 }
 
 fn mounting(read_only: bool) -> &'static str {
@@ -68,8 +70,8 @@ fn mount(path: &Path, read_only: bool) -> rustix::io::Result<OwnedFd> {
 /// Has volumes that could be written be whole on their disks, journals closed: the machine is about to be switched off,
 /// and what is left of the app, if anything, would write on. A volume of which that fails is recovered by its next mount.
 pub fn settle(places: &Places, app: &App) {
-    for ((_, read_only), disk) in mounts::volumes(&app.mounts).zip(places.volumes) {
-        if !read_only {
+    for (volume, disk) in mounts::volumes(&app.mounts).zip(places.volumes) {
+        if !volume.read_only {
             let _ = freeze(disk, &places.staging);
         }
     }

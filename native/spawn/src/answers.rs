@@ -10,6 +10,7 @@ use crate::clients::Answer;
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::host;
+use crate::host_paths::Entry;
 use crate::machine;
 use crate::pod::{Identity, PodExit};
 
@@ -79,6 +80,18 @@ fn safety(daemon: &Daemon) -> Value {
     ])
 }
 
+/// What the agent may know of root's list: not where anything is.
+fn host_paths(entries: &[Entry]) -> Value {
+    let facts = |entry: &Entry| {
+        let Entry { name, tenants, ids, exec, .. } = entry;
+        let ids = ids.map_or(Value::Null, |ids| Value::Integer(ids.into()));
+        let tenants = Value::Array(tenants.iter().map(string).collect());
+        let facts = vec![("exec", Value::Bool(*exec)), ("ids", ids), ("tenants", tenants)];
+        (name.clone(), object(facts))
+    };
+    Value::object(entries.iter().map(facts).collect())
+}
+
 /// `{"op":"describe"}`.
 pub fn describe(daemon: &Daemon) -> Answer {
     let kvm = daemon.open_kvm();
@@ -103,6 +116,7 @@ pub fn describe(daemon: &Daemon) -> Answer {
         ("scratch", object(scratch)),
         ("templates", Value::Array(daemon.templates.describe())),
         ("levels", levels),
+        ("host_paths", host_paths(&daemon.config.host_paths)),
     ])
 }
 

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use casemate_ticket::note::LogKey;
 use casemate_ticket::shape::{self, ShapeError, boolean, constant, fields, integer32, list, wrong};
 use casemate_ticket::spec::{Level, verified_size};
 
+use crate::host_paths::{self, Entry};
 use crate::refusal::{Refusal, Result};
 use crate::router::state::Uplink;
 
@@ -31,11 +33,12 @@ pub const CONTAINER_IDS: u32 = 65_536;
 const SCRATCH_BYTES_MAX: u64 = 1 << 40;
 
 /// The file's members, all required.
-const MEMBERS: [&str; 23] = [
+const MEMBERS: [&str; 24] = [
     "agent_gid",
     "agent_uid",
     "allow_software_kvm",
     "container",
+    "host_paths",
     "init",
     "init_verity",
     "kernel",
@@ -92,6 +95,8 @@ pub struct Config {
     pub allow_software_kvm: bool,
     /// Tenants that may run below level vm.
     pub levels: Vec<(String, Vec<Level>)>,
+    /// Paths of the host that tenants may have, by name.
+    pub host_paths: Vec<Entry>,
     /// Null where this host runs no containers.
     pub container: Option<Containers>,
     /// Who may ask, beside root.
@@ -182,6 +187,7 @@ fn read(value: &Value) -> std::result::Result<Config, ShapeError> {
         allow_software_kvm: boolean(of("allow_software_kvm"), "allow_software_kvm")?,
         levels: read_levels(of("levels"))?,
         container: read_containers(of("container"))?,
+        host_paths: host_paths::read(of("host_paths"))?,
         agent: (agent("agent_uid")?, agent("agent_gid")?),
         worker: (id("worker_uid")?, id("worker_gid")?),
         vm_uid_base: id("vm_uid_base")?,
@@ -217,6 +223,7 @@ fn check_ids(config: &Config) -> std::result::Result<(), ShapeError> {
             return Err(wrong(name, "lies within the ids of VMs (vm_uid_base, vm_uid_count)"));
         }
     }
+    check_host_ids(config, &vm)?;
     if let Some(containers) = &config.container {
         let ids = containers.count.checked_mul(CONTAINER_IDS);
         let end = ids.and_then(|ids| containers.uid_base.checked_add(ids));
@@ -224,6 +231,7 @@ fn check_ids(config: &Config) -> std::result::Result<(), ShapeError> {
             return Err(wrong("container.uid_base", "and count go beyond the ids there are"));
         };
         let taken = containers.uid_base..end;
+        check_host_ids(config, &taken)?;
         let others = [agent.0, agent.1, worker.0, worker.1];
         if others.iter().any(|id| taken.contains(id))
             || (taken.start < vm.end && vm.start < taken.end)
@@ -234,6 +242,21 @@ fn check_ids(config: &Config) -> std::result::Result<(), ShapeError> {
     }
     if worker.0 == agent.0 || worker.1 == agent.1 {
         return Err(wrong("worker_uid", "and worker_gid must not be the agent's"));
+    }
+    Ok(())
+}
+
+/// What pods leave on the host's disks belongs to nobody who runs.
+fn check_host_ids(config: &Config, taken: &Range<u32>) -> std::result::Result<(), ShapeError> {
+    let ids = config.host_paths.iter().filter_map(|entry| entry.ids);
+    let mut ranges = ids.map(|first| first..first.saturating_add(CONTAINER_IDS));
+    let others = [config.agent.0, config.agent.1, config.worker.0, config.worker.1];
+    let is_taken = |ids: Range<u32>| {
+        (ids.start < taken.end && taken.start < ids.end) || others.iter().any(|id| ids.contains(id))
+    };
+    if ranges.any(is_taken) {
+        let problem = "has ids that are those of VMs, containers, workers or the agent";
+        return Err(wrong("host_paths", problem));
     }
     Ok(())
 }
@@ -252,7 +275,7 @@ fn read_containers(value: &Value) -> std::result::Result<Option<Containers>, Sha
     }))
 }
 
-fn absolute(value: &Value, path: &str) -> std::result::Result<PathBuf, ShapeError> {
+pub(crate) fn absolute(value: &Value, path: &str) -> std::result::Result<PathBuf, ShapeError> {
     let text = shape::text(value, path, 4096)?;
     let file = PathBuf::from(text);
     let plain = file.components().all(|part| !matches!(part, std::path::Component::ParentDir));

@@ -5,7 +5,7 @@ fn good() -> String {
     let digest = format!("sha256:{}", "a".repeat(64));
     format!(
         concat!(
-            r#"{{"agent_gid":500,"agent_uid":500,"allow_software_kvm":false,"container":null,"init":"/opt/init.img","#,
+            r#"{{"agent_gid":500,"agent_uid":500,"allow_software_kvm":false,"container":null,"host_paths":{{}},"init":"/opt/init.img","#,
             r#""init_verity":{{"data_blocks":3,"root":"{root}","salt":""}},"kernel":"/opt/vmlinux","#,
             r#""levels":{{"acme":["container"]}},"log_keys":["{key}"],"node":"host-1","#,
             r#""run_dir":"/run/casemate","scratch":{{"blocks":"{digest}","path":"/opt/scratch.img","size":8192}},"#,
@@ -80,6 +80,24 @@ fn gives_containers_ids_of_their_own_or_none() {
         assert!(with(base, count).unwrap_err().contains("container."), "{base} {count}");
     }
     assert!(with(2_001_000, 1).is_ok(), "just beside those of VMs");
+}
+
+#[test]
+fn has_pods_leave_nothing_that_belongs_to_who_runs() {
+    let with = |ids: u32| {
+        let entry = format!(
+            r#""host_paths":{{"data":{{"exec":false,"ids":{ids},"kind":"directory","path":"/srv","tenants":[]}}}}"#
+        );
+        let text = good().replacen(r#""host_paths":{}"#, &entry, 1);
+        parse(text.replacen(r#""container":null"#, &containers(3_000_000, 1), 1).as_bytes())
+    };
+    // Of VMs, of a container, of the agent.
+    for ids in [2_000_999, 1_934_465, 3_065_535, 2_934_465] {
+        assert!(with(ids).unwrap_err().contains("host_paths"), "{ids}");
+    }
+    for ids in [65_536, 1_934_464, 2_001_000, 3_065_536] {
+        assert!(with(ids).is_ok(), "{ids}");
+    }
 }
 
 fn uplink(ipv4: &str, ipv6: &str, name: &str) -> String {

@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::cgroup::Cgroup;
 use crate::config::CONTAINER_IDS;
 use crate::daemon::Daemon;
+use crate::host_paths::permit;
 use crate::jail::{Jailed, kill_and_reap};
 use crate::launch::{Plan, no_resources, same_host};
 use crate::launch_files::Files;
@@ -46,6 +47,7 @@ impl Daemon {
             ("scratch", spec.scratch.begins_as(&self.assets.scratch_file)),
         ])?;
         self.check_new(spec)?;
+        permit(&self.config.host_paths, spec)?;
         let copy = sparse::unnamed(&self.config.state_dir).map_err(no_resources)?;
         let free = free_bytes(&copy).map_err(no_resources)?;
         if free.saturating_sub(spec.image.size) < FREE_BYTES_MIN {

@@ -26,6 +26,7 @@ mod ending;
 pub mod filter;
 mod handover;
 mod host;
+mod host_paths;
 mod jail;
 mod keeper;
 mod kmsg;

@@ -8,6 +8,7 @@
 //! Monitors become spawn's children, not the starter's (`CLONE_PARENT`), so all that holds for VMMs holds for them: spawn
 //! lets them in, waits for them and reaps them, and the next spawn takes them over. The starter ends with its spawn.
 
+mod paths;
 mod serve;
 
 use std::os::fd::{AsFd, OwnedFd};

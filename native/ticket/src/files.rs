@@ -43,7 +43,11 @@ impl Files {
 pub fn sizes(mounts: &[Mount]) -> impl Iterator<Item = u64> {
     mounts.iter().filter_map(|mount| match mount.kind {
         Kind::File { size, .. } => Some(size),
-        Kind::Tmpfs { .. } | Kind::Empty { .. } | Kind::Image | Kind::Volume { .. } => None,
+        Kind::Tmpfs { .. }
+        | Kind::Empty { .. }
+        | Kind::Image
+        | Kind::Volume { .. }
+        | Kind::Host(_) => None,
     })
 }
 

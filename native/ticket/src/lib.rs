@@ -17,6 +17,7 @@ pub mod document;
 pub mod exec;
 pub mod files;
 pub mod health;
+pub mod host_path;
 pub mod json;
 pub mod mounts;
 pub mod network;

@@ -4,6 +4,7 @@
 //! says is mounted is what the app sees.
 
 use crate::files::FILE_BYTES_MAX;
+use crate::host_path::{self, HostPath};
 use crate::json::Value;
 use crate::shape::{ShapeError, boolean, fields, integer, integer32, list, text, wrong};
 use crate::volume;
@@ -15,6 +16,8 @@ pub const VOLUMES_MAX: usize = 4;
 /// `PATH_MAX` without its NUL, and `NAME_MAX`.
 const PATH_BYTES_MAX: usize = 4095;
 const NAME_BYTES_MAX: usize = 255;
+/// Of a place below what is mounted: all of a pod's have room in a record.
+const SUB_PATH_BYTES_MAX: usize = 512;
 /// Bytes of a page, the least that a file system in memory holds; and as much memory as any machine has.
 const MEMORY_BYTES: std::ops::RangeInclusive<u64> = 4096..=16_384 << 20;
 /// Permissions of a directory, with the sticky bit and without those that lend a user or group.
@@ -75,7 +78,22 @@ pub enum Kind {
         name: String,
         /// Whether nothing can be written.
         read_only: bool,
+        /// What of it: names with slashes between them; `None` for all.
+        sub_path: Option<String>,
     },
+    /// Something of the host's that root lists for tenants.
+    Host(HostPath),
+}
+
+/// A volume among mounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Volume<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Whether nothing can be written.
+    pub read_only: bool,
+    /// What of it; `None` for all.
+    pub sub_path: Option<&'a str>,
 }
 
 /// Reads `apps.mounts`.
@@ -99,11 +117,15 @@ pub(crate) fn read(value: &Value) -> Result<Vec<Mount>, ShapeError> {
     Ok(mounts)
 }
 
-/// Each volume once, and not too many.
+/// Each volume once, and not too many of what is from outside of the pod.
 fn refuse_volumes(mounts: &[Mount]) -> Result<(), ShapeError> {
-    let mut names: Vec<&str> = volumes(mounts).map(|(name, _)| name).collect();
+    let mut names: Vec<&str> = volumes(mounts).map(|volume| volume.name).collect();
     if names.len() > VOLUMES_MAX {
         return Err(wrong("apps.mounts", format!("has more than {VOLUMES_MAX} volumes")));
+    }
+    if host_path::of(mounts).count() > host_path::MOUNTED_MAX {
+        let most = host_path::MOUNTED_MAX;
+        return Err(wrong("app.mounts", format!("has more than {most} paths of the host")));
     }
     names.sort_unstable();
     match names.windows(2).find(|pair| pair.first() == pair.last()) {
@@ -112,11 +134,17 @@ fn refuse_volumes(mounts: &[Mount]) -> Result<(), ShapeError> {
     }
 }
 
-/// The volumes among mounts, in their order: the name, and whether nothing can be written.
-pub fn volumes(mounts: &[Mount]) -> impl Iterator<Item = (&str, bool)> {
+/// The volumes among mounts, in their order.
+pub fn volumes(mounts: &[Mount]) -> impl Iterator<Item = Volume<'_>> {
     mounts.iter().filter_map(|mount| match &mount.kind {
-        Kind::Volume { name, read_only } => Some((name.as_str(), *read_only)),
-        Kind::Tmpfs { .. } | Kind::Empty { .. } | Kind::File { .. } | Kind::Image => None,
+        Kind::Volume { name, read_only, sub_path } => {
+            Some(Volume { name, read_only: *read_only, sub_path: sub_path.as_deref() })
+        }
+        Kind::Tmpfs { .. }
+        | Kind::Empty { .. }
+        | Kind::File { .. }
+        | Kind::Image
+        | Kind::Host(_) => None,
     })
 }
 
@@ -159,12 +187,14 @@ fn read_mount(value: &Value, at: &str) -> Result<Mount, ShapeError> {
             (path, Kind::Image)
         }
         Some("volume") => {
-            let [_, name, path, read_only] =
-                fields(value, at, ["kind", "name", "path", "read_only"])?;
+            let [_, name, path, read_only, sub_path] =
+                fields(value, at, ["kind", "name", "path", "read_only", "sub_path"])?;
             let name = volume::name(name, at)?.into();
-            (path, Kind::Volume { name, read_only: boolean(read_only, at)? })
+            let sub_path = read_sub_path(sub_path, at)?;
+            (path, Kind::Volume { name, read_only: boolean(read_only, at)?, sub_path })
         }
-        _ => return Err(wrong(at, "must have a kind: tmpfs, empty, file, image or volume")),
+        Some("host") => HostPath::read(value, at).map(|(path, host)| (path, Kind::Host(host)))?,
+        _ => return Err(wrong(at, "must have a kind: tmpfs, empty, file, image, volume or host")),
     };
     let path = read_path(path, at)?;
     if path == SHARED_MEMORY && !matches!(kind, Kind::Tmpfs { .. }) {
@@ -176,7 +206,6 @@ fn read_mount(value: &Value, at: &str) -> Result<Mount, ShapeError> {
 /// A place in an app's root where something may be mounted.
 fn read_path<'a>(value: &'a Value, at: &str) -> Result<&'a str, ShapeError> {
     let path = text(value, at, PATH_BYTES_MAX)?;
-    let is_name = |name: &str| !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX;
     if !path.strip_prefix('/').is_some_and(|names| names.split('/').all(is_name)) {
         return Err(wrong(at, "must have an absolute path without . and .., that is not the root"));
     }
@@ -186,124 +215,23 @@ fn read_path<'a>(value: &'a Value, at: &str) -> Result<&'a str, ShapeError> {
     Ok(path)
 }
 
+fn is_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX
+}
+
+/// A place below what is mounted: names with slashes between them, none of which leads up or out.
+pub(crate) fn read_sub_path(value: &Value, at: &str) -> Result<Option<String>, ShapeError> {
+    if *value == Value::Null {
+        return Ok(None);
+    }
+    let path = text(value, at, SUB_PATH_BYTES_MAX)?;
+    if path.split('/').all(is_name) {
+        return Ok(Some(path.into()));
+    }
+    Err(wrong(at, "must have a sub-path of names with one slash between them, without . and .."))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that fails may panic")]
-mod tests {
-    use super::*;
-    use crate::json::parse;
-
-    fn mounts(text: &str) -> Result<Vec<Mount>, ShapeError> {
-        read(&parse(text.as_bytes(), 1 << 20).unwrap())
-    }
-
-    fn image(paths: &[&str]) -> Result<Vec<Mount>, ShapeError> {
-        let items: Vec<String> =
-            paths.iter().map(|path| format!(r#"{{"kind":"image","path":"{path}"}}"#)).collect();
-        mounts(&format!("[{}]", items.join(",")))
-    }
-
-    #[test]
-    fn takes_places_of_the_app_and_no_others() {
-        for path in ["/x", "/tmp", "/var/lib/x", "/processes", "/device/x", "/..x", "/a b"] {
-            assert!(image(&[path]).is_ok(), "{path}");
-        }
-        for path in [
-            "",
-            "/",
-            "x",
-            "//",
-            "/x/",
-            "/x//y",
-            "/.",
-            "/x/..",
-            "/../x",
-            "/x/./y",
-            "/proc",
-            "/proc/sys",
-            "/sys/fs/cgroup",
-            "/dev",
-            "/dev/pts",
-            "/dev/shm/x",
-            "/dev/shm",
-        ] {
-            assert!(image(&[path]).is_err(), "{path}");
-        }
-        assert!(image(&[&format!("/{}", "a".repeat(256))]).is_err());
-        assert!(image(&[&"/a".repeat(2048)]).is_err());
-    }
-
-    #[test]
-    fn hides_nothing_that_was_mounted_before() {
-        assert!(image(&["/x", "/x/y", "/xy"]).is_ok());
-        for paths in [["/x", "/x"], ["/x/y", "/x"], ["/x/y/z", "/x"]] {
-            assert!(image(&paths).is_err(), "{paths:?}");
-        }
-        let many: Vec<String> = (0..33).map(|number| format!("/{number}")).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert!(image(many.get(..32).unwrap()).is_ok() && image(&many).is_err());
-    }
-
-    #[test]
-    fn takes_files_of_a_size_with_nothing_below_them() {
-        let file = |path: &str, size: u64, mode: u32, uid: u32| {
-            format!(
-                r#"{{"gid":0,"kind":"file","mode":{mode},"path":"{path}","size":{size},"uid":{uid}}}"#
-            )
-        };
-        assert!(mounts(&format!("[{}]", file("/x", 524_288, 0o777, 65_535))).is_ok());
-        assert!(mounts(&format!("[{},{}]", file("/x", 0, 0, 0), file("/xy", 0, 0, 0))).is_ok());
-        for bad in [
-            file("/x", 524_289, 0, 0),
-            file("/x", 0, 0o1000, 0),
-            file("/x", 0, 0, 65_536),
-            file("/dev/shm", 0, 0, 0),
-            format!("{},{}", file("/x", 0, 0, 0), file("/x/y", 0, 0, 0)),
-        ] {
-            assert!(mounts(&format!("[{bad}]")).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn takes_each_volume_once() {
-        let volume = |name: &str, number: usize| {
-            format!(r#"{{"kind":"volume","name":"{name}","path":"/v{number}","read_only":true}}"#)
-        };
-        let of = |names: &[&str]| {
-            let items: Vec<String> =
-                names.iter().enumerate().map(|(number, name)| volume(name, number)).collect();
-            mounts(&format!("[{}]", items.join(",")))
-        };
-        let found = of(&["b", "a"]).unwrap_or_default();
-        let names: Vec<_> = volumes(&found).collect();
-        assert_eq!(names, [("b", true), ("a", true)]);
-        assert!(of(&["a", "b", "c", "d"]).is_ok());
-        for names in [&["a", "b", "a"][..], &["a", "b", "c", "d", "e"], &["../a"], &["-a"], &[""]] {
-            assert!(of(names).is_err(), "{names:?}");
-        }
-        assert!(mounts(r#"[{"kind":"volume","name":"a","path":"/v"}]"#).is_err());
-        assert!(mounts(r#"[{"kind":"volume","name":"a","path":"/","read_only":true}]"#).is_err());
-    }
-
-    #[test]
-    fn bounds_what_is_in_memory() {
-        let tmpfs = |members: &str| mounts(&format!("[{{{members}}}]"));
-        let kind = Kind::Tmpfs { size: 4096, mode: 0o1777, exec: true, read_only: false };
-        assert_eq!(
-            tmpfs(
-                r#""exec":true,"kind":"tmpfs","mode":1023,"path":"/dev/shm","read_only":false,"size":4096"#
-            ),
-            Ok(vec![Mount { path: SHARED_MEMORY.into(), kind }])
-        );
-        for members in [
-            r#""exec":true,"kind":"tmpfs","mode":1023,"path":"/x","read_only":false,"size":4095"#,
-            r#""exec":true,"kind":"tmpfs","mode":1023,"path":"/x","read_only":false,"size":17179869185"#,
-            r#""exec":true,"kind":"tmpfs","mode":1024,"path":"/x","read_only":false,"size":4096"#,
-            r#""exec":true,"kind":"tmpfs","mode":1023,"path":"/x","size":4096"#,
-            r#""kind":"empty","mode":2541,"path":"/x""#,
-            r#""kind":"bind","path":"/x""#,
-            r#""path":"/x""#,
-        ] {
-            assert!(tmpfs(members).is_err(), "{members}");
-        }
-    }
-}
+#[path = "mounts_tests.rs"]
+mod tests;

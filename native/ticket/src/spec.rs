@@ -8,6 +8,7 @@ use crate::config;
 use crate::container::Container;
 use crate::descriptors::{Descriptors, read_disk};
 use crate::files::{self, Files};
+use crate::host_path;
 use crate::json::{self, JsonError, Value};
 use crate::mounts;
 use crate::network::Network;
@@ -301,6 +302,9 @@ fn read_apps(value: &Value, level: Level) -> Result<Vec<App>, ShapeError> {
             let text = "has a limit that is the host's below level vm";
             return Err(wrong("apps.process.rlimits", text));
         }
+        if level == Level::Vm && host_path::of(&app.mounts).next().is_some() {
+            return Err(wrong("apps.mounts", "have a path of the host, which no machine sees"));
+        }
         if app.seccomp.as_ref().is_some_and(|one| Digest::of(&one.program) != one.digest) {
             return Err(wrong("apps.seccomp.digest", "is not the digest of the program"));
         }
@@ -314,7 +318,7 @@ fn check_disks_and_net(
     (has_network, has_net): (bool, bool),
 ) -> Result<(), ShapeError> {
     let wanted = apps.iter().flat_map(|app| mounts::volumes(&app.mounts));
-    if !wanted.map(|(_, read_only)| read_only).eq(disks.iter().map(|disk| disk.read_only)) {
+    if !wanted.map(|volume| volume.read_only).eq(disks.iter().map(|disk| disk.read_only)) {
         return Err(wrong("apps.mounts", "have other volumes than the descriptors"));
     }
     if has_network != has_net {

@@ -54,6 +54,8 @@ codes! {
         GuestGone = 17, "GUEST_GONE";
         /// The guest could not start the app; the text begins with the code of its ERROR.
         AppStart = 18, "APP_START";
+        /// A path of the host cannot be shared safely.
+        HostPath = 19, "HOST_PATH";
     }
 }
 

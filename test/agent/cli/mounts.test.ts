@@ -34,6 +34,19 @@ suite('agent/cli/mounts', () => {
     assert.deepEqual(members({}), {})
   })
 
+  test('reads a volume, a path of the host by its name, and a part of either', () => {
+    const mount = [
+      'type=volume,source=data,target=/x,volume-subpath=a/b',
+      'source=models,type=host,target=/y,subpath=c,readonly',
+    ]
+    assert.deepEqual(members({ mount }), {
+      mounts: [
+        { type: 'volume', volume: 'data', target: '/x', sub_path: 'a/b' },
+        { host_path: 'models', type: 'host', target: '/y', sub_path: 'c', read_only: true },
+      ],
+    })
+  })
+
   test('refuses words that it does not know, or knows twice', () => {
     for (const options of [
       { tmpfs: ['/x:suid'] },
@@ -44,6 +57,8 @@ suite('agent/cli/mounts', () => {
       { tmpfs: ['/x:ro,readonly'] },
       { mount: ['type=empty'] },
       { mount: ['target=/x'] },
+      { mount: ['type=host,source=models,src=models,target=/x'] },
+      { mount: ['type=volume,source=data,volume=data,target=/x'] },
       { mount: ['type=empty,target=/x,__proto__=y'] },
       { shmSize: '1.5g' },
       { shmSize: '' },

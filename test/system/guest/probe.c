@@ -15,10 +15,12 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -96,6 +98,15 @@ static void opens(const char *word, const char *what, int flags) {
 }
 
 /* A node of the named kind and number, made and opened where the app may write. */
+/* Whether somebody who listens at a path can be reached. */
+static void reach(const char *word, const char *what) {
+    struct sockaddr_un place = {.sun_family = AF_UNIX};
+    snprintf(place.sun_path, sizeof place.sun_path, "%s", what);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    outcome(word, what, connect(fd, (struct sockaddr *)&place, sizeof place));
+    close(fd);
+}
+
 static void node(const char *what) {
     char kind;
     unsigned int major_number, minor_number;
@@ -305,6 +316,7 @@ static void with(const char *word, const char *what) {
     if (strcmp(word, "touch") == 0) opens(word, what, O_CREAT | O_WRONLY);
     if (strcmp(word, "see") == 0) outcome(word, what, access(what, F_OK));
     if (strcmp(word, "write") == 0) opens(word, what, O_WRONLY);
+    if (strcmp(word, "reach") == 0) reach(word, what);
     if (strcmp(word, "node") == 0) node(what);
     if (strcmp(word, "slurp") == 0) slurp(what);
     if (strcmp(word, "churn") == 0) churn(what);

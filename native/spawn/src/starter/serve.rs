@@ -18,10 +18,11 @@ use rustix::fs::{MemfdFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
-use super::{DESCRIPTORS_MAX, Facts, PACKET_BYTES_MAX};
+use super::{DESCRIPTORS_MAX, Facts, PACKET_BYTES_MAX, paths};
 use crate::config::{self, CONTAINER_IDS, Config, Containers};
 use crate::connection;
 use crate::host;
+use crate::host_paths::{Entry, permit};
 use crate::jail::{self, Jail, Jailed, pointers};
 use crate::jail_child_unsafe::{Program, Root};
 use crate::refusal::{Refusal, Result};
@@ -35,9 +36,14 @@ const PROGRAM_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of what a runtime says of its version that are kept.
 const VERSION_MAX: usize = 64;
 /// Codes of its own; others are those of the ticket's check.
-const CODES: [&str; 7] = [
+const CODES: [&str; 12] = [
     "CONTAINER_UNAVAILABLE",
     "DESCRIPTORS",
+    "HOST_PATH_CHANGED",
+    "HOST_PATH_LEVEL",
+    "HOST_PATH_MISSING",
+    "HOST_PATH_UNKNOWN",
+    "HOST_PATH_UNSAFE",
     "HOST_RESOURCES",
     "JAIL_FAILED",
     "LEVEL_NOT_AVAILABLE",
@@ -54,6 +60,7 @@ pub fn known(code: &str) -> &'static str {
 struct Server {
     socket: OwnedFd,
     containers: Containers,
+    host_paths: Vec<Entry>,
     context: Context,
     monitor: OwnedFd,
     runtime: OwnedFd,
@@ -175,7 +182,8 @@ impl Server {
             log_keys: config.log_keys,
         };
         let spent = Vec::new();
-        Ok(Self { socket, containers, context, monitor, runtime, null, facts, spent })
+        let host_paths = config.host_paths;
+        Ok(Self { socket, containers, host_paths, context, monitor, runtime, null, facts, spent })
     }
 
     /// Makes a monitor for a ticket that is good and was not used.
@@ -189,7 +197,7 @@ impl Server {
             return Err(none());
         };
         let document = descriptors.first().ok_or_else(none)?;
-        self.admit(document, ids, group)?;
+        let host_paths = self.admit(document, ids, group)?;
         let words = ["casemate-container", "--run", ids, group, oom];
         let argv: Vec<_> = words
             .into_iter()
@@ -201,7 +209,7 @@ impl Server {
         let (always, more) = descriptors.split_at_checked(ALWAYS).ok_or_else(none)?;
         all.extend(always.iter().map(|fd| Some(fd.as_fd())));
         all.extend([Some(self.runtime.as_fd()), Some(self.monitor.as_fd())]);
-        all.extend(more.iter().map(|fd| Some(fd.as_fd())));
+        all.extend(more.iter().chain(&host_paths).map(|fd| Some(fd.as_fd())));
         jail::begin(&Jail {
             own_user_namespace: false,
             id: (0, 0),
@@ -216,8 +224,9 @@ impl Server {
         })
     }
 
-    /// The second wall: the same checks as spawn's, by what this process read itself.
-    fn admit(&mut self, document: &OwnedFd, ids: &str, group: &str) -> Result<()> {
+    /// The second wall: the same checks as spawn's, by what this process read itself. Answers the paths of the host that
+    /// the launch is to have.
+    fn admit(&mut self, document: &OwnedFd, ids: &str, group: &str) -> Result<Vec<OwnedFd>> {
         let refused = |error: &dyn std::fmt::Display| {
             Refusal::new("DESCRIPTORS", format!("the launch document: {error}"))
         };
@@ -256,7 +265,8 @@ impl Server {
             return Err(Refusal::new("TICKET_SPENT", "this ticket was used before"));
         }
         self.spent.push((admitted.leaf_hash, admitted.deadline_ns));
-        Ok(())
+        let wanted = permit(&self.host_paths, &spec)?;
+        wanted.into_iter().map(|(entry, wanted)| paths::open(entry, wanted)).collect()
     }
 }
 

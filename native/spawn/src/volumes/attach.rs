@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use casemate_ticket::mounts;
+use casemate_ticket::mounts::{self, Volume};
 use casemate_ticket::spec::{Level, Spec};
 
 use super::{Access, Facts, Name, storage};
@@ -11,11 +11,11 @@ use crate::refusal::{Refusal, Result};
 
 /// Names of the volumes that a pod of this spec has.
 pub fn attached_names(spec: &Spec) -> Vec<String> {
-    volumes_of(spec).map(|(name, _)| name.to_owned()).collect()
+    volumes_of(spec).map(|volume| volume.name.to_owned()).collect()
 }
 
-/// Names of the volumes in the order of their descriptors, and whether nothing can be written.
-fn volumes_of(spec: &Spec) -> impl Iterator<Item = (&str, bool)> {
+/// The volumes in the order of their descriptors.
+fn volumes_of(spec: &Spec) -> impl Iterator<Item = Volume<'_>> {
     spec.apps.iter().flat_map(|app| mounts::volumes(&app.mounts))
 }
 
@@ -28,9 +28,9 @@ impl Daemon {
     pub(crate) fn attach_volumes(&self, spec: &Spec) -> Result<Vec<OwnedFd>> {
         let wanted = volumes_of(spec).zip(&spec.volumes);
         let mut disks = Vec::new();
-        for ((volume, read_only), described) in wanted {
-            let name = Name { tenant: &spec.tenant, volume, snapshot: None };
-            let access = if read_only { Access::Read } else { Access::ReadWrite };
+        for (volume, described) in wanted {
+            let name = Name { tenant: &spec.tenant, volume: volume.name, snapshot: None };
+            let access = if volume.read_only { Access::Read } else { Access::ReadWrite };
             let (disk, facts) = self.hold_volume(&name, access)?;
             if facts.size_bytes != described.size {
                 let size = facts.size_bytes;
@@ -57,10 +57,10 @@ impl Daemon {
     /// # Errors
     /// `SPAWN_STORAGE`.
     pub(crate) fn mark_volumes(&self, spec: &Spec) -> Result<()> {
-        for (volume, read_only) in volumes_of(spec) {
-            let name = Name { tenant: &spec.tenant, volume, snapshot: None };
+        for volume in volumes_of(spec) {
+            let name = Name { tenant: &spec.tenant, volume: volume.name, snapshot: None };
             let facts = self.volumes.known(&name)?;
-            if !read_only && !facts.machine {
+            if !volume.read_only && !facts.machine {
                 let marked = Facts { machine: true, ..facts };
                 self.volumes.write_down(&name, marked).map_err(storage)?;
             }

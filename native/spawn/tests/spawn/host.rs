@@ -431,6 +431,7 @@ fn config(directory: &Path, uid_base: u32) -> Value {
         ("log_keys", Value::Array(vec![text(&documents::vkey(&documents::key(7)))])),
         ("allow_software_kvm", Value::Bool(true)),
         ("container", Value::Null),
+        ("host_paths", object([])),
         ("levels", object([])),
         ("agent_uid", id(AGENT)),
         ("agent_gid", id(AGENT)),

@@ -182,6 +182,7 @@ fn describes_the_host() {
             "container",
             "container_reason",
             "host",
+            "host_paths",
             "init",
             "kernel",
             "kvm",

@@ -23,17 +23,19 @@ const IDS: u32 = 1_900_000_000;
 
 /// A spawn whose tenants `trusty` may run containers, of which no part is real.
 fn host() -> Option<Host> {
-    host_with("", |config| {
-        set(config, "levels", object([("trusty", Value::Array(vec![text("container")]))]));
-        let program = || text(example("monitor_probe").to_str().unwrap());
-        let container = [
-            ("count", Value::Integer(2)),
-            ("monitor", program()),
-            ("runtime", program()),
-            ("uid_base", Value::Integer(IDS.into())),
-        ];
-        set(config, "container", object(container));
-    })
+    host_with("", trust)
+}
+
+fn trust(config: &mut Value) {
+    set(config, "levels", object([("trusty", Value::Array(vec![text("container")]))]));
+    let program = || text(example("monitor_probe").to_str().unwrap());
+    let container = [
+        ("count", Value::Integer(2)),
+        ("monitor", program()),
+        ("runtime", program()),
+        ("uid_base", Value::Integer(IDS.into())),
+    ];
+    set(config, "container", object(container));
 }
 
 /// A starter of the same configuration, and the test in spawn's place.
@@ -168,6 +170,67 @@ fn makes_nothing_without_a_good_ticket_of_a_listed_tenant_whatever_spawn_says() 
     assert_eq!(starter.refuses(&other, &[papers]), "SPEC_NOT_OF_THIS_HOST");
     let (_, vm) = host.spec(&["serve"]);
     assert_eq!(starter.refuses(&order, &[memfd(&document(&vm, true), true)]), "KVM_CLASS");
+}
+
+fn mount_host(spec: &mut Value, name: &str) {
+    let mount = [
+        ("exec", Value::Bool(false)),
+        ("ids", Value::Null),
+        ("kind", text("host")),
+        ("name", text(name)),
+        ("path", text("/x")),
+        ("read_only", Value::Bool(true)),
+        ("sub_path", Value::Null),
+    ];
+    let Some(Value::Array(apps)) = spec.get("apps") else { panic!("apps") };
+    let mut app = apps[0].clone();
+    set(&mut app, "mounts", Value::Array(vec![object(mount)]));
+    set(spec, "apps", Value::Array(vec![app]));
+}
+
+/// A spawn that was taken over, or that read its list before root changed it, makes no difference to the starter.
+#[test]
+fn opens_no_path_of_the_host_but_by_the_list_that_it_read_itself() {
+    let entry = |path: &str, tenants: &[&str]| {
+        let tenants = tenants.iter().map(|tenant| text(tenant)).collect();
+        object([
+            ("exec", Value::Bool(false)),
+            ("ids", Value::Null),
+            ("kind", text("directory")),
+            ("path", text(path)),
+            ("tenants", Value::Array(tenants)),
+        ])
+    };
+    let Some(host) = host_with("", |config| {
+        trust(config);
+        let entries = [
+            ("etc", entry("/etc", &["trusty"])),
+            ("foreign", entry("/etc", &["acme"])),
+            ("linked", entry("/proc/self/root/etc", &["trusty"])),
+        ];
+        set(config, "host_paths", object(entries));
+    }) else {
+        return;
+    };
+    let starter = Starter::of(&host);
+    for (name, code) in [
+        ("foreign", "HOST_PATH_UNKNOWN"),
+        ("unheard", "HOST_PATH_UNKNOWN"),
+        ("linked", "HOST_PATH_UNSAFE"),
+    ] {
+        let (mut spec, order) = launch(&host, "trusty");
+        mount_host(&mut spec, name);
+        assert_eq!(starter.refuses(&order, &[memfd(&document(&spec, true), true)]), code, "{name}");
+    }
+    let (mut spec, order) = launch(&host, "trusty");
+    mount_host(&mut spec, "etc");
+    let papers = || memfd(&document(&spec, true), true);
+    let all: Vec<OwnedFd> = (0..7).map(|_| papers()).collect();
+    let (answer, descriptors) = starter.ask(&order, &all);
+    assert!(answer.starts_with('+'), "{answer}");
+    let [pidfd, channel] = <[OwnedFd; 2]>::try_from(descriptors).unwrap();
+    drop(channel);
+    ended(&pidfd);
 }
 
 #[test]

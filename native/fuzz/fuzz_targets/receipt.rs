@@ -7,10 +7,11 @@
 
 use std::sync::LazyLock;
 
-use casemate_ticket::config::Config;
 use casemate_ticket::bytes::{Digest, decode_base64, encode_base64, encode_hex};
+use casemate_ticket::config::Config;
 use casemate_ticket::document::{Context, LaunchDocument};
-use casemate_ticket::exec::{self, ExecRequest};
+use casemate_ticket::errand::{Errand, Request};
+use casemate_ticket::exec;
 use casemate_ticket::json::{self, Value};
 use casemate_ticket::note::{LogKey, open_checkpoint};
 use casemate_ticket::proof::{self, leaf_hash};
@@ -98,8 +99,7 @@ fn logged(record: &[u8], spec: &[u8]) {
         assert_eq!(admitted.spec.node, HOST.context.node);
     }
     let pod = exec::Pod { launch_id: "pod".into(), tenant: "acme".into() };
-    let admitted =
-        exec::check(ticket.as_bytes(), record, spec, &pod, &HOST.context, HOST.now_ns);
+    let admitted = exec::check(ticket.as_bytes(), record, spec, &pod, &HOST.context, HOST.now_ns);
     if let Ok(admitted) = admitted {
         assert_eq!(admitted.leaf_hash, leaf);
         let text = String::from_utf8_lossy(record);
@@ -134,9 +134,18 @@ fn document(bytes: &[u8]) {
         assert_eq!(document.write().as_bytes(), bytes);
     }
     let _ = Config::parse(bytes);
-    if let Ok(request) = ExecRequest::parse(bytes) {
-        assert!(!request.args.is_empty());
-        assert!(request.cwd.is_none_or(|cwd| cwd.starts_with('/')));
+    match Request::parse(bytes) {
+        Ok(Request::Program(request)) => {
+            assert!(!request.args.is_empty());
+            assert!(request.cwd.is_none_or(|cwd| cwd.starts_with('/')));
+        }
+        Ok(Request::Errand(request)) => match request.errand {
+            Errand::CopyIn { path, .. } | Errand::CopyOut { path } => {
+                assert!(path.starts_with('/'))
+            }
+            Errand::Processes => {}
+        },
+        Err(_) => {}
     }
 }
 

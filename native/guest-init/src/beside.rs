@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use casemate_ticket::app::App;
-use casemate_ticket::exec::ExecRequest;
+use casemate_ticket::errand::Request;
 use casemate_wire::payload::{ErrorCode, Exit, Size, Stream};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -78,17 +78,20 @@ impl Beside {
         namespaces: &Namespaces,
         site: &Site,
     ) -> Result<Self, Failure> {
-        let request =
-            ExecRequest::parse(request).or_failure(ErrorCode::Config, "use the request")?;
+        let request = Request::parse(request).or_failure(ErrorCode::Config, "use the request")?;
         let mut beside = request.beside(app);
         (site.adapt)(&mut beside);
-        let plan = Plan { app: &beside, namespaces, site };
+        let (terminal, errand) = match &request {
+            Request::Program(program) => (program.terminal, None),
+            Request::Errand(request) => (None, Some(&request.errand)),
+        };
+        let plan = Plan { app: &beside, errand, namespaces, site };
         let oom = site.oom.clone().map(|events| {
             let killed = cgroup::oom_kills(&events);
             (events, killed)
         });
         let (report, child_report) = report::pair()?;
-        let mut this = if let Some((rows, columns)) = request.terminal {
+        let mut this = if let Some((rows, columns)) = terminal {
             let streams = Streams::Terminal(Size { rows, columns });
             let mut this = Self::fork(session, &plan, streams, (report, &child_report))?;
             this.stdout = Some(Output::unconnected(session, Stream::Stdout));
@@ -96,7 +99,7 @@ impl Beside {
         } else {
             Self::start_with_pipes(session, &plan, (report, &child_report))?
         };
-        this.wants_terminal = request.terminal.is_some();
+        this.wants_terminal = terminal.is_some();
         this.oom = oom;
         Ok(this)
     }

@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use casemate_ticket::app::App;
+use casemate_ticket::errand::Errand;
 use casemate_wire::payload::{ErrorCode, Size};
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, chdir, set_dumpable_behavior, setsid, umask};
@@ -16,13 +17,15 @@ use crate::namespaces::Namespaces;
 use crate::report::Reporter;
 use crate::site::Site;
 use crate::users::Identity;
-use crate::{cgroup, process_unsafe, terminal};
+use crate::{cgroup, errand, process_unsafe, terminal};
 
 /// What to start, and beside what.
 #[derive(Debug)]
 pub struct Plan<'a> {
     /// The app, with the process' own arguments, environment, directory and user in place of its own.
     pub app: &'a App,
+    /// What to do in place of a program.
+    pub errand: Option<&'a Errand>,
     /// Of the app.
     pub namespaces: &'a Namespaces,
     /// The app's cgroup is among what it says.
@@ -40,9 +43,10 @@ pub enum Streams {
 
 /// Becomes the process, or reports why not and ends. Called in the forked process only.
 pub fn run(plan: &Plan<'_>, streams: Streams, report: &Reporter) -> ! {
-    let failure = match prepare(plan, streams, report) {
-        Ok(identity) => finish(plan.app, &identity, plan.site.glibc_tunables.as_deref()),
-        Err(failure) => failure,
+    let failure = match (prepare(plan, streams, report), plan.errand) {
+        (Ok(identity), None) => finish(plan.app, &identity, plan.site.glibc_tunables.as_deref()),
+        (Ok(identity), Some(errand)) => errand::run(errand, plan.app, &identity),
+        (Err(failure), _) => failure,
     };
     report.fail(&failure);
     process_unsafe::exit_now(127)

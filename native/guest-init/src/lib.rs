@@ -5,7 +5,7 @@
 //!   boot     mounts, control port, HELLO | UNIQUE: reseed, set the clock, execute itself anew
 //!   session  UNIQUE_DONE, CONFIG | fork -> child | streams, signals, credit | EXIT
 //!   child    root, devices, user, limits, capabilities, seccomp | exec
-//!   beside   EXEC | fork -> beside_child: the app's namespaces, user, limits, ... | exec
+//!   beside   EXEC | fork -> beside_child: the app's namespaces, user, limits, ... | exec, or errand: our own few lines
 //!   health   fork -> health::child: the same | exec, or a connection | HEALTH
 //! ```
 //!
@@ -22,6 +22,7 @@ pub mod crowd;
 pub mod devices;
 #[expect(unsafe_code, reason = "two ioctls of /dev/urandom have no safe wrapper")]
 mod entropy_unsafe;
+pub mod errand;
 pub mod exec;
 pub mod failure;
 pub mod files;

@@ -28,14 +28,17 @@ pub struct ExecRequest {
 }
 
 impl ExecRequest {
-    /// Reads the payload of an EXEC frame.
+    /// Reads the payload of an EXEC frame that asks for a program.
     ///
     /// # Errors
     /// Bytes that are not canonical, members that are missing, unknown or out of bounds.
     pub fn parse(bytes: &[u8]) -> Result<Self, SpecError> {
-        let value = json::parse(bytes, REQUEST_BYTES_MAX)?;
+        Self::read(&json::parse(bytes, REQUEST_BYTES_MAX)?)
+    }
+
+    pub(crate) fn read(value: &Value) -> Result<Self, SpecError> {
         let [args, cwd, env, terminal, user] =
-            fields(&value, "exec", ["args", "cwd", "env", "terminal", "user"])?;
+            fields(value, "exec", ["args", "cwd", "env", "terminal", "user"])?;
         let given = |value: &'_ Value| *value != Value::Null;
         let terminal = if given(terminal) {
             let [columns, rows] = fields(terminal, "exec.terminal", ["columns", "rows"])?;

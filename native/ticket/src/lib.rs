@@ -14,6 +14,7 @@ pub mod config;
 pub mod container;
 mod descriptors;
 pub mod document;
+pub mod errand;
 pub mod exec;
 pub mod files;
 pub mod health;

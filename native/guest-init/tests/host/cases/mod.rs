@@ -1,6 +1,7 @@
 //! The cases, by what they look at.
 
 mod beside;
+mod errand;
 mod health;
 mod mounts;
 mod network;
@@ -53,6 +54,9 @@ cases! {
         is_hung_up_on_and_killed_when_nobody_listens ends_with_the_app
         waits_for_credit_alone_and_keeps_what_it_wrote is_not_ended_by_what_comes_after_its_end
         ends_the_guest_for_a_host_out_of_turn;
+    errand: copies_out_what_is_there_and_follows_no_link_below is_under_all_that_a_program_would_be_under
+        writes_what_an_archive_has_and_nothing_through_a_link names_one_thing_as_it_was_asked_to
+        keeps_the_owners_of_an_archive_for_root_alone lists_the_processes_of_the_pod;
     health: is_asked_under_all_that_the_app_is_under asks_a_port asks_a_server
         tells_why_a_program_could_not_be_asked kills_what_takes_too_long_and_what_it_left
         keeps_the_end_of_what_a_flood_wrote says_nothing_twice_and_everything_new

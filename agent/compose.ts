@@ -17,6 +17,7 @@ import { createImages, type OnEvicted } from './images/index.ts'
 import { LiveTokens } from './live-tokens.ts'
 import { PodFiles } from './pod-files.ts'
 import { auditRoutes } from './routes/audit.ts'
+import { copyRoutes } from './routes/copy.ts'
 import { debugRoutes } from './routes/debug.ts'
 import { drainRoutes } from './routes/drain.ts'
 import { eventRoutes } from './routes/events.ts'
@@ -28,6 +29,7 @@ import { killRoutes } from './routes/kill.ts'
 import { OpenAnswers } from './routes/open-answers.ts'
 import { podControlRoutes } from './routes/pod-control.ts'
 import { podRoutes } from './routes/pods.ts'
+import { processRoutes } from './routes/processes.ts'
 import { renameRoutes } from './routes/rename.ts'
 import { storedFileRoutes } from './routes/stored-files.ts'
 import { tenantRoutes } from './routes/tenants.ts'
@@ -77,6 +79,8 @@ const allRoutes = (ports: LaunchPorts, open: OpenAnswers): readonly FastifyPlugi
   debugRoutes(ports),
   renameRoutes(ports),
   execRoutes(ports),
+  copyRoutes(ports),
+  processRoutes(ports),
   ...tenantRoutes(ports),
   tokenRoutes(ports),
   ...storedFileRoutes(ports),

@@ -170,10 +170,12 @@ export type RecordBodies = VolumeRecords & {
     /** Id of this process in the records after it. */
     readonly exec_id: string
     readonly policy: PolicyFacts
-    /** SHA-256 of the canonical request: arguments, environment, directory, user, terminal. */
+    /** SHA-256 of the canonical request: arguments, environment, directory, user, terminal; or what the errand is. */
     readonly request: Digest
     /** Of the request, what may be known: the arguments after the first may be secrets. */
     readonly program: string
+    /** What our own code does in place of a program, which is empty then; absent for a program. */
+    readonly errand?: { readonly kind: string; readonly path: string | null }
     readonly user: string | null
     readonly terminal: boolean
     readonly env_names: readonly string[]

@@ -29,10 +29,12 @@ export interface ExecRequest {
   readonly digest: string
 }
 
+export function requestOf(canonical: Uint8Array): ExecRequest {
+  const bytes = Buffer.from(canonical)
+  return { bytes, digest: `sha256:${createHash('sha256').update(bytes).digest('hex')}` }
+}
+
 export function execRequest({ args, env, cwd, user, terminal }: ExecWish): ExecRequest {
   const size = terminal === null ? null : { rows: terminal.rows, columns: terminal.columns }
-  const bytes = Buffer.from(
-    canonicalBytes({ args: [...args], env: [...env], cwd, user, terminal: size }),
-  )
-  return { bytes, digest: `sha256:${createHash('sha256').update(bytes).digest('hex')}` }
+  return requestOf(canonicalBytes({ args: [...args], env: [...env], cwd, user, terminal: size }))
 }

@@ -173,6 +173,7 @@ export {
   parseHostname,
   parsePodId,
 } from './nouns/pod.ts'
+export { type PodPath, parsePodPath } from './nouns/pod-path.ts'
 export {
   allOf,
   PORT_WORD_MAX,

@@ -76,7 +76,7 @@ function passInput(socket: WebSocket, options: ExecOptions, left: () => void): (
 }
 
 /** @param text metav1.Status */
-function exitCodeIn(text: string): number {
+export function exitCodeIn(text: string): number {
   const status: unknown = JSON.parse(text)
   if (field(status, 'status') === 'Success') return EXIT.ok
   const cause = field(status, 'details', 'causes', '0', 'message')

@@ -82,6 +82,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   PORT_TAKEN: EXIT.conflict,
   POLICY_DENIED: EXIT.denied,
   POLICY_ERROR: EXIT.denied,
+  PROCESSES_UNAVAILABLE: EXIT.error,
   QUOTA_EXCEEDED: EXIT.capacity,
   REGISTRY_ADDRESS_FORBIDDEN: EXIT.denied,
   REGISTRY_REFUSED: EXIT.authentication,

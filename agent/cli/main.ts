@@ -6,6 +6,7 @@ import { UsageError } from './arguments.ts'
 import { addAttach } from './attach.ts'
 import { addAudit } from './audit.ts'
 import { ProblemError, Unreachable } from './client.ts'
+import { addCopy } from './cp.ts'
 import { addDebug } from './debug.ts'
 import { addEvents } from './events.ts'
 import { addExec } from './exec.ts'
@@ -19,6 +20,7 @@ import { addPods } from './pods.ts'
 import { addRun } from './run.ts'
 import { addStoredFiles } from './stored-files.ts'
 import { addTenants, addTokens } from './tenants.ts'
+import { addTop } from './top.ts'
 import { addVolumes } from './volumes.ts'
 
 function programOf(): Command {
@@ -40,6 +42,8 @@ function programOf(): Command {
   addEvents(program)
   addAttach(program)
   addExec(program)
+  addCopy(program)
+  addTop(program)
   addVolumes(program)
   addTenants(program)
   addTokens(program)

@@ -1,29 +1,19 @@
-/**
- * /v1/tenants/{tenant}/pods/{pod}/exec: one more process in a pod, over a WebSocket that speaks Kubernetes' channel
- * protocol, so that its clients work. Whatever can be refused is refused with an ordinary answer, before the upgrade.
- */
+/** /v1/tenants/{tenant}/pods/{pod}/exec: one more process in a pod, so that clients of Kubernetes work. */
 /* oxlint-disable oxc/no-async-endpoint-handlers -- a rule for Express; fastify awaits handlers */
 
 import { type FastifyPluginCallbackTypebox, Type } from '@fastify/type-provider-typebox'
-import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { WebSocket } from 'ws'
 import { EXEC_REQUEST_BYTES_MAX, type ExecWish, execRequest } from '../../native/exec-request.ts'
 import {
   BadNoun,
-  type ExecDecision,
   parseArguments,
   parseEnvironment,
   parseUser,
   parseWorkingDirectory,
 } from '../../policy/index.ts'
-import { ApiError, publicError } from '../errors.ts'
-import { failure, PROTOCOLS } from '../exec-channels.ts'
-import { converse, finish, type Wanted } from '../exec-session.ts'
-import { callerOf } from '../identity.ts'
-import { admitExec, type ExecCall, type ExecPorts, exec } from '../tasks/exec.ts'
-import { OpenAnswers } from './open-answers.ts'
+import { ApiError } from '../errors.ts'
+import type { ExecPorts } from '../tasks/exec.ts'
 import { closed, POD_PARAMS, PROBLEMS } from './schemas.ts'
-import { originOf, scopeOf, startOf } from './shared.ts'
+import { type Asked, type Sought, sessions } from './sessions.ts'
 
 const several = (description: string) =>
   Type.Optional(Type.Union([Type.String(), Type.Array(Type.String())], { description }))
@@ -59,8 +49,6 @@ const listOf = (value: string | string[] | undefined): readonly string[] =>
   typeof value === 'string' ? [value] : (value ?? [])
 /** Also as the Python client of Kubernetes writes it. */
 const isOn = (value: string | undefined): boolean => /^(?:[Tt]rue|1)$/u.test(value ?? '')
-/** Of the connection, by its kernel. */
-const KEEP_ALIVE_MS = 30_000
 /** Until the first resize. */
 const SIZE = { rows: 24, columns: 80 } as const
 
@@ -84,66 +72,9 @@ function wishOf(asked: Query): ExecWish {
   return wish
 }
 
-function refuseProtocol({ headers, ws }: FastifyRequest, { container }: Query): void {
-  const names = (headers['sec-websocket-protocol'] ?? '').split(',')
-  const offered = new Set(names.map((one) => one.trim()))
-  if (!ws || !PROTOCOLS.some((protocol) => offered.has(protocol))) {
-    const sentence = `This is a WebSocket: send an Upgrade, with ${PROTOCOLS.join(' or ')} in Sec-WebSocket-Protocol.`
-    throw new ApiError('EXEC_PROTOCOL', sentence)
-  }
-  if (container !== undefined && container !== 'app') {
+function seek(asked: Query): Sought {
+  if (asked.container !== undefined && asked.container !== 'app') {
     throw new ApiError('NOT_FOUND', 'A pod has one container, app.')
-  }
-}
-
-interface Admitted {
-  readonly call: ExecCall
-  readonly decision: ExecDecision
-  readonly wanted: Wanted
-  /** What was counted is given back. */
-  readonly release: () => void
-}
-
-async function converseWith(
-  ports: ExecPorts,
-  { call, decision, wanted, release }: Admitted,
-  { socket, stopping }: { readonly socket: WebSocket; readonly stopping: AbortSignal },
-): Promise<void> {
-  try {
-    const executed = await exec(ports, call, decision)
-    const { end, reason } = await converse(socket, executed.stream, wanted, stopping)
-    await executed.ended(end, reason)
-  } catch (error) {
-    const told = publicError(error)
-    finish(socket, failure(told.code, told.message))
-  } finally {
-    release()
-  }
-}
-
-interface Asked {
-  readonly request: FastifyRequest
-  readonly reply: FastifyReply
-  readonly params: { readonly tenant: string; readonly pod: string }
-  readonly query: Query
-}
-
-/** Everything up to the upgrade. */
-async function admit(
-  ports: ExecPorts,
-  open: OpenAnswers,
-  { request, reply, params, query: asked }: Asked,
-): Promise<Admitted> {
-  refuseProtocol(request, asked)
-  const wish = wishOf(asked)
-  const scope = await scopeOf(ports.tenants, request, params.tenant)
-  const { id: pod } = await startOf(ports.tenants, scope, params.pod)
-  const call: ExecCall = {
-    scope,
-    caller: callerOf(request),
-    origin: originOf(request),
-    pod,
-    wish,
   }
   const terminal = isOn(asked.tty)
   const wanted = {
@@ -152,21 +83,13 @@ async function admit(
     stderr: isOn(asked.stderr) && !terminal,
     terminal,
   }
-  const release = ports.execs.begin(call.scope.tenant)
-  try {
-    open.begin(call.scope.tenant, reply.raw).addEventListener('abort', release, { once: true })
-    return { call, decision: await admitExec(ports, call), wanted, release }
-  } catch (error) {
-    release()
-    throw error
-  }
+  return { wish: wishOf(asked), wanted }
 }
 
 export const execRoutes: (ports: ExecPorts) => FastifyPluginCallbackTypebox =
   (ports) => (app, _options, done) => {
-    const open = new OpenAnswers()
-    const admitted = new WeakMap<object, Admitted>()
-    app.route<{ Params: { tenant: string; pod: string }; Querystring: Query }>({
+    const { preHandler, handler, wsHandler } = sessions(ports)
+    app.route<{ Params: Asked['params']; Querystring: Query }>({
       method: 'GET',
       url: '/v1/tenants/:tenant/pods/:pod/exec',
       schema: {
@@ -177,19 +100,11 @@ export const execRoutes: (ports: ExecPorts) => FastifyPluginCallbackTypebox =
         response: { 101: Type.Null(), ...PROBLEMS },
       },
       preHandler: async (request, reply) => {
-        const { params, query: asked, raw } = request
-        admitted.set(raw, await admit(ports, open, { request, reply, params, query: asked }))
+        const { params } = request
+        await preHandler({ request, reply, params }, () => seek(request.query))
       },
-      handler: () => {
-        throw new ApiError('EXEC_PROTOCOL', 'This is a WebSocket.')
-      },
-      wsHandler: async (socket, request) => {
-        socket.pause()
-        request.raw.socket.setKeepAlive(true, KEEP_ALIVE_MS)
-        const found = admitted.get(request.raw)
-        if (found === undefined) socket.terminate()
-        else await converseWith(ports, found, { socket, stopping: ports.execs.stopping })
-      },
+      handler,
+      wsHandler,
     })
     done()
   }

@@ -7,7 +7,8 @@
  */
 import { once } from 'node:events'
 import { deadlineIn } from '../../audit/index.ts'
-import { type ExecWish, execRequest } from '../../native/exec-request.ts'
+import { type Errand, type ErrandWish, errandRequest } from '../../native/errand-request.ts'
+import { type ExecRequest, type ExecWish, execRequest } from '../../native/exec-request.ts'
 import type { ExecEnd, ExecStream } from '../../native/exec-stream.ts'
 import { type PodStream, SESSIONS_MAX } from '../../native/pod-stream.ts'
 import { decideExec, type ExecDecision, Refusal, type TenantId } from '../../policy/index.ts'
@@ -33,8 +34,36 @@ export interface ExecPorts extends ChangePorts, Pick<Ports, 'audit' | 'clock' | 
 }
 
 export interface ExecCall extends ChangeCall {
-  readonly wish: ExecWish
+  readonly wish: ExecWish | ErrandWish
 }
+
+/** What policy and record say of a wish. */
+interface Sought {
+  readonly program: string
+  readonly errand: Errand | null
+  readonly user: string | null
+  readonly terminal: boolean
+  readonly envNames: readonly string[]
+  readonly request: () => ExecRequest
+}
+
+function soughtOf(wish: ExecWish | ErrandWish): Sought {
+  const { user } = wish
+  if ('errand' in wish) {
+    const { errand } = wish
+    const request = () => errandRequest(wish)
+    return { program: '', errand, user, terminal: false, envNames: [], request }
+  }
+  const terminal = wish.terminal !== null
+  const envNames = wish.env.map(environmentKey)
+  const request = () => execRequest(wish)
+  return { program: wish.args[0] ?? '', errand: null, user, terminal, envNames, request }
+}
+
+const errandFacts = (errand: Errand): { kind: string; path: string | null } => ({
+  kind: errand.kind,
+  path: 'path' in errand ? errand.path : null,
+})
 
 /** Why a session ended, beside what the guest said of it. */
 export type EndReason = 'caller-gone' | 'agent-stopped' | null
@@ -117,16 +146,18 @@ function streamOf(ports: ExecPorts, pod: ExecCall['pod']): PodStream {
 }
 
 async function decide(ports: ExecPorts, call: ExecCall): Promise<ExecDecision> {
-  const { scope, caller, wish } = call
+  const { scope, caller } = call
+  const sought = soughtOf(call.wish)
   const { id, trust, suspended } = await ports.tenants.facts(scope)
   const outcome = decideExec(
     {
       principal: caller,
       tenant: { id, trust, suspended },
       pod: call.pod,
-      program: wish.args[0] ?? '',
-      user: wish.user ?? '',
-      terminal: wish.terminal !== null,
+      program: sought.program,
+      errand: sought.errand?.kind ?? '',
+      user: sought.user ?? '',
+      terminal: sought.terminal,
     },
     ports.policies,
   )
@@ -169,8 +200,9 @@ export async function exec(
   call: ExecCall,
   decision: ExecDecision,
 ): Promise<Executed> {
-  const { scope, pod, wish } = call
-  const request = execRequest(wish)
+  const { scope, pod } = call
+  const { program, errand, user, terminal, envNames, ...sought } = soughtOf(call.wish)
+  const request = sought.request()
   const execId = ports.clock.uuid()
   const intent = await ports.audit.append({
     type: 'exec.intent',
@@ -185,10 +217,11 @@ export async function exec(
       reasons: decision.reasons,
     },
     request: request.digest,
-    program: (wish.args[0] ?? '').slice(0, PROGRAM_CHARACTERS_MAX),
-    user: wish.user,
-    terminal: wish.terminal !== null,
-    env_names: wish.env.map(environmentKey),
+    program: program.slice(0, PROGRAM_CHARACTERS_MAX),
+    ...(errand === null ? {} : { errand: errandFacts(errand) }),
+    user,
+    terminal,
+    env_names: envNames,
     deadline: deadlineIn(ports.clock, TICKET_MS),
   })
   const began = performance.now()

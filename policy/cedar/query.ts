@@ -47,7 +47,10 @@ export interface ExecQuery {
   readonly principal: Principal
   readonly tenant: Pick<LaunchQuery['tenant'], 'id' | 'trust' | 'suspended'>
   readonly pod: PodId
+  /** Empty: an errand. */
   readonly program: string
+  /** What our own code does in place of a program, as `copy-in`; empty: a program. */
+  readonly errand: string
   /** Empty: the app's. */
   readonly user: string
   readonly terminal: boolean
@@ -114,7 +117,12 @@ export const toExecCall = (query: ExecQuery): CedarCall => ({
   principal: principalUid(query.principal),
   action: uid('Action', 'exec'),
   resource: uid('Pod', query.pod),
-  context: { program: query.program, user: query.user, terminal: query.terminal },
+  context: {
+    program: query.program,
+    errand: query.errand,
+    user: query.user,
+    terminal: query.terminal,
+  },
   entities: entitiesOf({
     ...query,
     tenant: { ...query.tenant, levels: [] },

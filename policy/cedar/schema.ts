@@ -3,8 +3,9 @@
  * typing mistake in a policy (`Trust::"trustd"`) is found at activation, not at the first attack.
  *
  * `Tenant.levels` is the tenant's entry in the root-owned level file, as spawn reports it; empty where no level is
- * decided on. `Exec.user` is empty for the app's own. `VolumeChange.operation` is create, remove, grow, snapshot, restore or
- * export, and its size 0 where the operation has none.
+ * decided on. `Exec.user` is empty for the app's own; of `Exec.program` and `Exec.errand` (copy-in, copy-out, processes)
+ * one is empty. `VolumeChange.operation` is create, remove, grow, snapshot, restore or export, and its size 0 where the
+ * operation has none.
  */
 export const CEDAR_SCHEMA = `namespace Casemate {
   entity Trust enum ["untrusted", "verified", "trusted"];
@@ -28,7 +29,7 @@ export const CEDAR_SCHEMA = `namespace Casemate {
     sysctls: Set<String>,
     files: Set<String>
   };
-  type Exec = { program: String, user: String, terminal: Bool };
+  type Exec = { program: String, errand: String, user: String, terminal: Bool };
   type File = { kind: String, name: String };
   type VolumeChange = { operation: String, size_bytes: Long };
   action launch appliesTo { principal: [Caller, Operator], resource: [Pod], context: Launch };

@@ -5,8 +5,10 @@
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { suite, test } from 'node:test'
+import type { Errand } from '../../native/errand-request.ts'
 import type { ExecStream } from '../../native/exec-stream.ts'
-import { asked, code, executions, listen, type Said, until } from './executions.ts'
+import { parsePodPath } from '../../policy/index.ts'
+import { asked, code, errand, executions, listen, type Said, until } from './executions.ts'
 import type { Machine } from './harness.ts'
 import { probe, type Running, sh, start } from './launch.ts'
 
@@ -83,12 +85,19 @@ export function containerExecCases(machine: Machine): void {
         'CAP_SYS_PTRACE',
       ] as const
       const running = await start(machine, { args: probe('prowl'), capabilities })
+      // An errand stays what it was made of, for as long as it takes.
+      const path = parsePodPath('/')
+      const copy: Errand = { kind: 'copy-in', path, place: 'inside', owners: true }
+      const waiting = await begin(running, errand(copy, '0'))
+      const { end } = listen(waiting)
       let ended = 0
       // Until it has met one on its way in, however long that takes, and then some.
       for (; ended < 40; ended += 1) {
         // oxlint-disable-next-line no-await-in-loop -- one after the other
         assert.deepEqual((await run(running, ['/bin/echo'])).end, code(0))
       }
+      waiting.stdinEof()
+      assert.deepEqual((await end).end, code(0))
       running.stream.stdinEof()
       const { stdout } = await running.end()
       assert.equal(stdout, 'prowled met\n')

@@ -7,6 +7,7 @@ import { appCases } from './app.cases.ts'
 import { containerCases } from './container.cases.ts'
 import { containerExecCases } from './container-exec.cases.ts'
 import { containerNetworkCases } from './container-network.cases.ts'
+import { copyCases } from './copy.cases.ts'
 import { execCases } from './exec.cases.ts'
 import { floodCases } from './flood.cases.ts'
 import { type Machine, openMachine, whyNoContainers } from './harness.ts'
@@ -28,6 +29,7 @@ const groups: readonly Group[] = [
   ['app', appCases],
   ['life', lifeCases],
   ['exec', execCases],
+  ['copy', copyCases],
   ['restart', restartCases],
   ['mounts', mountCases],
   ['volumes', volumeCases],

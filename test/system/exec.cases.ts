@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import type { ExecEnd } from '../../native/exec-stream.ts'
+import { copiesBothWays } from './copy.cases.ts'
 import { asked, clock, code, executions, intent, listen, until } from './executions.ts'
 import type { Machine } from './harness.ts'
 import { probe, type Running, start } from './launch.ts'
@@ -83,6 +84,10 @@ export function execCases(machine: Machine): void {
       assert.equal(own, app)
       const fds = await run(running, ['/bin/sh', '-c', 'ls /proc/self/fd'])
       assert.equal(fds.stdout, '0\n1\n2\n3\n')
+    })
+
+    test('copies files in and out, and lists its processes, under all that the app is under', async () => {
+      await copiesBothWays(machine, running)
     })
 
     test('has a terminal: its size, a change of it, interrupts', async () => {

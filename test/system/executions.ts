@@ -1,6 +1,7 @@
 /** Processes beside an app, as tests ask for them: recorded, with the receipt. */
 import assert from 'node:assert/strict'
 import { type Clock, deadlineIn, systemClock } from '../../audit/index.ts'
+import { type Errand, errandRequest } from '../../native/errand-request.ts'
 import { type ExecRequest, execRequest } from '../../native/exec-request.ts'
 import type { ExecEnd, ExecStream, OutputName } from '../../native/exec-stream.ts'
 import { parseArguments, parseEnvironment, parseUser } from '../../policy/index.ts'
@@ -31,6 +32,10 @@ export const asked = (args: readonly string[], more: More = {}): ExecRequest =>
     user: more.user === undefined ? null : parseUser(more.user),
     terminal: more.terminal ?? null,
   })
+
+/** An errand of our own code in the pod, as the app's user. */
+export const errand = (wish: Errand, user: string | null = null): ExecRequest =>
+  errandRequest({ errand: wish, user: user === null ? null : parseUser(user) })
 
 /** The exec.intent of a request, as the log takes it. */
 export const intent = (

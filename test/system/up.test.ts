@@ -221,6 +221,18 @@ suite('system/up with a container', {
     const beside = ['exec', pod, '--', '/bin/sh', '-c', 'echo beside; exit 5'] as const
     const executed = await host.as(0, 'CASEMATE', '-t', 'acme', ...beside)
     assert.deepEqual([executed.code, executed.stdout], [5, 'beside\n'], executed.stderr)
+    const made = path.join(stateDirectory(t), 'copied')
+    for (const copy of [
+      ['cp', import.meta.filename, `${pod}:/tmp/in.ts`],
+      ['cp', `${pod}:/tmp/in.ts`, made],
+    ]) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      const copied = await host.as(0, 'CASEMATE', '-t', 'acme', ...copy)
+      assert.deepEqual([copied.code, copied.stderr], [0, ''])
+    }
+    assert.deepEqual(readFileSync(made), readFileSync(import.meta.filename))
+    const listed = await host.as(0, 'CASEMATE', '-t', 'acme', 'top', pod)
+    assert.match(listed.stdout, /^1 +root +S +\d+:\d\d\.\d\d +\d+\.\d MiB +sleep 1000$/mu)
     const steps = [{ until: '# ' }, { type: 'echo $((40+2)) | cat; tty\r' }, { until: '42' }]
     const typed = JSON.stringify([...steps, { until: '/dev/pts/' }, { type: 'exit 6\r' }])
     const shell = ['-t', 'acme', 'exec', '-it', pod, '--', '/bin/sh'] as const
@@ -245,10 +257,7 @@ suite('system/up with a container', {
         'launch.requested',
         'launch.intent',
         'launch.started',
-        'exec.intent',
-        'exec.ended',
-        'exec.intent',
-        'exec.ended',
+        ...Array.from({ length: 5 }, () => ['exec.intent', 'exec.ended']).flat(),
         'launch.pause_requested',
         'launch.resume_requested',
         'launch.stop_requested',

@@ -5,6 +5,9 @@ export type Digest = string
 export type Level = 'host' | 'container' | 'vm'
 export type KvmClass = 'hardware' | 'software'
 
+/** A start of a tenant's pod. */
+export type LaunchId = { readonly launch_id: string; readonly tenant: string }
+
 /** Who asked. */
 export type Actor = {
   /** Subject: a token's `sub`, or `uid:<n>` of a local peer, or `agent`. */

@@ -7,6 +7,7 @@
  * Types, not interfaces, so that every record is a Canonical to the compiler.
  */
 import { canonicalBytes } from '../policy/canonical.ts'
+import type { ExecRecords } from './record-exec.ts'
 import type {
   Actor,
   Digest,
@@ -15,6 +16,7 @@ import type {
   HostPathFacts,
   ImageFacts,
   KvmClass,
+  LaunchId,
   Level,
   NetworkFacts,
   PolicyFacts,
@@ -30,284 +32,248 @@ export const RECORD_VERSION = 'casemate.audit/1'
 /** Most bytes of a record. Bigger things go in as digests. */
 export const RECORD_BYTES_MAX = 16_384
 
-type LaunchId = { readonly launch_id: string; readonly tenant: string }
-
 /** Absent from launches that somebody asked for. */
 type Restarted = { readonly restart?: RestartFacts }
 
 /** The content of each type, beside the head that every record has. */
-export type RecordBodies = VolumeRecords & {
-  'launch.requested': LaunchId &
-    Restarted & {
-      readonly actor: Actor
-      readonly image_ref: string
-      readonly level_requested: Level | null
-      /** Digest of the request's canonical bytes, without credentials. */
-      readonly request: Digest
-      readonly idempotency_key: Digest | null
+export type RecordBodies = ExecRecords &
+  VolumeRecords & {
+    'launch.requested': LaunchId &
+      Restarted & {
+        readonly actor: Actor
+        readonly image_ref: string
+        readonly level_requested: Level | null
+        /** Digest of the request's canonical bytes, without credentials. */
+        readonly request: Digest
+        readonly idempotency_key: Digest | null
+      }
+    'launch.intent': LaunchId &
+      Restarted & {
+        readonly trust: 'untrusted' | 'verified' | 'trusted'
+        readonly actor: Actor
+        readonly image: ImageFacts & {
+          readonly config: Digest
+          readonly layers: readonly Digest[]
+          /** dm-verity root of the merged image, hex. */
+          readonly root: string
+        }
+        readonly policy: PolicyFacts
+        readonly isolation: IsolationFacts
+        readonly host: HostFacts
+        readonly spec: { readonly digest: Digest; readonly size: number }
+        /** As in the spec; absent without a network. */
+        readonly network?: NetworkFacts
+        /** Configs and secrets that it gets; absent without any. */
+        readonly files?: readonly StoredFileFacts[]
+        /** Volumes and paths of the host that it gets; absent without any. */
+        readonly volumes?: readonly { readonly volume: string; readonly read_only: boolean }[]
+        readonly host_paths?: readonly HostPathFacts[]
+        readonly resources: {
+          readonly vcpus: number
+          readonly memory_mib: number
+          readonly cpu_quota_percent: number
+          readonly scratch_bytes: number
+          readonly capabilities: readonly string[]
+          readonly env_names: readonly string[]
+        }
+        /** The receipt is a ticket until then: CLOCK_BOOTTIME, decimal nanoseconds. */
+        readonly deadline: { readonly boottime_ns: string }
+      }
+    'launch.started': LaunchId & {
+      readonly intent_index: number
+      readonly pid: number
+      /** As spawn measured it, not as it was planned. */
+      readonly spec: Digest
+      readonly start_us: number
     }
-  'launch.intent': LaunchId &
-    Restarted & {
+    'launch.failed': LaunchId &
+      Restarted & {
+        readonly intent_index: number | null
+        readonly stage: string
+        readonly code: string
+        readonly message: string
+      }
+    'launch.refused': Restarted & {
+      /** Null when no pod had an id yet, as for folded refusals. */
+      readonly launch_id: string | null
+      readonly tenant: string
+      readonly actor: Actor
+      readonly image: ImageFacts | null
+      readonly level_requested: Level | null
+      readonly policy: PolicyFacts | null
+      readonly refusal: RefusalFacts
+      readonly folded: Folded
+    }
+    'launch.exited': LaunchId & {
+      readonly exit: {
+        readonly how: 'code' | 'signal' | 'oom' | 'vmm' | 'failure'
+        readonly value: number
+        readonly guest_reported: boolean
+        readonly cause: string
+        readonly text: string | null
+      }
+      readonly reason: 'exit' | 'stop' | 'unhealthy' | 'timeout' | 'failure' | 'unknown'
+      readonly duration_us: number | null
+    }
+    'launch.orphaned': LaunchId & {
+      readonly intent_index: number | null
+      /** What recovery found and did. */
+      readonly found: 'nothing' | 'running' | 'exited'
+      readonly action: 'none' | 'adopted' | 'killed'
+      readonly pid: number | null
+    }
+    /** The agent is about to stop it, as its launch asked for. */
+    'launch.unhealthy': LaunchId & {
+      readonly action: 'stop' | 'restart'
+      /** The last check's, as the guest reports it. */
+      readonly answer: {
+        readonly how: 'code' | 'signal' | 'timeout' | 'not-asked'
+        readonly value: number | null
+      }
+      /** Wrong answers in a row. */
+      readonly failing_streak: number
+      readonly since: string
+    }
+    'launch.stop_requested': LaunchId & {
+      readonly actor: Actor
+      readonly timeout_ms: number
+    }
+    'launch.signal_requested': LaunchId & {
+      readonly actor: Actor
+      /** 1 to 64. */
+      readonly signal: number
+    }
+    'launch.pause_requested': LaunchId & { readonly actor: Actor }
+    'launch.resume_requested': LaunchId & { readonly actor: Actor }
+    'launch.resize_requested': LaunchId & {
+      readonly actor: Actor
+      /** All bytes of the disk that were asked for. */
+      readonly scratch_bytes: number
+    }
+    /** A pod was removed with its log, of which this was a start; its records stay. */
+    'launch.removed': LaunchId & { readonly actor: Actor; readonly reason: 'asked' | 'age' }
+    /** Layers that the tenant did not have. */
+    'image.pulled': LaunchId & {
+      readonly manifest: Digest
+      readonly layers: number
+      readonly bytes: number
+    }
+    /** Cached files of images that nobody uses were deleted: for room, or because of their age. */
+    'image.evicted': {
+      readonly tenant: string
+      readonly files: number
+      readonly bytes: number
+      readonly reason: 'room' | 'age'
+    }
+    'template.built': TemplateFacts
+    /** Built before this agent started, in the same boot of the host, of just this. */
+    'template.kept': TemplateFacts
+    'tenant.created': {
+      readonly tenant: string
       readonly trust: 'untrusted' | 'verified' | 'trusted'
       readonly actor: Actor
-      readonly image: ImageFacts & {
-        readonly config: Digest
-        readonly layers: readonly Digest[]
-        /** dm-verity root of the merged image, hex. */
-        readonly root: string
-      }
-      readonly policy: PolicyFacts
-      readonly isolation: IsolationFacts
-      readonly host: HostFacts
-      readonly spec: { readonly digest: Digest; readonly size: number }
-      /** As in the spec; absent without a network. */
-      readonly network?: NetworkFacts
-      /** Configs and secrets that it gets; absent without any. */
-      readonly files?: readonly StoredFileFacts[]
-      /** Volumes and paths of the host that it gets; absent without any. */
-      readonly volumes?: readonly { readonly volume: string; readonly read_only: boolean }[]
-      readonly host_paths?: readonly HostPathFacts[]
-      readonly resources: {
-        readonly vcpus: number
-        readonly memory_mib: number
-        readonly cpu_quota_percent: number
-        readonly scratch_bytes: number
-        readonly capabilities: readonly string[]
-        readonly env_names: readonly string[]
-      }
-      /** The receipt is a ticket until then: CLOCK_BOOTTIME, decimal nanoseconds. */
-      readonly deadline: { readonly boottime_ns: string }
+      /** Digest of the image rules' canonical bytes, and of the quota's. */
+      readonly image_rules: Digest
+      readonly quota: Digest
+      /** What its pods may reach beside each other. */
+      readonly egress: readonly string[]
+      readonly ports: readonly string[]
     }
-  'launch.started': LaunchId & {
-    readonly intent_index: number
-    readonly pid: number
-    /** As spawn measured it, not as it was planned. */
-    readonly spec: Digest
-    readonly start_us: number
-  }
-  'launch.failed': LaunchId &
-    Restarted & {
-      readonly intent_index: number | null
-      readonly stage: string
-      readonly code: string
-      readonly message: string
+    'tenant.changed': {
+      readonly tenant: string
+      /** What the request named; the members below are as they are after it. */
+      readonly changed: readonly string[]
+      readonly trust: 'untrusted' | 'verified' | 'trusted'
+      readonly state: 'active' | 'suspended'
+      readonly actor: Actor
+      readonly image_rules: Digest
+      readonly quota: Digest
+      readonly egress: readonly string[]
+      readonly ports: readonly string[]
     }
-  'launch.refused': Restarted & {
-    /** Null when no pod had an id yet, as for folded refusals. */
-    readonly launch_id: string | null
-    readonly tenant: string
-    readonly actor: Actor
-    readonly image: ImageFacts | null
-    readonly level_requested: Level | null
-    readonly policy: PolicyFacts | null
-    readonly refusal: RefusalFacts
-    readonly folded: Folded
-  }
-  'launch.exited': LaunchId & {
-    readonly exit: {
-      readonly how: 'code' | 'signal' | 'oom' | 'vmm' | 'failure'
-      readonly value: number
-      readonly guest_reported: boolean
-      readonly cause: string
-      readonly text: string | null
-    }
-    readonly reason: 'exit' | 'stop' | 'unhealthy' | 'timeout' | 'failure' | 'unknown'
-    readonly duration_us: number | null
-  }
-  'launch.orphaned': LaunchId & {
-    readonly intent_index: number | null
-    /** What recovery found and did. */
-    readonly found: 'nothing' | 'running' | 'exited'
-    readonly action: 'none' | 'adopted' | 'killed'
-    readonly pid: number | null
-  }
-  /** The agent is about to stop it, as its launch asked for. */
-  'launch.unhealthy': LaunchId & {
-    readonly action: 'stop' | 'restart'
-    /** The last check's, as the guest reports it. */
-    readonly answer: {
-      readonly how: 'code' | 'signal' | 'timeout' | 'not-asked'
-      readonly value: number | null
-    }
-    /** Wrong answers in a row. */
-    readonly failing_streak: number
-    readonly since: string
-  }
-  'launch.stop_requested': LaunchId & {
-    readonly actor: Actor
-    readonly timeout_ms: number
-  }
-  'launch.signal_requested': LaunchId & {
-    readonly actor: Actor
-    /** 1 to 64. */
-    readonly signal: number
-  }
-  'launch.pause_requested': LaunchId & { readonly actor: Actor }
-  'launch.resume_requested': LaunchId & { readonly actor: Actor }
-  'launch.resize_requested': LaunchId & {
-    readonly actor: Actor
-    /** All bytes of the disk that were asked for. */
-    readonly scratch_bytes: number
-  }
-  /** A pod was removed with its log, of which this was a start; its records stay. */
-  'launch.removed': LaunchId & { readonly actor: Actor; readonly reason: 'asked' | 'age' }
-  /** Layers that the tenant did not have. */
-  'image.pulled': LaunchId & {
-    readonly manifest: Digest
-    readonly layers: number
-    readonly bytes: number
-  }
-  /** Cached files of images that nobody uses were deleted: for room, or because of their age. */
-  'image.evicted': {
-    readonly tenant: string
-    readonly files: number
-    readonly bytes: number
-    readonly reason: 'room' | 'age'
-  }
-  /** One more process in a running pod; nothing of it reaches the guest without this record's receipt. */
-  'exec.intent': LaunchId & {
-    readonly actor: Actor
-    /** Id of this process in the records after it. */
-    readonly exec_id: string
-    readonly policy: PolicyFacts
-    /** SHA-256 of the canonical request: arguments, environment, directory, user, terminal; or what the errand is. */
-    readonly request: Digest
-    /** Of the request, what may be known: the arguments after the first may be secrets. */
-    readonly program: string
-    /** What our own code does in place of a program, which is empty then; absent for a program. */
-    readonly errand?: { readonly kind: string; readonly path: string | null }
-    readonly user: string | null
-    readonly terminal: boolean
-    readonly env_names: readonly string[]
-    /** As in launch.intent. */
-    readonly deadline: { readonly boottime_ns: string }
-  }
-  'exec.refused': LaunchId & { readonly actor: Actor; readonly refusal: RefusalFacts }
-  'exec.ended': LaunchId & {
-    readonly exec_id: string
-    readonly intent_index: number
-    /** As the guest reports it; null when the process, or word of it, was cut off. */
-    readonly exit: { readonly how: 'code' | 'signal' | 'oom'; readonly value: number } | null
-    readonly reason:
-      | 'exit'
-      | 'not-started'
-      | 'caller-gone'
-      | 'pod-ended'
-      | 'agent-stopped'
-      | 'unknown'
-    /** Why it was not started, or what is unknown. */
-    readonly text: string | null
-    readonly duration_us: number | null
-  }
-  'template.built': TemplateFacts
-  /** Built before this agent started, in the same boot of the host, of just this. */
-  'template.kept': TemplateFacts
-  'tenant.created': {
-    readonly tenant: string
-    readonly trust: 'untrusted' | 'verified' | 'trusted'
-    readonly actor: Actor
-    /** Digest of the image rules' canonical bytes, and of the quota's. */
-    readonly image_rules: Digest
-    readonly quota: Digest
-    /** What its pods may reach beside each other. */
-    readonly egress: readonly string[]
-    readonly ports: readonly string[]
-  }
-  'tenant.changed': {
-    readonly tenant: string
-    /** What the request named; the members below are as they are after it. */
-    readonly changed: readonly string[]
-    readonly trust: 'untrusted' | 'verified' | 'trusted'
-    readonly state: 'active' | 'suspended'
-    readonly actor: Actor
-    readonly image_rules: Digest
-    readonly quota: Digest
-    readonly egress: readonly string[]
-    readonly ports: readonly string[]
-  }
-  /** A config or secret of a tenant's; a launch.intent that uses it has its version. */
-  'file.stored': StoredFileFacts & {
-    readonly tenant: string
-    readonly actor: Actor
-    /** Id of the key that it is encrypted with. */
-    readonly key: string
-  }
-  'file.removed': StoredFileFacts & { readonly tenant: string; readonly actor: Actor }
-  /** A policy forbade to store, show or remove one. */
-  'file.refused': {
-    readonly tenant: string
-    readonly actor: Actor
-    readonly refusal: RefusalFacts
-  }
-  /** Nothing of it is left but records. */
-  'tenant.deleted': { readonly tenant: string; readonly actor: Actor }
-  'token.issued': {
-    readonly tenant: string
-    readonly actor: Actor
-    readonly token: {
-      readonly jti: string
-      readonly sub: string
-      readonly scope: readonly string[]
-      readonly expires: string
-      /** Key that signed it. */
+    /** A config or secret of a tenant's; a launch.intent that uses it has its version. */
+    'file.stored': StoredFileFacts & {
+      readonly tenant: string
+      readonly actor: Actor
+      /** Id of the key that it is encrypted with. */
       readonly key: string
     }
-  }
-  'token.revoked': {
-    readonly tenant: string
-    readonly actor: Actor
-    readonly token: { readonly jti: string }
-  }
-  /** Made when findings differ from those on record, at a launch. */
-  'host.examined': {
-    readonly kvm: KvmClass | null
-    /** By id. */
-    readonly findings: readonly {
-      readonly id: string
+    'file.removed': StoredFileFacts & { readonly tenant: string; readonly actor: Actor }
+    /** A policy forbade to store, show or remove one. */
+    'file.refused': {
+      readonly tenant: string
+      readonly actor: Actor
+      readonly refusal: RefusalFacts
+    }
+    /** Nothing of it is left but records. */
+    'tenant.deleted': { readonly tenant: string; readonly actor: Actor }
+    'token.issued': {
+      readonly tenant: string
+      readonly actor: Actor
+      readonly token: {
+        readonly jti: string
+        readonly sub: string
+        readonly scope: readonly string[]
+        readonly expires: string
+        /** Key that signed it. */
+        readonly key: string
+      }
+    }
+    'token.revoked': {
+      readonly tenant: string
+      readonly actor: Actor
+      readonly token: { readonly jti: string }
+    }
+    /** Made when findings differ from those on record, at a launch. */
+    'host.examined': {
+      readonly kvm: KvmClass | null
+      /** By id. */
+      readonly findings: readonly {
+        readonly id: string
+        readonly reason: string
+        readonly severity: string
+      }[]
+      /** Of the canonical object of `findings` and `kvm`. */
+      readonly digest: Digest
+    }
+    'host.exception_added': {
+      /** Id of a finding; an earlier exception for it is replaced. */
+      readonly finding: string
       readonly reason: string
-      readonly severity: string
-    }[]
-    /** Of the canonical object of `findings` and `kvm`. */
-    readonly digest: Digest
+      /** From then on the finding counts again. */
+      readonly until: string
+      readonly actor: Actor
+    }
+    'host.exception_removed': { readonly finding: string; readonly actor: Actor }
+    'host.drain_started': {
+      /** Pods that run then are killed. */
+      readonly until: string
+      readonly actor: Actor
+    }
+    /** No pod is left, or those left could not be ended in time. */
+    'host.drained': {
+      /** Since the drain began. */
+      readonly ended: number
+      readonly killed: number
+      readonly left: number
+    }
+    'host.drain_ended': { readonly actor: Actor }
+    'agent.start': {
+      readonly pid: number
+      readonly kvm: KvmClass | null
+      readonly allow_software_kvm: boolean
+      readonly policy: Digest | null
+    }
+    'agent.stop': { readonly pid: number; readonly reason: string }
+    'log.genesis': { readonly origin: string; readonly vkey: string }
+    'log.recovered': {
+      /** Bytes of the WAL after its last whole batch that were discarded: never acknowledged. */
+      readonly truncated_bytes: number
+      readonly next_index: number
+      /** Records that had gone to the reserve and were appended again. */
+      readonly reserve_records: number
+    }
   }
-  'host.exception_added': {
-    /** Id of a finding; an earlier exception for it is replaced. */
-    readonly finding: string
-    readonly reason: string
-    /** From then on the finding counts again. */
-    readonly until: string
-    readonly actor: Actor
-  }
-  'host.exception_removed': { readonly finding: string; readonly actor: Actor }
-  'host.drain_started': {
-    /** Pods that run then are killed. */
-    readonly until: string
-    readonly actor: Actor
-  }
-  /** No pod is left, or those left could not be ended in time. */
-  'host.drained': {
-    /** Since the drain began. */
-    readonly ended: number
-    readonly killed: number
-    readonly left: number
-  }
-  'host.drain_ended': { readonly actor: Actor }
-  'agent.start': {
-    readonly pid: number
-    readonly kvm: KvmClass | null
-    readonly allow_software_kvm: boolean
-    readonly policy: Digest | null
-  }
-  'agent.stop': { readonly pid: number; readonly reason: string }
-  'log.genesis': { readonly origin: string; readonly vkey: string }
-  'log.recovered': {
-    /** Bytes of the WAL after its last whole batch that were discarded: never acknowledged. */
-    readonly truncated_bytes: number
-    readonly next_index: number
-    /** Records that had gone to the reserve and were appended again. */
-    readonly reserve_records: number
-  }
-}
 
 export type RecordType = keyof RecordBodies
 

@@ -25,4 +25,4 @@ export interface ErrandWish {
 }
 
 export const errandRequest = ({ errand, user }: ErrandWish): ExecRequest =>
-  requestOf(canonicalBytes({ errand: { ...errand }, user }))
+  requestOf(canonicalBytes({ app: null, errand: { ...errand }, user }))

@@ -12,6 +12,8 @@ export interface TerminalSize {
 }
 
 export interface ExecWish {
+  /** Beside which app, by its name; null: the first. */
+  readonly app: string | null
   readonly args: Arguments
   /** On top of the app's. */
   readonly env: Environment
@@ -34,7 +36,9 @@ export function requestOf(canonical: Uint8Array): ExecRequest {
   return { bytes, digest: `sha256:${createHash('sha256').update(bytes).digest('hex')}` }
 }
 
-export function execRequest({ args, env, cwd, user, terminal }: ExecWish): ExecRequest {
+export function execRequest({ app, args, env, cwd, user, terminal }: ExecWish): ExecRequest {
   const size = terminal === null ? null : { rows: terminal.rows, columns: terminal.columns }
-  return requestOf(canonicalBytes({ args: [...args], env: [...env], cwd, user, terminal: size }))
+  return requestOf(
+    canonicalBytes({ app, args: [...args], env: [...env], cwd, user, terminal: size }),
+  )
 }

@@ -10,6 +10,16 @@ export const FRAME_PAYLOAD_MAX = 65_536
 /** The longest ERROR text, and so the longest payload beside output and health: u16 code + text. */
 const WORDS_MAX = 2 + 1024
 
+/** Number of the first app of a pod that has several; an only app has 0 (native/wire/src/apps.rs). */
+const FIRST_APP = 65_528
+
+/** The place of the app whose number it is, among several; null: it is no app's. */
+export const placeOfApp = (number: number): number | null =>
+  number < FIRST_APP ? null : number - FIRST_APP
+
+/** Numbers of processes beside apps are below those of apps. */
+export const SESSION_NUMBER_MAX: number = FIRST_APP - 1
+
 export const KINDS = {
   stdin: 3,
   stdinEof: 4,
@@ -38,7 +48,7 @@ export class PodStreamError extends Error {
 
 export interface PodFrame {
   readonly kind: number
-  /** 0 is the app. */
+  /** 0 is the pod with its only app. */
   readonly session: number
   readonly payload: Buffer
 }
@@ -77,12 +87,13 @@ export function readEvent({ kind, payload }: PodFrame): ProcessEvent {
 /** Most bytes of a payload. */
 function mostOf(kind: number, session: number): number {
   if (isOutput(kind, session)) return FRAME_PAYLOAD_MAX
-  return kind === TOLD.health && session === 0 ? HEALTH_PAYLOAD_MAX : WORDS_MAX
+  const isApp = session === 0 || placeOfApp(session) !== null
+  return kind === TOLD.health && isApp ? HEALTH_PAYLOAD_MAX : WORDS_MAX
 }
 
-/** The app's output is in the pod's log; that of a process beside it comes here. */
+/** Output of apps is in the pod's log; that of a process beside them comes here. */
 const isOutput = (kind: number, session: number): boolean =>
-  session !== 0 && (kind === TOLD.stdout || kind === TOLD.stderr)
+  session !== 0 && placeOfApp(session) === null && (kind === TOLD.stdout || kind === TOLD.stderr)
 
 /** Cuts a byte stream into frames. Holds less than one frame between calls. */
 export class PodFrameReader {

@@ -11,6 +11,8 @@ import { type FileHandle, open } from 'node:fs/promises'
 export const SEGMENT_BYTES = 65_536
 const HEADER_BYTES = 4096
 const RECORD_HEADER_BYTES = 16
+/** `APPS_MAX` of native/wire/src/apps.rs. */
+const APPS_MAX = 8
 const MAGIC = Buffer.from('casemlog', 'latin1')
 
 const STREAMS = ['padding', 'stdout', 'stderr', 'console', 'vmm'] as const
@@ -21,6 +23,8 @@ export interface PodLogRecord {
   /** Where to go on after this record: a value for `since`. */
   readonly next: number
   readonly stream: PodLogStream
+  /** The place in the spec of the app whose output it is; 0 for everything else. */
+  readonly app: number
   /** Nanoseconds since 1970. */
   readonly time_ns: bigint
   readonly payload: Buffer
@@ -94,14 +98,16 @@ function oldest({ capacity, written }: Head): number {
 function readRecord(bytes: Buffer, at: number, base: number): PodLogRecord | number {
   const length = bytes.readUInt32LE(at)
   const stream = STREAMS[bytes.readUInt8(at + 4)]
+  const app = bytes.readUInt8(at + 5)
   const end = at + RECORD_HEADER_BYTES + length
-  if (stream === undefined || end > SEGMENT_BYTES || bytes.readUIntLE(at + 5, 3) !== 0) {
+  const isSound = app < APPS_MAX && end <= SEGMENT_BYTES && bytes.readUInt16LE(at + 6) === 0
+  if (stream === undefined || !isSound) {
     throw new PodLogError(`the pod log is damaged at offset ${base + at}`)
   }
   if (stream === 'padding') return end
   const time = bytes.readBigUInt64LE(at + 8)
   const payload = Buffer.from(bytes.subarray(at + RECORD_HEADER_BYTES, end))
-  return { kind: 'record', next: base + end, stream, time_ns: time, payload }
+  return { kind: 'record', next: base + end, stream, app, time_ns: time, payload }
 }
 
 /** The records of one segment's bytes that start at `since` or later. */

@@ -1,5 +1,6 @@
 /**
- * The agent's end of a pod stream (docs/formats.md section 7): the app's, and one session for each process beside it.
+ * The agent's end of a pod stream (docs/formats.md section 7): the pod's, one number for each of several apps, and a
+ * session for each process beside them.
  *
  * The VMM may have been taken over by its guest: every frame is checked, the buffer holds one frame
  * at most, and the first thing that does not fit ends the stream with POD_STREAM_PROTOCOL.
@@ -15,7 +16,9 @@ import {
   PodFrameReader,
   PodStreamError,
   type ProcessEvent,
+  placeOfApp,
   readEvent,
+  SESSION_NUMBER_MAX,
   TOLD,
   u32,
 } from './pod-frames.ts'
@@ -27,13 +30,16 @@ export type PodEvent = ProcessEvent
 
 /** Processes beside an app at once: `SESSIONS_MAX` of native/wire/src/sessions.rs. */
 export const SESSIONS_MAX = 16
-const SESSION_NUMBER_MAX = 65_535
+/** Most apps of a pod: `APPS_MAX` of native/ticket/src/app.rs. */
+const APPS_MAX = 8
 
 interface PodStreamEvents {
-  /** What the guest says of its app, in the VMM's words. */
+  /** What the guest says of the pod, or of its only app, in the VMM's words. */
   event: [PodEvent]
-  /** What its health check came to, and again what it was when the stream began. */
-  health: [PodHealth]
+  /** The same of one of several apps, by its place in the spec; again what was said last when the stream began. */
+  app: [PodEvent, place: number]
+  /** What an app's health check came to, and again what it was when the stream began. */
+  health: [PodHealth, place: number]
   /** Nothing waits; more standard input may be given. */
   drain: []
   /** The stream is over; with the reason when it did not end by itself. */
@@ -55,7 +61,7 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
   readonly #sessions = new Map<number, ExecStream>()
   /** Anywhere: what an agent before this one left may still be ending. */
   #lastSession = randomInt(1, SESSION_NUMBER_MAX)
-  readonly #allowance = new HealthAllowance()
+  readonly #allowances = Array.from({ length: APPS_MAX }, () => new HealthAllowance())
   #failure: PodStreamError | undefined
 
   constructor(fd: number) {
@@ -81,9 +87,11 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
   #take(bytes: Buffer): void {
     try {
       for (const told of this.#reader.push(bytes)) {
-        if (told.session === 0 && told.kind === TOLD.health) this.#hearHealth(told)
+        const place = told.session === 0 ? 0 : placeOfApp(told.session)
+        if (place === null) this.#hearSession(told)
+        else if (told.kind === TOLD.health) this.#hearHealth(told, place)
         else if (told.session === 0) this.#hear(readEvent(told))
-        else this.#hearSession(told)
+        else this.#hearApp(readEvent(told), place)
       }
     } catch (cause) {
       if (!(cause instanceof PodStreamError)) throw cause
@@ -101,13 +109,18 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
     this.emit('event', event)
   }
 
-  #hearHealth({ payload }: PodFrame): void {
+  /** Nobody writes to the standard input of one of several, so what it takes is of no use. */
+  #hearApp(event: PodEvent, place: number): void {
+    if (event.kind !== 'credit') this.emit('app', event, place)
+  }
+
+  #hearHealth({ payload }: PodFrame, place: number): void {
     const health = readHealth(payload)
     if (health === null) throw new PodStreamError('words on health are none')
-    if (!this.#allowance.spend(performance.now())) {
+    if (this.#allowances[place]?.spend(performance.now()) !== true) {
       throw new PodStreamError('more words on health than checks can come to')
     }
-    this.emit('health', health)
+    this.emit('health', health, place)
   }
 
   #hearSession(told: PodFrame): void {

@@ -100,7 +100,7 @@ function mountOf(mount: PlannedMount): Canonical {
     const { gid, mode, size, uid } = mount
     return { gid, kind, mode, path, size, uid }
   }
-  if (kind === 'empty') return { kind, mode: mount.mode, path }
+  if (kind === 'empty') return { kind, mode: mount.mode, name: null, path }
   if (kind === 'volume' || kind === 'host') {
     const { name, readOnly, subPath } = mount
     const given = { kind, name, path, read_only: readOnly, sub_path: subPath }
@@ -196,6 +196,7 @@ function containerParts({ plan, host }: SpecParts): Canonical {
 
 const appOf = (plan: SpecPlan, seccomp: SeccompProgram | null): Canonical => ({
   name: 'app',
+  after: null,
   image: 0,
   mounts: plan.mounts.map(mountOf),
   health: plan.health && healthOf(plan.health),

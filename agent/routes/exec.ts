@@ -57,6 +57,7 @@ function wishOf(asked: Query): ExecWish {
   const tty = isOn(asked.tty)
   const term = tty && !env.some((entry) => entry.startsWith('TERM=')) ? ['TERM=xterm'] : []
   const wish = {
+    app: null,
     args: parseArguments(listOf(asked.command)),
     env: parseEnvironment([...term, ...env]),
     cwd: asked.cwd === undefined ? null : parseWorkingDirectory(asked.cwd),

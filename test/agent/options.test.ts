@@ -97,7 +97,7 @@ const OPTIONS: readonly Option[] = [
     option: '--mount type=empty',
     body: { mounts: [{ type: 'empty', target: '/x' }] },
     at: ['apps', '0', 'mounts'],
-    shows: [{ kind: 'empty', mode: 0o1777, path: '/x' }],
+    shows: [{ kind: 'empty', mode: 0o1777, name: null, path: '/x' }],
   },
   {
     option: '--file, --config, --secret',

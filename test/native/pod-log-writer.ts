@@ -29,22 +29,23 @@ export class LogWriter {
   }
 
   /** @param timeNs since 1970 */
-  async write(text: string | Buffer, stream = 1, timeNs: bigint = TIME_NS): Promise<void> {
+  async write(text: string | Buffer, stream = 1, timeNs: bigint = TIME_NS, app = 0): Promise<void> {
     const payload = Buffer.from(text)
     const room = SEGMENT_BYTES - (this.written % SEGMENT_BYTES)
     if (room < RECORD_HEADER + payload.length) {
       if (room < RECORD_HEADER) this.written += room
       else await this.#put(record(Buffer.alloc(room - RECORD_HEADER), 0, timeNs))
     }
-    await this.#put(record(payload, stream, timeNs))
+    await this.#put(record(payload, stream, timeNs, app))
     await this.#raise()
   }
 }
 
-function record(payload: Buffer, stream: number, timeNs: bigint): Buffer {
+function record(payload: Buffer, stream: number, timeNs: bigint, app = 0): Buffer {
   const header = Buffer.alloc(RECORD_HEADER)
   header.writeUInt32LE(payload.length, 0)
   header.writeUInt8(stream, 4)
+  header.writeUInt8(app, 5)
   header.writeBigUInt64LE(timeNs, 8)
   return Buffer.concat([header, payload])
 }

@@ -43,6 +43,16 @@ const textOf = (found: PodLogRecord | PodLogGap | undefined): string =>
   found?.kind === 'record' ? found.payload.toString() : JSON.stringify(found)
 
 suite('native/pod-log', () => {
+  test('says whose output it is, and takes no app that cannot be', async (t) => {
+    const { place, writer } = await freshLog(t)
+    await writer.write('one\n')
+    await writer.write('eight\n', 2, 0n, 7)
+    const apps = (await readAll(place)).map((one) => (one.kind === 'record' ? one.app : null))
+    assert.deepEqual(apps, [0, 7])
+    await writer.write('nine\n', 1, 0n, 8)
+    await assert.rejects(readAll(place), { code: 'POD_LOG_DAMAGED' })
+  })
+
   test('gives every record once, with stream, time and where to go on', async (t) => {
     const { place, writer } = await freshLog(t)
     await writer.write('one\n')
@@ -146,7 +156,7 @@ suite('native/pod-log, written by a VMM that was taken over', () => {
     ['an end beyond all numbers', 31, Buffer.from([255])],
     ['a length over its segment', HEADER, Buffer.from([255, 255, 255, 255])],
     ['a stream nobody knows', HEADER + 4, Buffer.from([9])],
-    ['bytes that must be zero', HEADER + 5, Buffer.from([1])],
+    ['bytes that must be zero', HEADER + 6, Buffer.from([1])],
   ]
   for (const [what, at, bytes] of wrong) {
     test(`ends with POD_LOG_DAMAGED at ${what}`, async (t) => {

@@ -85,6 +85,40 @@ async function streamPair(t: TestContext): Promise<{ stream: PodStream; vmm: Soc
   return { stream, vmm }
 }
 
+suite('native/pod-stream of several apps', () => {
+  const at = (place: number): readonly number[] => [0, 0xf8 + place, 0xff]
+
+  test('says which of them it was, and takes no output and no session for one', async (t) => {
+    const { stream, vmm } = await streamPair(t)
+    const heard: unknown[] = []
+    stream.on('app', (event, place) => void heard.push([place, event.kind]))
+    stream.on('event', (event) => void heard.push(['pod', event.kind]))
+    stream.on('health', (_, place) => void heard.push([place, 'health']))
+    const [app, ended] = [Buffer.from([7, 0, 0, 0]), Buffer.from([0, 0, 0, 0, 0])]
+    const closed = once(stream, 'close')
+    vmm.write(
+      Buffer.concat([
+        started,
+        frame(66, app, at(1)),
+        frame(71, app, at(1)),
+        frame(73, Buffer.alloc(16), at(7)),
+        frame(69, ended, at(1)),
+        frame(69, ended),
+        frame(67, Buffer.from('output'), at(0)),
+      ]),
+    )
+    const [failure] = await closed
+    assert.match(String(failure), /is not for here/u)
+    assert.deepEqual(heard, [
+      ['pod', 'started'],
+      [1, 'started'],
+      [7, 'health'],
+      [1, 'exit'],
+      ['pod', 'exit'],
+    ])
+  })
+})
+
 /** Payload bytes of STDIN frames, and whether STDIN_EOF came. */
 async function takeStdin(vmm: Socket, bytes: number): Promise<{ taken: number; eof: boolean }> {
   let held = Buffer.alloc(0)

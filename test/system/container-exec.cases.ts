@@ -40,7 +40,8 @@ function confinement(pid: string): object {
 }
 
 /** The process of the host with these words on its command line. */
-function processOf(...words: readonly string[]): string {
+/** The only process of the host with this command line. */
+export function processOf(...words: readonly string[]): string {
   const line = `${words.join('\0')}\0`
   const is = (pid: string): boolean => {
     try {

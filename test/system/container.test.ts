@@ -4,6 +4,7 @@
  */
 import { after, suite, test } from 'node:test'
 import { appCases } from './app.cases.ts'
+import { appsCases } from './apps.cases.ts'
 import { containerCases } from './container.cases.ts'
 import { containerExecCases } from './container-exec.cases.ts'
 import { containerNetworkCases } from './container-network.cases.ts'
@@ -27,6 +28,7 @@ type Group = readonly [name: string, add: (machine: Machine) => void]
 
 const groups: readonly Group[] = [
   ['app', appCases],
+  ['apps', appsCases],
   ['life', lifeCases],
   ['exec', execCases],
   ['copy', copyCases],

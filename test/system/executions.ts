@@ -18,6 +18,7 @@ export interface Said {
 }
 
 export interface More {
+  readonly app?: string
   readonly cwd?: string
   readonly env?: readonly string[]
   readonly user?: string
@@ -26,6 +27,7 @@ export interface More {
 
 export const asked = (args: readonly string[], more: More = {}): ExecRequest =>
   execRequest({
+    app: more.app ?? null,
     args: parseArguments(args),
     env: parseEnvironment(more.env ?? []),
     cwd: more.cwd === undefined ? null : parseWorkingDirectory(more.cwd),

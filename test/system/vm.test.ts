@@ -7,6 +7,7 @@
  */
 import { after, suite, test } from 'node:test'
 import { appCases } from './app.cases.ts'
+import { appsCases } from './apps.cases.ts'
 import { balloonCases } from './balloon.cases.ts'
 import { callsCases } from './calls.cases.ts'
 import { descriptorCases } from './descriptors.cases.ts'
@@ -39,6 +40,7 @@ const groups: readonly Group[] = [
   ['guest that speaks nonsense', nonsenseCases],
   ['calls', callsCases],
   ['app', appCases],
+  ['apps', appsCases],
   ['life', lifeCases],
   ['exec', execCases],
   ['health', healthCases],

@@ -27,52 +27,53 @@ pub const PASSED: i32 = 4;
 /// User ids, and group ids, of a pod: all of its range but the last one, as which its monitor runs.
 pub const IDS: u32 = 65_535;
 
-/// A file system of the kernel's that the monitor has mounted for the container.
+/// File systems of the kernel's that the monitor has mounted for the containers.
 pub const SYS: &str = "/tmp/sys";
+/// Message queues of the pod's IPC namespace.
+pub const QUEUES: &str = "/tmp/queues";
 
-/// What differs from pod to pod.
+/// What differs from app to app.
 #[derive(Clone, Copy, Debug)]
 pub struct Pod<'a> {
     /// First of its ids on the host.
     pub ids: u32,
     /// The inner cgroup, as a path below the mount points of the hierarchies.
     pub group: &'a str,
-    /// Host name inside.
-    pub hostname: &'a str,
+    /// The app's place among the pod's.
+    pub place: usize,
     /// Bytes of memory of the app.
     pub memory_bytes: u64,
     /// Tasks of the app.
     pub pids: u32,
 }
 
-/// Digest of everything that is the same for all pods.
+/// Digest of everything that is the same for all apps of all pods.
 #[must_use]
 pub fn digest() -> Digest {
-    let nobody = Pod { ids: 0, group: "", hostname: "", memory_bytes: 0, pids: 0 };
+    let nobody = Pod { ids: 0, group: "", place: 0, memory_bytes: 0, pids: 0 };
     Digest::of(write(&nobody, "").as_bytes())
 }
 
-/// `config.json` for a pod whose root file system is mounted at `root`.
+/// `config.json` for an app whose root file system is mounted at `root`.
 #[must_use]
 pub fn write(pod: &Pod<'_>, root: &str) -> String {
     json::write(&object(vec![
         ("ociVersion", text("1.0.2")),
-        ("process", process()),
+        ("process", process(pod.place)),
         // Made read-only by our program, after it has made the app's working directory.
         ("root", object(vec![("path", text(root)), ("readonly", Value::Bool(false))])),
-        ("hostname", text(pod.hostname)),
         ("mounts", mounts()),
         ("linux", linux(pod)),
     ]))
 }
 
-fn process() -> Value {
+fn process(place: usize) -> Value {
     // All of them within the pod's own user namespace, for the last steps inside; the app keeps those of its spec.
     let all = || Value::Array(CAPABILITIES.iter().map(|name| text(name)).collect());
     let capabilities = ["bounding", "effective", "permitted"].map(|set| (set, all())).to_vec();
     let program = format!("/proc/self/fd/{PROGRAM}");
     object(vec![
-        ("args", Value::Array(vec![text(&program), text(INSIDE)])),
+        ("args", Value::Array(vec![text(&program), text(INSIDE), text(&place.to_string())])),
         ("capabilities", object(capabilities)),
         ("cwd", text("/")),
         ("env", Value::Array(vec![])),
@@ -102,17 +103,18 @@ fn mounts() -> Value {
         mount("tmpfs", "/dev", &["nosuid", "mode=755", "size=64m"]),
         mount("devpts", "/dev/pts", &["nosuid", "noexec", "ptmxmode=0666", "mode=0620", "gid=5"]),
         mount("tmpfs", "/dev/shm", &inert(&["mode=1777", "size=64m"])),
-        mount("mqueue", "/dev/mqueue", &INERT),
-        // Of the pod's network, which is not its user namespace's: the kernel lets nobody mount that inside.
+        // Of the pod's IPC and network namespaces, which are not its user namespace's: the kernel lets nobody mount
+        // that inside.
+        bound(QUEUES, "/dev/mqueue", &inert(&["bind"])),
         bound(SYS, "/sys", &inert(&["ro", "bind"])),
         mount("cgroup", "/sys/fs/cgroup", &inert(&["ro"])),
     ])
 }
 
 fn linux(pod: &Pod<'_>) -> Value {
-    // The network is the monitor's, which has no socket in it: made for the pod, and by root, so that nobody in the pod's
-    // user namespace has a privilege over it, its interfaces, addresses and rules.
-    let names = ["pid", "ipc", "uts", "mount", "user", "cgroup"];
+    // Network, IPC and names are the monitor's, which has no socket or queue in them: made for the pod, shared by its apps,
+    // and root's, so that nobody in an app's user namespace has a privilege over them.
+    let names = ["pid", "mount", "user", "cgroup"];
     let namespaces = names.iter().map(|name| object(vec![("type", text(name))])).collect();
     let range = || {
         Value::Array(vec![object(vec![

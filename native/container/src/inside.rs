@@ -1,4 +1,4 @@
-//! Process 1 of the container, from the runtime's exec to the app's.
+//! Process 1 of a container, from the runtime's exec to the app's.
 
 use casemate_ticket::app::App;
 use casemate_ticket::config::Config;
@@ -12,26 +12,24 @@ use crate::gather::{bytes_of, present};
 use crate::{below, limits_unsafe};
 
 /// Becomes the app. Whoever starts this by hand has no descriptors for it and is told so.
-pub fn main() -> ! {
-    let Err(failure) = prepare();
+pub fn main(place: &str) -> ! {
+    let Err(failure) = prepare(place);
     eprintln!("casemate-container: {failure}");
     std::process::exit(1)
 }
 
-fn prepare() -> Result<std::convert::Infallible, Failure> {
+fn prepare(place: &str) -> Result<std::convert::Infallible, Failure> {
     let broken = |text: std::fmt::Arguments<'_>| failure(Reason::LaunchDocument, text);
     let report = present(REPORT, "report")?;
     let config = bytes_of(&present(CONFIG, "configuration")?.into(), "configuration")?;
     let files = bytes_of(&present(FILES, "files")?.into(), "files")?;
     let report = Reporter::inherited(report).map_err(|error| broken(format_args!("{error}")))?;
-    let mut config = Config::parse(&config).map_err(|error| broken(format_args!("{error}")))?;
-    let app = config.apps.first().cloned();
+    let config = Config::parse(&config).map_err(|error| broken(format_args!("{error}")))?;
+    let app = place.parse().ok().and_then(|place: usize| config.apps.get(place)).cloned();
     let mut app = app.ok_or_else(|| broken(format_args!("there is no app")))?;
     adapt(&mut app);
     below::forbid_namespaces()
         .map_err(|error| broken(format_args!("limits of namespaces: {error}")))?;
-    // The network is not this user namespace's, and the monitor has set them.
-    config.sysctls.retain(|sysctl| !sysctl.is_of_network());
     let outside = app.mounts.iter().filter(|mount| is_from_outside(&mount.kind));
     let first = PROGRAM.saturating_add(PASSED);
     let trees = outside.zip(first..).map(|(_, number)| present(number, "tree of a mount"));

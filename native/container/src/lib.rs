@@ -7,9 +7,9 @@
 //! ```text
 //!   monitor  control socket, pod stream, log, gate  <- casemate_vmm's half of the conversation; without a privilege
 //!      | socket pair
-//!   session  one app: streams, signals, stop, EXIT  <- guest_init's half; root, with what a runtime needs
+//!   session  its apps: streams, signals, stop, EXIT <- guest_init's half; root, with what a runtime needs
 //!      | runtime: `run`; fork for processes beside the app
-//!   inside   user, limits, capabilities, seccomp    <- guest_init's child, process 1 of the container
+//!   inside   user, limits, capabilities, seccomp    <- guest_init's child, process 1 of each container
 //! ```
 //!
 //! It reads nothing of the image and nothing the app writes but to count it and to keep the end
@@ -32,6 +32,7 @@ pub mod inside;
 mod limits_unsafe;
 #[expect(unsafe_code, reason = "requests about loop devices that no library offers")]
 mod loop_unsafe;
+mod loops;
 pub mod monitor;
 #[expect(unsafe_code, reason = "flags of a mount, which the library has no call for")]
 mod mount_unsafe;

@@ -7,7 +7,7 @@ use casemate_container::{bundle, inside, monitor};
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [bundle::INSIDE] => inside::main(),
+        [bundle::INSIDE, place] => inside::main(place),
         ["--digests"] => {
             println!(r#"{{"bundle":"{}"}}"#, bundle::digest());
             ExitCode::SUCCESS

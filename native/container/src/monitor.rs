@@ -22,9 +22,11 @@ use rustix::net::{
 };
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use crate::bundle::{self, Pod};
+use crate::bundle;
 use crate::gather::{Parts, gather};
-use crate::runtime::{Runtime, bundle_of};
+use crate::groups::Groups;
+use crate::loops::Loops;
+use crate::runtime::Runtime;
 use crate::session::Session;
 use crate::{hand_unsafe, host_paths, limits_unsafe, network, privileges, root};
 
@@ -83,27 +85,21 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
         limits_unsafe::make_room(&app.process.rlimits);
     }
     network::make(&spec, ids)?;
-    let scratch = root::build(&root::take_image(image, copy)?, &scratch, ids)?;
-    let pod = Pod {
-        ids,
-        group,
-        hostname: &spec.hostname,
-        memory_bytes: u64::from(container.memory_mib).saturating_mul(MIB),
-        pids: spec.limits.pids,
-    };
+    let scratch = root::build(&root::take_image(image, copy)?, &scratch, ids, spec.apps.len())?;
     let runtime = Runtime {
         oci: hand_unsafe::out_of_the_way(&runtime)
             .map_err(|error| failed("descriptors", &error))?,
         program,
         config: spec.guest_config.clone(),
-        bundle: bundle_of(&pod),
         ids,
-        group: group.to_owned(),
-        oom: PathBuf::from(oom),
+        groups: Groups { group: group.to_owned(), oom: PathBuf::from(oom), apps: spec.apps.len() },
+        memory_bytes: u64::from(container.memory_mib).saturating_mul(MIB),
+        pids: spec.limits.pids,
         pod: spec.launch_id.clone(),
         scratch,
         volumes,
         host_paths,
+        loops: Loops::default(),
     };
     let shape = Shape::of_file(spec.log_size)
         .map_err(|error| failure(Reason::Descriptor, format_args!("log: {error}")))?;
@@ -114,7 +110,7 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
     report.send(&FromVmm::Started { control, io, vcpu });
     let step = Duration::from_millis(spec.limits.boot_ms.into());
     let guest = Guest::new(true, Told { config: spec.guest_config, files }, Some(log), Some(gate))
-        .checked(spec.apps.iter().any(|app| app.health.is_some()));
+        .with_apps(&spec.apps.iter().map(|app| app.health.is_some()).collect::<Vec<_>>());
     let monitor = Monitor::new(report.clone(), guest, stream, runtime, step)?;
     // The last of its ids, which no process of the container has.
     privileges::give_all_up(ids.saturating_add(bundle::IDS))

@@ -1,5 +1,6 @@
-//! The pod's network: the monitor's own, which nothing else was ever in. The router has put the card into it before the
-//! monitor was let in, and judges what comes out of the other end; what is set here, inside, is as in a machine.
+//! What the pod's apps share: network, IPC and host name are the monitor's own namespaces, which nothing else was ever in.
+//! The router has put the card into the first before the monitor was let in, and judges what comes out of the other end;
+//! what is set here, inside, is as in a machine.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -10,6 +11,7 @@ use casemate_ticket::sysctls::Sysctl;
 use casemate_vmm::failure::{Failure, failure};
 use casemate_wire::control::Reason;
 use guest_init::network::{CARD, bring_loopback_up, configure};
+use rustix::system::sethostname;
 
 use crate::bundle::IDS;
 
@@ -22,7 +24,9 @@ pub fn make(spec: &Spec, first: u32) -> Result<(), Failure> {
     bring_loopback_up().map_err(|errno| failed(format_args!("the loopback interface: {errno}")))?;
     allow(&spec.apps, first)
         .map_err(|error| failed(format_args!("settings of the network: {error}")))?;
-    for sysctl in spec.sysctls.iter().filter(|sysctl| sysctl.is_of_network()) {
+    sethostname(spec.hostname.as_bytes())
+        .map_err(|errno| failed(format_args!("the host name: {errno}")))?;
+    for sysctl in &spec.sysctls {
         fs::write(sysctl.path(), value_of(sysctl, first)).map_err(|error| {
             failed(format_args!("cannot set {} to {:?}: {error}", sysctl.name, sysctl.value))
         })?;

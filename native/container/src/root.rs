@@ -1,8 +1,9 @@
-//! The container's root: the verified copy of the image below, the scratch disk above.
+//! The containers' roots: the verified copy of the image below, a part of the scratch disk above.
 //!
 //! All of it is in the monitor's own mount namespace, which the host does not see and which ends with its last process,
 //! and with it the mounts and the loop devices.
 
+use std::ffi::CString;
 use std::fs::{DirBuilder, File, create_dir};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -24,8 +25,6 @@ use crate::{bundle, loop_unsafe};
 
 /// Where everything of the pod is, in the monitor's own mount namespace. Every host has it.
 pub const PLACE: &str = "/tmp";
-/// The container's root.
-pub const ROOT: &str = "/tmp/root";
 /// The root of the scratch disk's file system.
 pub const SCRATCH: &str = "/tmp/scratch";
 
@@ -56,11 +55,17 @@ pub fn take_image(mut image: Verified, copy: File) -> Result<File, Failure> {
     image.map_err(|error| failure(Reason::Io, format_args!("the copy of the image: {error}")))
 }
 
-/// Makes the root at [`ROOT`] for ids from `first` on.
+/// The root of the app at `place`.
+#[must_use]
+pub fn of_app(place: usize) -> String {
+    format!("{PLACE}/root{place}")
+}
+
+/// Makes the roots of as many apps, for ids from `first` on.
 ///
 /// # Errors
 /// `IO` with the step: a kernel that lacks a file system, loop devices or mapped mounts.
-pub fn build(image: &File, scratch: &File, first: u32) -> Result<Scratch, Failure> {
+pub fn build(image: &File, scratch: &File, first: u32, apps: usize) -> Result<Scratch, Failure> {
     let step = |what: &'static str| {
         move |error: io::Error| {
             failure(Reason::Io, format_args!("the container's root: {what}: {error}"))
@@ -71,23 +76,34 @@ pub fn build(image: &File, scratch: &File, first: u32) -> Result<Scratch, Failur
         .map_err(step("mount the image (erofs, by a loop device, with mapped ids)"))?;
     let scratch =
         mount_scratch(scratch).map_err(step("mount the scratch disk (ext4, by a loop device)"))?;
-    make_upper().map_err(step("prepare the scratch disk"))?;
     // Relative, so that no path of the host's shows in the container.
     std::env::set_current_dir(PLACE).map_err(step("enter it"))?;
-    let layers = c"lowerdir=image,upperdir=scratch/upper,workdir=scratch/work";
-    mount("overlay", "root", "overlay", MountFlags::NODEV, layers)
-        .map_err(|errno| step("mount the overlay")(errno.into()))?;
+    for place in 0..apps {
+        make_upper(place).map_err(step("prepare the scratch disk"))?;
+        mount_overlay(place).map_err(step("mount the overlay"))?;
+    }
     std::env::set_current_dir("/").map_err(step("leave it"))?;
     Ok(scratch)
+}
+
+/// In the current directory, which is [`PLACE`].
+fn mount_overlay(place: usize) -> io::Result<()> {
+    let root = format!("root{place}");
+    create_dir(&root)?;
+    let layers =
+        format!("lowerdir=image,upperdir=scratch/upper{place},workdir=scratch/work{place}");
+    let layers = CString::new(layers)?;
+    Ok(mount("overlay", &root, "overlay", MountFlags::NODEV, layers.as_c_str())?)
 }
 
 fn make_place() -> io::Result<()> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
     let inert = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("tmpfs", PLACE, "tmpfs", inert, c"size=16m,mode=755")?;
-    ["image", "scratch", "root", "sys"]
+    ["image", "scratch", "sys", "queues"]
         .iter()
         .try_for_each(|name| create_dir(Path::new(PLACE).join(name)))?;
+    mount("mqueue", bundle::QUEUES, "mqueue", inert, None)?;
     Ok(mount("sysfs", bundle::SYS, "sysfs", inert | MountFlags::RDONLY, None)?)
 }
 
@@ -119,10 +135,10 @@ fn mount_scratch(scratch: &File) -> io::Result<Scratch> {
 }
 
 /// The overlay's root directory has the owner and mode of the upper one, so those are the image's, as they are mapped.
-fn make_upper() -> io::Result<()> {
-    let [image, upper, work] =
-        ["image", "scratch/upper", "scratch/work"].map(|name| Path::new(PLACE).join(name));
-    let like = std::fs::metadata(image)?;
+fn make_upper(place: usize) -> io::Result<()> {
+    let [upper, work] =
+        ["upper", "work"].map(|name| Path::new(SCRATCH).join(format!("{name}{place}")));
+    let like = std::fs::metadata(Path::new(PLACE).join("image"))?;
     DirBuilder::new().mode(0o700).create(work)?;
     DirBuilder::new().mode(0o700).create(&upper)?;
     chown(&upper, Some(like.uid()), Some(like.gid()))?;

@@ -1,16 +1,18 @@
-//! The OCI runtime, asked to run one container.
+//! The OCI runtime, asked to run a container for each app.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, fchown};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use casemate_ticket::app::App;
 use casemate_ticket::config::Config;
+use casemate_ticket::host_path;
 use casemate_ticket::mounts::{self as wanted, Mount, Volume};
+use casemate_wire::apps::number_of;
 use casemate_wire::payload::{ErrorCode, Resized};
 use guest_init::failure::{Failure, OrFailure};
 use guest_init::grow::grow_mounted;
@@ -24,51 +26,62 @@ use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, me
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::bundle::{self, CONFIG, FILES, PASSED, PROGRAM, REPORT};
+use crate::groups::Groups;
 use crate::hand_unsafe::Handing;
 use crate::idmap_unsafe::{self, Map};
-use crate::root::{ROOT, SCRATCH, Scratch};
-use crate::{groups, inside, loop_unsafe};
+use crate::loops::Loops;
+use crate::root::{SCRATCH, Scratch};
+use crate::{groups, inside, loop_unsafe, root};
 
 /// Where the runtime keeps what it knows of its containers.
 const STATE: &str = "/tmp/runtime";
-const BUNDLE: &str = "/tmp/bundle";
+const BUNDLES: &str = "/tmp/bundle";
 /// Where a part of a volume is looked for.
 const VOLUME: &str = "/tmp/volume";
-const PID_FILE: &str = "/tmp/pid";
+const PID_FILES: &str = "/tmp/pid";
 const LOG: &str = "/tmp/log";
 /// Bytes of what the runtime says that a sentence has room for.
 const WORDS_MAX: usize = 160;
 
-/// A container that is not there yet.
+/// Containers that are not there yet.
 #[derive(Debug)]
 pub struct Runtime {
     /// The runtime's own program.
     pub oci: OwnedFd,
     /// Ours, sealed.
     pub program: OwnedFd,
-    /// What is run in it: the payload of a CONFIG frame.
+    /// What is run in them: the payload of a CONFIG frame.
     pub config: String,
-    /// `config.json`.
-    pub bundle: String,
     /// First of its ids.
     pub ids: u32,
-    /// The inner cgroup, as a path below each mount point.
-    pub group: String,
-    /// The file of the inner cgroup with a line `oom_kill N`.
-    pub oom: PathBuf,
+    /// Their cgroups.
+    pub groups: Groups,
+    /// Bytes of memory of the pod, and so the most of each app.
+    pub memory_bytes: u64,
+    /// The same for tasks.
+    pub pids: u32,
     /// The launch id.
     pub pod: String,
     /// Its scratch disk.
     pub scratch: Scratch,
-    /// Disks of its volumes, in the order in which they are among the app's mounts. What is locked is free again when the
+    /// Disks of its volumes, in the order in which the apps' mounts name them. What is locked is free again when the
     /// last of these descriptors and of the loop devices is gone.
     pub volumes: Vec<File>,
     /// Paths of the host, likewise: trees that are mounted nowhere yet, and harmless.
     pub host_paths: Vec<OwnedFd>,
+    /// What they are mounted by.
+    pub loops: Loops,
 }
 
 impl Machine for Runtime {
-    fn start(&self, app: &App, _config: &Config, files: &[u8]) -> Result<Running, Failure> {
+    /// The monitor has made it, and set what is set in it.
+    fn prepare(&self, _config: &Config) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn start(&self, place: usize, config: &Config, files: &[u8]) -> Result<Running, Failure> {
+        let app = config.apps.get(place);
+        let app = app.ok_or_else(|| Failure::new(ErrorCode::Config, "there is no such app"))?;
         let (child_stdin, stdin) = pipe()?;
         let (stdout, child_stdout) = pipe()?;
         let (stderr, child_stderr) = pipe()?;
@@ -81,25 +94,29 @@ impl Machine for Runtime {
             fchown(theirs, Some(self.ids), Some(self.ids))
                 .or_failure(ErrorCode::Other, "give the container its pipes")?;
         }
-        let config = sealed(self.config.as_bytes())
+        let own = sealed(self.config.as_bytes())
             .or_failure(ErrorCode::Other, "write the app's configuration")?;
         let files = sealed(files).or_failure(ErrorCode::Other, "write the app's files")?;
-        self.write_bundle().or_failure(ErrorCode::Other, "write the bundle")?;
+        let bundle = self.write_bundle(place);
+        let bundle = bundle.or_failure(ErrorCode::Other, "write the bundle")?;
         let mut command = self.command();
-        command.args(["run", "--detach", "--bundle", BUNDLE, "--pid-file", PID_FILE]);
+        let pid_file = format!("{PID_FILES}{place}");
+        command.args(["run", "--detach", "--bundle", &bundle, "--pid-file", &pid_file]);
+        let host_paths = self.host_paths(place, &config.apps);
         let brought = Brought {
-            volumes: self.mount_volumes(&app.mounts)?,
-            host_paths: self.host_paths().or_failure(ErrorCode::Other, "have descriptors")?,
+            volumes: self.mount_volumes(&config.apps, &app.mounts)?,
+            host_paths: host_paths.or_failure(ErrorCode::Other, "have descriptors")?,
         };
-        let trees = mounts::bring(Path::new(SCRATCH), &app.mounts, self.ids, brought)?;
+        let scratch = (Path::new(SCRATCH), place);
+        let trees = mounts::bring(scratch, &app.mounts, self.ids, brought)?;
         let passed = PASSED.saturating_add(i32::try_from(trees.len()).unwrap_or(i32::MAX));
-        command.args(["--preserve-fds", &passed.to_string(), &self.pod]);
+        command.args(["--preserve-fds", &passed.to_string(), &self.name_of(place)]);
         command.stdin(Stdio::from(child_stdin)).stdout(Stdio::from(child_stdout));
         command.stderr(Stdio::from(child_stderr));
         let always = [
             (self.program.as_fd(), PROGRAM),
             (child_report.as_fd(), REPORT),
-            (config.as_fd(), CONFIG),
+            (own.as_fd(), CONFIG),
             (files.as_fd(), FILES),
         ];
         let trees = trees.iter().map(AsFd::as_fd).zip(PROGRAM.saturating_add(PASSED)..);
@@ -113,27 +130,30 @@ impl Machine for Runtime {
             let text = format!("the OCI runtime did not make the container: {}", said());
             return Err(Failure::new(ErrorCode::Other, text));
         }
-        let pid = pid().or_failure(ErrorCode::Other, "read the container's process id")?;
+        let bounded = self.groups.bound(self.memory_bytes, self.pids);
+        bounded.or_failure(ErrorCode::Other, "bound the pod's memory and tasks")?;
+        let pid = pid(&pid_file).or_failure(ErrorCode::Other, "read the container's process id")?;
         let process = pidfd_open(pid, PidfdFlags::empty())
             .or_failure(ErrorCode::Other, "watch the container's process")?;
-        let (oom, stop_signal) = (Some(self.oom.clone()), i32::from(app.stop_signal));
-        let kinds = Kinds::Container;
-        let begun = Begun { pid, process, stdin, stdout, stderr, report, oom, stop_signal, kinds };
+        let (oom, stop_signal) = (Some(self.groups.oom_of_app(place)), i32::from(app.stop_signal));
+        let (number, kinds) = (number_of(place, config.apps.len()), Kinds::Container);
+        let begun =
+            Begun { number, pid, process, stdin, stdout, stderr, report, oom, stop_signal, kinds };
         Ok(Running::of(begun))
     }
 
-    fn beside(&self) -> Site {
+    fn beside(&self, place: usize) -> Site {
         Site {
-            groups: groups::of(&self.group),
-            oom: Some(self.oom.clone()),
+            groups: groups::of(&self.groups.of_app(place)),
+            oom: Some(self.groups.oom_of_app(place)),
             glibc_tunables: None,
             root: Some(self.ids),
             adapt: inside::adapt,
         }
     }
 
-    /// The host's kernel writes out what the container leaves, and unmounts it.
-    fn settle(&self, _app: &App) {}
+    /// The host's kernel writes out what the containers leave, and unmounts it.
+    fn settle(&self, _apps: &[App]) {}
 
     fn grow(&self, bytes: u64) -> Resized {
         match loop_unsafe::take_size(&self.scratch.device) {
@@ -155,35 +175,49 @@ impl Runtime {
         own.into_iter().chain(volumes).chain(self.host_paths.iter().map(AsFd::as_fd)).collect()
     }
 
-    fn host_paths(&self) -> io::Result<Vec<OwnedFd>> {
-        self.host_paths.iter().map(OwnedFd::try_clone).collect()
+    fn host_paths(&self, place: usize, apps: &[App]) -> io::Result<Vec<OwnedFd>> {
+        let count = |app: &App| host_path::of(&app.mounts).count();
+        let before: usize = apps.iter().take(place).map(count).sum();
+        let own = apps.get(place).map_or(0, count);
+        self.host_paths.iter().skip(before).take(own).map(OwnedFd::try_clone).collect()
     }
 
-    /// Ends whatever is left of the container. What cannot be cleared away here spawn clears away.
+    /// Ends whatever is left of the containers. What cannot be cleared away here spawn clears away.
     pub fn clear_away(&self) {
-        let mut command = self.command();
-        command.args(["delete", "--force", &self.pod]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let _ = command.status();
+        for place in 0..self.groups.apps {
+            let mut command = self.command();
+            command.args(["delete", "--force", &self.name_of(place)]);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let _ = command.status();
+        }
+    }
+
+    /// The name by which the runtime knows the container of an app.
+    fn name_of(&self, place: usize) -> String {
+        if place == 0 { self.pod.clone() } else { format!("{}-{place}", self.pod) }
     }
 
     /// Their file systems, whose ids are the pod's.
-    fn mount_volumes(&self, mounts: &[Mount]) -> Result<Vec<OwnedFd>, Failure> {
-        let disks = self.volumes.iter().zip(wanted::volumes(mounts));
-        let mount = |(disk, volume): (&File, Volume<'_>)| {
+    fn mount_volumes(&self, apps: &[App], mounts: &[Mount]) -> Result<Vec<OwnedFd>, Failure> {
+        let all = wanted::of_all(apps);
+        let mount = |volume: Volume<'_>| {
             let name = volume.name;
-            let attached = loop_unsafe::attach(disk.as_fd(), volume.read_only);
-            let (device, path) = attached
+            let mut disks = self.volumes.iter().zip(&all);
+            let found = disks.find(|(_, known)| known.name == name);
+            let (disk, known) = found.ok_or_else(|| {
+                Failure::new(ErrorCode::Mount, format!("there is no disk for volume {name}"))
+            })?;
+            let attached = self.loops.of(name, disk, known.read_only);
+            let path = attached
                 .or_failure(ErrorCode::Mount, format!("have volume {name} as a loop device"))?;
-            let place = Path::new(VOLUME);
-            let tree = guest_init::volumes::make(Path::new(&path), &volume, place)?;
-            drop(device);
+            let (path, place) = (Path::new(&path), Path::new(VOLUME));
+            let tree = guest_init::volumes::make(path, known.read_only, &volume, place)?;
             let mapped = idmap_unsafe::namespace(Map::of_pod(self.ids))
                 .and_then(|namespace| idmap_unsafe::map(tree.as_fd(), namespace.as_fd()));
             mapped.or_failure(ErrorCode::Mount, format!("map the ids of volume {name}"))?;
             Ok(tree)
         };
-        disks.map(mount).collect()
+        wanted::volumes(mounts).map(mount).collect()
     }
 
     fn command(&self) -> Command {
@@ -193,15 +227,15 @@ impl Runtime {
         command
     }
 
-    fn write_bundle(&self) -> io::Result<()> {
-        DirBuilder::new().mode(0o700).create(BUNDLE)?;
-        fs::write(format!("{BUNDLE}/config.json"), &self.bundle)
+    /// Answers where it is.
+    fn write_bundle(&self, place: usize) -> io::Result<String> {
+        let (folder, group) = (format!("{BUNDLES}{place}"), self.groups.of_app(place));
+        let Self { ids, memory_bytes, pids, .. } = *self;
+        let pod = bundle::Pod { ids, group: &group, place, memory_bytes, pids };
+        DirBuilder::new().mode(0o700).create(&folder)?;
+        fs::write(format!("{folder}/config.json"), bundle::write(&pod, &root::of_app(place)))?;
+        Ok(folder)
     }
-}
-
-/// The configuration of the bundle of a pod.
-pub fn bundle_of(pod: &bundle::Pod<'_>) -> String {
-    bundle::write(pod, ROOT)
 }
 
 fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
@@ -213,8 +247,8 @@ fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-fn pid() -> io::Result<Pid> {
-    let text = fs::read_to_string(PID_FILE)?;
+fn pid(file: &str) -> io::Result<Pid> {
+    let text = fs::read_to_string(file)?;
     let number: i32 = text.trim().parse().map_err(io::Error::other)?;
     Pid::from_raw(number.max(0)).ok_or_else(|| io::ErrorKind::NotFound.into())
 }

@@ -70,18 +70,17 @@ impl Beside {
     /// Forks the child that becomes the process.
     ///
     /// # Errors
-    /// [`ErrorCode::Config`] for a request that is none, [`ErrorCode::Other`] when the kernel refuses.
+    /// [`ErrorCode::Other`] when the kernel refuses.
     pub fn start(
         session: u16,
-        request: &[u8],
+        request: &Request,
         app: &App,
         namespaces: &Namespaces,
         site: &Site,
     ) -> Result<Self, Failure> {
-        let request = Request::parse(request).or_failure(ErrorCode::Config, "use the request")?;
         let mut beside = request.beside(app);
         (site.adapt)(&mut beside);
-        let (terminal, errand) = match &request {
+        let (terminal, errand) = match request {
             Request::Program(program) => (program.terminal, None),
             Request::Errand(request) => (None, Some(&request.errand)),
         };

@@ -1,5 +1,5 @@
-//! The app's cgroup (version 2): so that a kill by the guest's memory limit can be told from any
-//! other SIGKILL, and init keeps a little memory whatever the app does.
+//! The apps' cgroups (version 2): so that a kill by the guest's memory limit can be told from any
+//! other SIGKILL, and init keeps a little memory whatever apps do. There is one for all of them, and one in it for each.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ const RESERVE_BYTES: u64 = 4 * 1_048_576;
 /// The file of a group that counts what it ran out of.
 pub const EVENTS: &str = "memory.events";
 
-/// Makes the app's cgroup below `root`, where cgroup2 is mounted. `None` when the kernel has no
+/// Makes the apps' cgroup below `root`, where cgroup2 is mounted. `None` when the kernel has no
 /// memory controller to offer: then an OOM kill is reported as a signal.
 #[must_use]
 pub fn create(root: &Path) -> Option<PathBuf> {
@@ -24,14 +24,36 @@ pub fn create(root: &Path) -> Option<PathBuf> {
     }
     let group = root.join("app");
     fs::create_dir(&group).ok()?;
+    for controller in ["+memory", "+pids", "+cpu"] {
+        let _ = fs::write(group.join("cgroup.subtree_control"), controller);
+    }
     Some(group)
 }
 
-/// Gives the app what is available now, less a reserve.
+/// That of the app at `place`, below the one of all.
+#[must_use]
+pub fn of_app(group: &Path, place: usize) -> PathBuf {
+    group.join(place.to_string())
+}
+
+/// Makes that of the app at `place`. Together apps get what is available when the first one starts, less a reserve, and
+/// each sees that as its own limit.
 ///
 /// # Errors
 /// [`ErrorCode::Other`] when the kernel takes no limit.
-pub fn limit(group: &Path) -> Result<(), Failure> {
+pub fn make(group: &Path, place: usize) -> Result<(), Failure> {
+    let own = of_app(group, place);
+    fs::create_dir(&own).or_failure(ErrorCode::Other, "make the app's cgroup")?;
+    if place == 0 {
+        limit(group)?;
+    }
+    let bytes = fs::read_to_string(group.join("memory.max"));
+    let bytes = bytes.or_failure(ErrorCode::Other, "read the limit of the pod's memory")?;
+    fs::write(own.join("memory.max"), bytes.trim())
+        .or_failure(ErrorCode::Other, "limit the app's memory")
+}
+
+fn limit(group: &Path) -> Result<(), Failure> {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let Some(bytes) = available(&meminfo).and_then(|bytes| bytes.checked_sub(RESERVE_BYTES)) else {
         return Ok(());

@@ -8,12 +8,10 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use casemate_ticket::app::App;
 use casemate_ticket::config::Config;
-use casemate_ticket::sysctls::Sysctl;
 use casemate_wire::payload::ErrorCode;
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchown};
 use rustix::process::{chdir, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
-use rustix::system::sethostname;
 use rustix::thread::UnshareFlags;
 
 use crate::failure::{Failure, OrFailure};
@@ -22,14 +20,16 @@ use crate::namespaces::{Kinds, Namespaces};
 use crate::places::Places;
 use crate::report::Reporter;
 use crate::users::{self, DATABASE_BYTES_MAX, Identity};
-use crate::{cgroup, exec, mounts, names, privileges, process_unsafe, root, seal, sysctls};
+use crate::{cgroup, exec, mounts, names, privileges, process_unsafe, root, seal};
 
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Plan<'a> {
     /// The app.
     pub app: &'a App,
-    /// Its pod, of which it has the names and parameters.
+    /// Its place among the pod's.
+    pub place: usize,
+    /// Its pod, of which it has the names.
     pub config: &'a Config,
     /// Content of its files.
     pub files: &'a [u8],
@@ -60,37 +60,29 @@ pub fn run(plan: &Plan<'_>, stdio: Stdio, report: &Reporter) -> ! {
 
 /// Everything that needs more than the app's own privileges.
 fn prepare(plan: &Plan<'_>, stdio: Stdio, report: &Reporter) -> Result<Identity, Failure> {
-    let Plan { app, config, files, places } = plan;
+    let Plan { app, place, config, files, places } = plan;
     if let Some(group) = &places.cgroup {
-        cgroup::enter(group)?;
+        cgroup::enter(&cgroup::of_app(group, *place))?;
     }
-    let apart =
-        UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
+    let apart = UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP;
     process_unsafe::unshare(apart).or_failure(ErrorCode::Other, "make namespaces for the app")?;
     report.hand_over(&Namespaces::of_self(Kinds::Machine)?.descriptors())?;
     setsid().or_failure(ErrorCode::Other, "begin a session")?;
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
-    sethostname(config.hostname.as_bytes()).or_failure(ErrorCode::Other, "set the host name")?;
     umask(Mode::empty());
-    let trees = root::enter(places, app, |root| {
+    let trees = root::enter(places, (*place, &config.apps), app, |root| {
         let names = |network| names::write(root, network, &config.hostname);
         config.network.as_ref().map_or(Ok(()), names)
     })?;
     let identity = identify(&app.process.user)?;
     take_stdio(stdio, &identity)?;
-    settle(app, &config.sysctls, Outside { trees, files }, report)?;
+    settle(app, Outside { trees, files }, report)?;
     Ok(identity)
 }
 
 /// What is left to do inside the new root, whoever made it.
-fn settle(
-    app: &App,
-    sysctls: &[Sysctl],
-    outside: Outside<'_>,
-    report: &Reporter,
-) -> Result<(), Failure> {
+fn settle(app: &App, outside: Outside<'_>, report: &Reporter) -> Result<(), Failure> {
     mounts::apply(&app.mounts, outside)?;
-    sysctls::apply(sysctls)?;
     // From here on a descriptor of init or of the old root can be reached by no path, such as a
     // working directory of /proc/self/fd/7 (CVE-2024-21626).
     process_unsafe::close_all_but(&[report.as_fd()])
@@ -128,7 +120,7 @@ fn prepare_in_container(
     root::make_temporary(app.read_only_root)?;
     let identity = identify(&app.process.user)?;
     own_stdio([stdin(), stdout(), stderr()], &identity)?;
-    settle(app, &config.sysctls, outside, report)?;
+    settle(app, outside, report)?;
     Ok(identity)
 }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use casemate_ticket::app::App;
+use casemate_ticket::errand::Request;
 use casemate_wire::frame::{Frame, GuestKind, HostKind};
 use casemate_wire::payload::{OutputCredit, Signal, Size, StartError, Started};
 use casemate_wire::sessions::{SessionError, Sessions};
@@ -15,9 +16,9 @@ use crate::namespaces::Namespaces;
 use crate::report::Report;
 use crate::site::Site;
 
-/// All that are there.
+/// All that are there, each with the place of its app.
 #[derive(Debug, Default)]
-pub struct Crowd(Sessions<Beside>);
+pub struct Crowd(Sessions<(usize, Beside)>);
 
 impl Crowd {
     /// EXEC: one more.
@@ -26,7 +27,7 @@ impl Crowd {
     /// [`Broken::Session`] when the host knows better than to ask for it.
     pub fn exec(
         &mut self,
-        (session, request): (u16, &[u8]),
+        (session, place, request): (u16, usize, &Request),
         app: &App,
         namespaces: &Namespaces,
         site: &Site,
@@ -36,9 +37,25 @@ impl Crowd {
             return Err(Broken::Session(SessionError::Busy));
         }
         match Beside::start(session, request, app, namespaces, site) {
-            Ok(beside) => Ok(self.0.open(session, beside)?),
+            Ok(beside) => Ok(self.0.open(session, (place, beside))?),
             Err(failure) => say_error(session, &failure, outbox),
         }
+    }
+
+    /// EXEC for an app that does not run, or one that is none.
+    ///
+    /// # Errors
+    /// As [`Crowd::exec`].
+    pub fn refuse(
+        &mut self,
+        session: u16,
+        failure: &Failure,
+        outbox: &mut Outbox,
+    ) -> Result<(), Broken> {
+        if !self.0.may_open(session) {
+            return Err(Broken::Session(SessionError::Busy));
+        }
+        say_error(session, failure, outbox)
     }
 
     /// A frame for one of them; for one that has just ended it has no effect.
@@ -48,7 +65,7 @@ impl Crowd {
     pub fn hear(&mut self, frame: Frame<'_, HostKind>, outbox: &mut Outbox) -> Result<(), Broken> {
         let Frame { kind, session, payload } = frame;
         let wrong = || Broken::Payload(kind);
-        let Some(beside) = self.0.get_mut(session) else { return Ok(()) };
+        let Some((_, beside)) = self.0.get_mut(session) else { return Ok(()) };
         match kind {
             HostKind::Stdin => beside.take_input(payload, outbox),
             HostKind::StdinEof => {
@@ -82,7 +99,7 @@ impl Crowd {
 
     /// Adds what is worth waiting for, after what the app waits for.
     pub fn watch<'a>(&'a self, outbox: &Outbox, mut add: impl FnMut(u16, Part, PollFd<'a>)) {
-        for (_, beside) in self.0.iter() {
+        for (_, (_, beside)) in self.0.iter() {
             beside.watch(outbox, &mut add);
         }
     }
@@ -90,7 +107,7 @@ impl Crowd {
     /// When something is due next.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.0.iter().filter_map(|(_, beside)| beside.deadline()).min()
+        self.0.iter().filter_map(|(_, (_, beside))| beside.deadline()).min()
     }
 
     /// Something that was waited for is there.
@@ -102,7 +119,7 @@ impl Crowd {
         (session, part): (u16, Part),
         outbox: &mut Outbox,
     ) -> Result<(), Broken> {
-        let Some(beside) = self.0.get_mut(session) else { return Ok(()) };
+        let Some((_, beside)) = self.0.get_mut(session) else { return Ok(()) };
         match part {
             Part::Process => beside.reap(),
             Part::Report => match beside.read_report()? {
@@ -130,13 +147,13 @@ impl Crowd {
     /// As [`Outbox::push`].
     pub fn look_at_the_clock(&mut self, outbox: &mut Outbox) -> Result<(), Broken> {
         let now = Instant::now();
-        for (_, beside) in self.0.iter_mut() {
+        for (_, (_, beside)) in self.0.iter_mut() {
             beside.look_at_the_clock(now);
         }
         let over: Vec<_> = self
             .0
             .iter()
-            .filter_map(|(session, beside)| beside.finished(now).map(|exit| (session, exit)))
+            .filter_map(|(session, (_, beside))| beside.finished(now).map(|exit| (session, exit)))
             .collect();
         for (session, exit) in over {
             self.0.guest(session, GuestKind::Exit)?;
@@ -145,20 +162,24 @@ impl Crowd {
         Ok(())
     }
 
-    /// The app has ended, and the kernel ended all of its namespace with it.
+    /// The app at `place` has ended, and the kernel ended all of its namespace with it.
     ///
     /// # Errors
     /// As [`Outbox::push`].
-    pub fn end(&mut self, outbox: &mut Outbox) -> Result<(), Broken> {
-        for (session, beside) in self.0.iter() {
-            match beside.cut_off() {
-                Some(exit) => {
-                    outbox.push_of(session, GuestKind::Exit, exit.encode().as_bytes())?;
-                }
-                None => say_error(session, &gone(), outbox)?,
+    pub fn end(&mut self, place: usize, outbox: &mut Outbox) -> Result<(), Broken> {
+        let of_app = |(session, (of, beside)): (u16, &(usize, Beside))| {
+            (*of == place).then(|| (session, beside.cut_off()))
+        };
+        let ended: Vec<_> = self.0.iter().filter_map(of_app).collect();
+        for (session, exit) in ended {
+            if let Some(exit) = exit {
+                self.0.guest(session, GuestKind::Exit)?;
+                outbox.push_of(session, GuestKind::Exit, exit.encode().as_bytes())?;
+            } else {
+                self.0.guest(session, GuestKind::Error)?;
+                say_error(session, &gone(), outbox)?;
             }
         }
-        self.0.clear();
         Ok(())
     }
 }

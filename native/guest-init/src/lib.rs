@@ -35,6 +35,7 @@ pub mod namespaces;
 pub mod netlink;
 pub mod network;
 pub mod places;
+pub mod pod;
 pub mod privileges;
 #[expect(unsafe_code, reason = "fork, exec and unshare change what the process is")]
 pub mod process_unsafe;

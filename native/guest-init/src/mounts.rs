@@ -42,13 +42,14 @@ pub struct Brought {
 }
 
 /// The trees that are from outside, in the order of the list: those that are `brought`, and what is made in `scratch`: the
-/// root of the scratch disk's file system. `owner` is whose that is: the app's root, by the number that it has here.
-/// Nothing of the app ran yet, and nothing of the image is there.
+/// root of the scratch disk's file system, with the app's place among the pod's. What has a name is the same for all apps
+/// that name it, and made by the first. `owner` is whose that is: the app's root, by the number that it has here. Nothing
+/// of the app ran yet, and nothing of the image is there.
 ///
 /// # Errors
 /// [`ErrorCode::Mount`] with what could not be made.
 pub fn bring(
-    scratch: &Path,
+    (scratch, place): (&Path, usize),
     mounts: &[Mount],
     owner: u32,
     brought: Brought,
@@ -62,9 +63,10 @@ pub fn bring(
             Kind::Tmpfs { .. } | Kind::File { .. } | Kind::Image => {}
             Kind::Volume { .. } => trees.push(volumes.next().ok_or_else(|| missing(mount))?),
             Kind::Host(_) => trees.push(host_paths.next().ok_or_else(|| missing(mount))?),
-            Kind::Empty { mode } => {
-                let place = parent.join(trees.len().to_string());
-                let tree = make_empty(&place, *mode, owner);
+            Kind::Empty { mode, name } => {
+                let own = || format!("app{place}/{}", trees.len());
+                let name = name.as_ref().map_or_else(own, |name| format!("shared/{name}"));
+                let tree = make_empty(&parent.join(name), *mode, owner);
                 let what = "make a directory of the scratch disk";
                 trees.push(tree.or_failure(ErrorCode::Mount, what)?);
             }
@@ -74,6 +76,9 @@ pub fn bring(
 }
 
 fn make_empty(place: &Path, mode: u32, owner: u32) -> std::io::Result<OwnedFd> {
+    if place.is_dir() {
+        return Ok(open_tree(CWD, place, CLONE)?);
+    }
     DirBuilder::new().recursive(true).mode(0o700).create(place)?;
     chown(place, Some(owner), Some(owner))?;
     std::fs::set_permissions(place, PermissionsExt::from_mode(mode))?;

@@ -7,29 +7,26 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use casemate_wire::payload::ErrorCode;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::{
-    Gid, LinkNameSpaceType, Uid, move_into_link_name_space, set_thread_groups, set_thread_res_gid,
-    set_thread_res_uid,
+    Gid, LinkNameSpaceType, Uid, UnshareFlags, move_into_link_name_space, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
 };
 
 use crate::failure::{Failure, OrFailure};
 use crate::process_unsafe::{self, Fork};
 
 const CGROUP: (&str, LinkNameSpaceType) = ("/proc/self/ns/cgroup", LinkNameSpaceType::ControlGroup);
-const IPC: (&str, LinkNameSpaceType) =
-    ("/proc/self/ns/ipc", LinkNameSpaceType::InterProcessCommunication);
-const UTS: (&str, LinkNameSpaceType) =
-    ("/proc/self/ns/uts", LinkNameSpaceType::HostNameAndNISDomainName);
 const MOUNT: (&str, LinkNameSpaceType) = ("/proc/self/ns/mnt", LinkNameSpaceType::Mount);
 const PROCESSES: (&str, LinkNameSpaceType) = ("/proc/self/ns/pid", LinkNameSpaceType::ProcessID);
 const USERS: (&str, LinkNameSpaceType) = ("/proc/self/ns/user", LinkNameSpaceType::User);
 /// Most of them.
-pub const KINDS_MAX: usize = 6;
+pub const KINDS_MAX: usize = 4;
 
 /// Which namespaces an app has of its own, in the order in which they are entered: the one with the file systems last,
-/// since the way to the others leads through those of who enters.
+/// since the way to the others leads through those of who enters. Network, IPC and names are the pod's, and of whoever
+/// runs the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kinds {
-    /// Of an app in a machine. The one of processes is entered by being made: init's children are in it.
+    /// Of an app in a machine.
     Machine,
     /// Of one in a container. Users come first: from then on the process has no privilege but within the container.
     Container,
@@ -38,8 +35,8 @@ pub enum Kinds {
 impl Kinds {
     const fn list(self) -> &'static [(&'static str, LinkNameSpaceType)] {
         match self {
-            Self::Machine => &[CGROUP, IPC, UTS, MOUNT],
-            Self::Container => &[PROCESSES, USERS, CGROUP, IPC, UTS, MOUNT],
+            Self::Machine => &[PROCESSES, CGROUP, MOUNT],
+            Self::Container => &[PROCESSES, USERS, CGROUP, MOUNT],
         }
     }
 }
@@ -79,22 +76,10 @@ impl Namespaces {
 
     /// Makes a copy of this process that is a process of the app's, so far in this respect alone.
     pub(crate) fn fork(&self) -> io::Result<Fork> {
-        let Kinds::Container = self.kinds else { return process_unsafe::fork() };
         let [processes, ..] = self.descriptors.as_slice() else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let (path, kind) = PROCESSES;
-        let own = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        // Says where children are made; this process stays where it is.
-        move_into_link_name_space(processes.as_fd(), Some(kind))?;
-        let forked = process_unsafe::fork();
-        if !matches!(forked, Ok(Fork::Child))
-            && move_into_link_name_space(own.as_fd(), Some(kind)).is_err()
-        {
-            // What is started next would be among the app's processes, with all privileges of this one.
-            process_unsafe::exit_now(1);
-        }
-        forked
+        fork_in(|kind| Ok(move_into_link_name_space(processes.as_fd(), Some(kind))?))
     }
 
     /// Moves the calling process into all of them. Its root and its directory are the mount namespace's then.
@@ -114,6 +99,27 @@ impl Namespaces {
         }
         Ok(())
     }
+}
+
+/// Makes a copy of this process that is process 1 of a new namespace of processes.
+pub(crate) fn fork_apart() -> io::Result<Fork> {
+    fork_in(|_| Ok(process_unsafe::unshare(UnshareFlags::NEWPID)?))
+}
+
+/// `choose` says in which namespace children are made; this process stays where it is, and its next children come to be
+/// where it is.
+fn fork_in(choose: impl FnOnce(LinkNameSpaceType) -> io::Result<()>) -> io::Result<Fork> {
+    let (path, kind) = PROCESSES;
+    let own = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    choose(kind)?;
+    let forked = process_unsafe::fork();
+    if !matches!(forked, Ok(Fork::Child))
+        && move_into_link_name_space(own.as_fd(), Some(kind)).is_err()
+    {
+        // What is started next would be among the app's processes, with all privileges of this one.
+        process_unsafe::exit_now(1);
+    }
+    forked
 }
 
 /// As a process that was made in the user namespace: no id and no key of the host's.

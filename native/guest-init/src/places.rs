@@ -1,10 +1,11 @@
-//! Where the app's file systems come from. In a machine: two disks. In tests: directories.
+//! Where the apps' file systems come from. In a machine: two disks. In tests: directories.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use casemate_ticket::app::App;
 use casemate_ticket::mounts::{self, Mount, Volume};
 use casemate_wire::payload::ErrorCode;
 
@@ -37,7 +38,7 @@ pub struct Places {
     pub volumes: &'static [&'static str],
     /// An empty directory to build the new root in.
     pub staging: PathBuf,
-    /// The app's cgroup (version 2), if the kernel has one.
+    /// The apps' cgroup (version 2), if the kernel has one.
     pub cgroup: Option<PathBuf>,
     /// The value of `GLIBC_TUNABLES` that init itself was started with: set under software KVM
     /// only, and then the app needs it as much as init does.
@@ -45,20 +46,24 @@ pub struct Places {
 }
 
 impl Places {
-    /// The file systems of the app's volumes, mounted nowhere yet, in the order of its mounts.
+    /// The file systems of an app's volumes, mounted nowhere yet, in the order of its `mounts`. Which disk is whose is
+    /// in the order of all `apps`.
     ///
     /// # Errors
     /// [`ErrorCode::Mount`] for a disk that is not there, or holds none.
-    pub fn mount_volumes(&self, mounts: &[Mount]) -> Result<Vec<OwnedFd>, Failure> {
-        let mut disks = self.volumes.iter();
-        let next = |volume: Volume<'_>| {
-            let disk = disks.next().ok_or_else(|| {
+    pub fn mount_volumes(&self, apps: &[App], mounts: &[Mount]) -> Result<Vec<OwnedFd>, Failure> {
+        let all = mounts::of_all(apps);
+        let mount = |volume: Volume<'_>| {
+            let mut disks = all.iter().zip(self.volumes);
+            let found = disks.find(|(known, _)| known.name == volume.name);
+            let (known, disk) = found.ok_or_else(|| {
                 let text = format!("there is no disk for volume {}", volume.name);
                 Failure::new(ErrorCode::Mount, text)
             })?;
-            volumes::make(&wait_for_disk(disk)?, &volume, &self.staging.join("volume"))
+            let (disk, place) = (wait_for_disk(disk)?, self.staging.join("volume"));
+            volumes::make(&disk, known.read_only, &volume, &place)
         };
-        mounts::volumes(mounts).map(next).collect()
+        mounts::volumes(mounts).map(mount).collect()
     }
 }
 

@@ -41,22 +41,25 @@ const DATA_FS: MountAttrFlags =
 /// [`ErrorCode::Mount`] with the step that failed; what `write` fails with.
 pub fn enter(
     places: &Places,
+    (place, apps): (usize, &[App]),
     app: &App,
     write: impl FnOnce(BorrowedFd<'_>) -> Result<(), Failure>,
 ) -> Result<Vec<OwnedFd>, Failure> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .or_failure(ErrorCode::Mount, "make mounts private")?;
-    let root = stack(places)?;
+    let root = stack(places, place)?;
     write(root.as_fd())?;
     populate(root.as_fd(), app.read_only_root, places.cgroup.is_some())?;
-    let brought = Brought { volumes: places.mount_volumes(&app.mounts)?, ..Brought::default() };
-    let trees = mounts::bring(&places.staging.join("scratch"), &app.mounts, 0, brought)?;
+    let volumes = places.mount_volumes(apps, &app.mounts)?;
+    let brought = Brought { volumes, ..Brought::default() };
+    let scratch = places.staging.join("scratch");
+    let trees = mounts::bring((&scratch, place), &app.mounts, 0, brought)?;
     pivot(root.as_fd()).or_failure(ErrorCode::Mount, "change the root")?;
     Ok(trees)
 }
 
-/// Image, scratch and the overlay of both; answers the overlay's root.
-fn stack(places: &Places) -> Result<OwnedFd, Failure> {
+/// Image, scratch and the overlay of both, of which each app has its own part; answers the overlay's root.
+fn stack(places: &Places, place: usize) -> Result<OwnedFd, Failure> {
     let staging = places.staging.as_path();
     let memory = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("tmpfs", staging, "tmpfs", memory, c"size=64k,mode=700")
@@ -67,7 +70,7 @@ fn stack(places: &Places) -> Result<OwnedFd, Failure> {
     }
     mount_image(&places.image, &image)?;
     mount_scratch(&places.scratch, &scratch)?;
-    let [upper, work] = ["upper", "work"].map(|name| scratch.join(name));
+    let [upper, work] = ["upper", "work"].map(|name| scratch.join(format!("{name}{place}")));
     make_upper(&image, &upper, &work).or_failure(ErrorCode::Mount, "prepare the scratch disk")?;
     let layers = [("lowerdir", &image), ("upperdir", &upper), ("workdir", &work)]
         .map(|(name, path)| format!("{name}={}", path.display()))

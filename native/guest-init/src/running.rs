@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use casemate_wire::apps;
 use casemate_wire::payload::{ErrorCode, Exit, Stream};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -11,24 +12,39 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, pidfd_open, waitid, waitpid,
 };
-use rustix::thread::UnshareFlags;
 
 use crate::cgroup;
 use crate::child::{self, Plan, Stdio};
 use crate::failure::{Failure, OrFailure};
 use crate::link::{Broken, Outbox};
-use crate::namespaces::{Kinds, Namespaces};
+use crate::namespaces::{Kinds, Namespaces, fork_apart};
 use crate::process_unsafe::{self, Fork};
 use crate::report::{self, Report, Reports};
-use crate::session::Watched;
 use crate::streams::{Input, Output};
 
 /// How long EXIT waits for the rest of the app's output while none of it moves.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A process that is about to become the app, and init's ends of its pipes, which do not block.
+/// A part of an app that is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The pipe on which the child reports why it could not become the app.
+    Report,
+    /// The app's process.
+    Process,
+    /// Its standard input.
+    Stdin,
+    /// Its standard output.
+    Stdout,
+    /// Its standard error.
+    Stderr,
+}
+
+/// A process that is about to become an app, and init's ends of its pipes, which do not block.
 #[derive(Debug)]
 pub struct Begun {
+    /// The number of its frames.
+    pub number: u16,
     /// Its process id, as whoever runs the session sees it.
     pub pid: Pid,
     /// The process.
@@ -76,10 +92,8 @@ impl Running {
     /// # Errors
     /// [`ErrorCode::Other`] when the kernel refuses pipes, a namespace or a process.
     pub fn start(plan: &Plan<'_>) -> Result<Self, Failure> {
-        let group = plan.places.cgroup.clone();
-        if let Some(group) = &group {
-            cgroup::limit(group)?;
-        }
+        let group = plan.places.cgroup.as_ref();
+        group.map_or(Ok(()), |group| cgroup::make(group, plan.place))?;
         let (child_stdin, stdin) = pipe()?;
         let (stdout, child_stdout) = pipe()?;
         let (stderr, child_stderr) = pipe()?;
@@ -87,10 +101,8 @@ impl Running {
         for ours in [&stdin, &stdout, &stderr] {
             fcntl_setfl(ours, OFlags::NONBLOCK).or_failure(ErrorCode::Other, "prepare pipes")?;
         }
-        // Holds for processes made from now on: this one, and those beside it.
-        process_unsafe::unshare(UnshareFlags::NEWPID)
-            .or_failure(ErrorCode::Other, "make a process namespace for the app")?;
-        let pid = match process_unsafe::fork().or_failure(ErrorCode::Other, "make a process")? {
+        let forked = fork_apart();
+        let pid = match forked.or_failure(ErrorCode::Other, "make a process in a namespace")? {
             Fork::Parent(pid) => pid,
             Fork::Child => {
                 let (stdin, stdout, stderr) = (child_stdin, child_stdout, child_stderr);
@@ -99,10 +111,12 @@ impl Running {
         };
         let process = pidfd_open(pid, PidfdFlags::empty())
             .or_failure(ErrorCode::Other, "watch the app's process")?;
-        let oom = group.map(|group| group.join(cgroup::EVENTS));
+        let oom = group.map(|group| cgroup::of_app(group, plan.place).join(cgroup::EVENTS));
         let stop_signal = i32::from(plan.app.stop_signal);
         let kinds = Kinds::Machine;
-        let begun = Begun { pid, process, stdin, stdout, stderr, report, oom, stop_signal, kinds };
+        let number = apps::number_of(plan.place, plan.config.apps.len());
+        let begun =
+            Begun { number, pid, process, stdin, stdout, stderr, report, oom, stop_signal, kinds };
         Ok(Self::of(begun))
     }
 
@@ -110,9 +124,9 @@ impl Running {
     #[must_use]
     pub fn of(begun: Begun) -> Self {
         Self {
-            input: Input::new(0, begun.stdin),
-            stdout: Output::new(0, Stream::Stdout, begun.stdout),
-            stderr: Output::new(0, Stream::Stderr, begun.stderr),
+            input: Input::new(begun.number, begun.stdin),
+            stdout: Output::new(begun.number, Stream::Stdout, begun.stdout),
+            stderr: Output::new(begun.number, Stream::Stderr, begun.stderr),
             pid: begun.pid,
             process: begun.process,
             report: Some(begun.report),
@@ -142,14 +156,14 @@ impl Running {
     }
 
     /// Adds what is worth waiting for. Output of an app that has not been announced waits.
-    pub fn watch<'a>(&'a self, outbox: &Outbox, set: &mut Vec<(Watched, PollFd<'a>)>) {
+    pub fn watch<'a>(&'a self, outbox: &Outbox, mut set: impl FnMut(Part, PollFd<'a>)) {
         let mut add = |watched, fd: BorrowedFd<'a>, events| {
-            set.push((watched, PollFd::from_borrowed_fd(fd, events)));
+            set(watched, PollFd::from_borrowed_fd(fd, events));
         };
         if let Some(report) = &self.report {
-            add(Watched::Report, report.as_fd(), PollFlags::IN);
+            add(Part::Report, report.as_fd(), PollFlags::IN);
         } else {
-            let outputs = [(Watched::Stdout, &self.stdout), (Watched::Stderr, &self.stderr)];
+            let outputs = [(Part::Stdout, &self.stdout), (Part::Stderr, &self.stderr)];
             for (watched, output) in outputs {
                 if let (true, Some(fd)) = (output.wants_read(outbox), &output.pipe) {
                     add(watched, fd.as_fd(), PollFlags::IN);
@@ -157,10 +171,10 @@ impl Running {
             }
         }
         if let (true, Some(fd)) = (self.input.wants_write(), &self.input.pipe) {
-            add(Watched::Stdin, fd.as_fd(), PollFlags::OUT);
+            add(Part::Stdin, fd.as_fd(), PollFlags::OUT);
         }
         if self.exit.is_none() {
-            add(Watched::Process, self.process.as_fd(), PollFlags::IN);
+            add(Part::Process, self.process.as_fd(), PollFlags::IN);
         }
     }
 
@@ -206,8 +220,8 @@ impl Running {
     ///
     /// # Errors
     /// As [`Output::pump`].
-    pub fn pump(&mut self, watched: Watched, outbox: &mut Outbox) -> Result<(), Broken> {
-        let stream = if watched == Watched::Stderr { Stream::Stderr } else { Stream::Stdout };
+    pub fn pump(&mut self, part: Part, outbox: &mut Outbox) -> Result<(), Broken> {
+        let stream = if part == Part::Stderr { Stream::Stderr } else { Stream::Stdout };
         let moved = self.output(stream).pump(outbox)?;
         if moved && self.exit.is_some() {
             self.drained_at = Some(Instant::now());
@@ -249,11 +263,11 @@ impl Running {
         }
     }
 
-    /// Takes the app's status, and that of whatever else was left to process 1.
+    /// Takes the app's status; of the `last` one also that of whatever else was left to process 1.
     ///
     /// # Errors
     /// What waiting answers.
-    pub fn reap(&mut self) -> Result<(), Broken> {
+    pub fn reap(&mut self, last: bool) -> Result<(), Broken> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let Some(status) = waitid(WaitId::PidFd(self.process.as_fd()), options)? else {
             return Ok(());
@@ -263,8 +277,13 @@ impl Running {
         self.kill_at = None;
         self.drained_at = Some(Instant::now());
         self.input.drop_all();
-        while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+        while last && matches!(waitpid(None, WaitOptions::NOHANG), Ok(Some(_))) {}
         Ok(())
+    }
+
+    /// Waits for the process that reported a failure and does nothing after that but end.
+    pub fn bury(&self) {
+        let _ = waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED);
     }
 
     /// Whether its status was taken.

@@ -1,65 +1,82 @@
-//! One app's life, from `UNIQUE_DONE` to EXIT, and of the processes beside it, as one poll loop with bounded buffers.
+//! One pod's life, from `UNIQUE_DONE` to EXIT, as one poll loop with bounded buffers.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use casemate_ticket::app::App;
 use casemate_ticket::config::Config;
+use casemate_ticket::errand::Request;
 use casemate_ticket::files::FILES_BYTES_MAX;
+use casemate_wire::apps::place_of;
 use casemate_wire::frame::{Frame, GuestKind, HostKind, Kind};
 use casemate_wire::order::{Conversation, OutOfOrder, Phase};
-use casemate_wire::payload::{
-    ErrorCode, OutputCredit, Resize, Resized, Signal, StartError, Started, Stop,
-};
+use casemate_wire::payload::{ErrorCode, Resize, Resized, StartError, Started};
 use rustix::event::{PollFd, PollFlags};
+use rustix::system::sethostname;
+use rustix::thread::UnshareFlags;
 
 use crate::beside::Part;
 use crate::child::Plan;
 use crate::crowd::Crowd;
 use crate::failure::{Failure, OrFailure};
-use crate::health::Checkup;
-use crate::health::probe::Part as ProbePart;
 use crate::link::{Broken, Inbox, Outbox, poll_for};
 use crate::places::Places;
-use crate::report::Report;
+use crate::pod::{self, News, Pod};
 use crate::running::Running;
 use crate::site::Site;
-use crate::{cgroup, grow, network, volumes};
+use crate::{cgroup, grow, network, process_unsafe, sysctls, volumes};
 
-/// Where a session's app runs: in this machine, or in a container of the host's.
+/// Where a session's apps run: in this machine, or in containers of the host's.
 pub trait Machine {
-    /// Makes the process that becomes the app.
+    /// Makes what the apps of a pod share.
+    ///
+    /// # Errors
+    /// What could not be made.
+    fn prepare(&self, config: &Config) -> Result<(), Failure>;
+
+    /// Makes the process that becomes the app at `place`, with the content of its files.
     ///
     /// # Errors
     /// Why there is none.
-    fn start(&self, app: &App, config: &Config, files: &[u8]) -> Result<Running, Failure>;
+    fn start(&self, place: usize, config: &Config, files: &[u8]) -> Result<Running, Failure>;
 
-    /// Where processes beside the app are made, health checks among them.
-    fn beside(&self) -> Site;
+    /// Where processes beside the app at `place` are made, health checks among them.
+    fn beside(&self, place: usize) -> Site;
 
-    /// The app has ended, and nobody was told yet: what outlives it has to be on its disks.
-    fn settle(&self, app: &App);
+    /// All have ended, and nobody was told yet: what outlives them has to be on its disks.
+    fn settle(&self, apps: &[App]);
 
-    /// Has the app's file system take up all of a disk that has `bytes` now.
+    /// Has the pod's file system take up all of a disk that has `bytes` now.
     fn grow(&self, bytes: u64) -> Resized;
 }
 
 impl Machine for Places {
-    fn start(&self, app: &App, config: &Config, files: &[u8]) -> Result<Running, Failure> {
+    fn prepare(&self, config: &Config) -> Result<(), Failure> {
         let configure = |network| network::configure(network::CARD, network);
         config.network.as_ref().map_or(Ok(()), configure)?;
-        Running::start(&Plan { app, config, files, places: self })
+        process_unsafe::unshare(UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)
+            .or_failure(ErrorCode::Other, "make namespaces for the pod")?;
+        sethostname(config.hostname.as_bytes())
+            .or_failure(ErrorCode::Other, "set the host name")?;
+        sysctls::apply(&config.sysctls)
     }
 
-    fn beside(&self) -> Site {
-        let groups: Vec<_> = self.cgroup.iter().cloned().collect();
+    fn start(&self, place: usize, config: &Config, files: &[u8]) -> Result<Running, Failure> {
+        let app = config.apps.get(place);
+        let app = app.ok_or_else(|| Failure::new(ErrorCode::Config, "there is no such app"))?;
+        Running::start(&Plan { app, place, config, files, places: self })
+    }
+
+    fn beside(&self, place: usize) -> Site {
+        let group = self.cgroup.as_ref().map(|group| cgroup::of_app(group, place));
+        let groups: Vec<_> = group.into_iter().collect();
         let oom = groups.first().map(|group| group.join(cgroup::EVENTS));
         let glibc_tunables = self.glibc_tunables.clone();
         Site { groups, oom, glibc_tunables, root: None, adapt: |_| () }
     }
 
-    fn settle(&self, app: &App) {
-        volumes::settle(self, app);
+    fn settle(&self, apps: &[App]) {
+        volumes::settle(self, apps);
     }
 
     fn grow(&self, bytes: u64) -> Resized {
@@ -70,21 +87,19 @@ impl Machine for Places {
 /// Runs one conversation from `UNIQUE_DONE` on; returns when `EXIT` or `ERROR` has left.
 ///
 /// # Errors
-/// [`Broken`] when the host broke the protocol or went away. The app is killed then.
+/// [`Broken`] when the host broke the protocol or went away. All apps are killed then.
 pub fn run(pipe: &OwnedFd, machine: &dyn Machine) -> Result<(), Broken> {
     let mut session = Session {
         machine,
         conversation: Conversation::reseeding(),
         outbox: Outbox::default(),
-        running: None,
-        app: None,
+        pod: None,
         files: Vec::new(),
         crowd: Crowd::default(),
-        checkup: None,
     };
     let answer = session.converse(pipe);
-    if let (Err(_), Some(running)) = (&answer, &session.running) {
-        running.kill();
+    if let (Err(_), Some(pod)) = (&answer, &mut session.pod) {
+        pod.kill();
     }
     answer?;
     session.outbox.flush_all(pipe)
@@ -92,35 +107,23 @@ pub fn run(pipe: &OwnedFd, machine: &dyn Machine) -> Result<(), Broken> {
 
 /// A descriptor of the poll set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watched {
+enum Watched {
     /// The control pipe.
     Pipe,
-    /// The pipe on which the child reports why it could not become the app.
-    Report,
-    /// The app's process.
-    Process,
-    /// The app's standard input.
-    Stdin,
-    /// The app's standard output.
-    Stdout,
-    /// The app's standard error.
-    Stderr,
-    /// Something of a process beside the app.
+    /// Something of the apps.
+    Pod(pod::Watched),
+    /// Something of a process beside an app.
     Beside(u16, Part),
-    /// Something of a health check.
-    Health(ProbePart),
 }
 
 struct Session<'a> {
     machine: &'a dyn Machine,
     conversation: Conversation,
     outbox: Outbox,
-    running: Option<Running>,
-    app: Option<App>,
-    /// Content of the app's files, until it is started.
+    pod: Option<Pod>,
+    /// Content of the apps' files, until there is a pod.
     files: Vec<u8>,
     crowd: Crowd,
-    checkup: Option<Checkup>,
 }
 
 impl Session<'_> {
@@ -135,12 +138,7 @@ impl Session<'_> {
                     Watched::Beside(session, part) => {
                         self.crowd.serve((session, part), &mut self.outbox)?;
                     }
-                    Watched::Health(part) => {
-                        if let Some(checkup) = &mut self.checkup {
-                            checkup.serve(part, &mut self.outbox)?;
-                        }
-                    }
-                    _ => self.serve_app(watched)?,
+                    Watched::Pod(watched) => self.serve_pod(watched)?,
                 }
             }
             self.look_at_the_clock()?;
@@ -156,20 +154,14 @@ impl Session<'_> {
             interest |= PollFlags::OUT;
         }
         let mut set = vec![(Watched::Pipe, PollFd::new(pipe, interest))];
-        let mut deadline = None;
-        if let Some(running) = &self.running {
-            running.watch(&self.outbox, &mut set);
-            deadline = running.deadline();
+        if let Some(pod) = &self.pod {
+            pod.watch(&self.outbox, |watched, fd| set.push((Watched::Pod(watched), fd)));
         }
         self.crowd.watch(&self.outbox, |session, part, fd| {
             set.push((Watched::Beside(session, part), fd));
         });
-        let mut dues: Vec<Instant> = deadline.into_iter().chain(self.crowd.deadline()).collect();
-        if let Some(checkup) = &self.checkup {
-            checkup.watch(|part, fd| set.push((Watched::Health(part), fd)));
-            dues.extend(checkup.deadline());
-        }
-        let deadline = dues.into_iter().min();
+        let pods = self.pod.as_ref().and_then(Pod::deadline);
+        let deadline = pods.into_iter().chain(self.crowd.deadline()).min();
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let (names, mut fds): (Vec<Watched>, Vec<PollFd<'_>>) = set.into_iter().unzip();
         // A millisecond on top: a timeout that was rounded down would spin until its time.
@@ -188,50 +180,25 @@ impl Session<'_> {
 
     fn hear(&mut self, frame: Frame<'_, HostKind>) -> Result<(), Broken> {
         let Frame { kind, session, payload } = frame;
+        if let Some(place) = place_of(session) {
+            return self.hear_of_app(place, kind, payload);
+        }
         if session != 0 {
             return self.hear_beside(frame);
         }
         self.conversation.host(kind)?;
-        let wrong = || Broken::Payload(kind);
-        if kind == HostKind::Files {
-            return self.take_files(payload);
-        }
-        if kind == HostKind::Config {
-            return self.start(payload);
-        }
-        // After EXIT or ERROR the host may still speak of an app that it does not know ended.
-        let Some(running) = &mut self.running else { return Ok(()) };
         match kind {
-            HostKind::Unique
-            | HostKind::Config
-            | HostKind::Files
-            | HostKind::Exec
-            | HostKind::Window
-            | HostKind::Close
-            | HostKind::Admit => Ok(()),
-            HostKind::Stdin => {
-                running.input.take(payload)?;
-                running.input.pump(&mut self.outbox)
-            }
-            HostKind::StdinEof => {
-                running.input.end();
-                Ok(())
-            }
-            HostKind::Signal => {
-                let signal = Signal::parse(payload).ok_or_else(wrong)?;
-                let number = i32::try_from(signal.number).map_err(|_| wrong())?;
-                if !(1..=64).contains(&number) {
-                    return Err(wrong());
-                }
-                running.signal(number);
-                Ok(())
-            }
-            HostKind::Credit => {
-                let credit = OutputCredit::parse(payload).ok_or_else(wrong)?;
-                running.output(credit.stream).grant(credit.bytes)
-            }
+            HostKind::Files => return self.take_files(payload),
+            HostKind::Config => return self.start(payload),
+            HostKind::Unique => return Ok(()),
+            _ => {}
+        }
+        // After EXIT or ERROR the host may still speak of a pod that it does not know ended.
+        let Some(pod) = &mut self.pod else { return Ok(()) };
+        match kind {
+            HostKind::Stop => pod.hear_stop(payload),
             HostKind::Resize => {
-                let resize = Resize::parse(payload).ok_or_else(wrong)?;
+                let resize = Resize::parse(payload).ok_or(Broken::Payload(kind))?;
                 let resized = self.machine.grow(resize.bytes);
                 // What it was for may have ended meanwhile; it is said in time, or not at all.
                 if self.conversation.phase() != Phase::Running {
@@ -239,29 +206,50 @@ impl Session<'_> {
                 }
                 self.say(GuestKind::Resized, resized.encode().as_bytes())
             }
-            HostKind::Stop => {
-                let stop = Stop::parse(payload).ok_or_else(wrong)?;
-                running.stop(Duration::from_millis(u64::from(stop.timeout_ms)));
-                Ok(())
-            }
+            // Of several apps each has a number of its own.
+            _ if pod.config().apps.len() > 1 => Err(Broken::Payload(kind)),
+            _ => pod.hear(0, (kind, payload), &mut self.outbox),
         }
+    }
+
+    /// A frame with an app's own number, which it has among several alone.
+    fn hear_of_app(&mut self, place: usize, kind: HostKind, payload: &[u8]) -> Result<(), Broken> {
+        let Some(pod) = self.pod.as_mut().filter(|pod| pod.config().apps.len() > 1) else {
+            let phase = self.conversation.phase();
+            // Of a pod that could not be started the host may not know yet.
+            let is_over = phase == Phase::Over;
+            let early = Broken::Order(OutOfOrder { kind: kind.byte(), phase });
+            return if is_over { Ok(()) } else { Err(early) };
+        };
+        pod.hear(place, (kind, payload), &mut self.outbox)
     }
 
     fn hear_beside(&mut self, frame: Frame<'_, HostKind>) -> Result<(), Broken> {
         let Frame { kind, session, payload } = frame;
         match self.conversation.phase() {
             Phase::Running => {}
-            // All ended with the app, and the host cannot know yet.
+            // All ended with the pod, and the host cannot know yet.
             Phase::Over => return Ok(()),
             phase => return Err(Broken::Order(OutOfOrder { kind: kind.byte(), phase })),
         }
         if kind != HostKind::Exec {
             return self.crowd.hear(frame, &mut self.outbox);
         }
-        let namespaces = self.running.as_ref().and_then(Running::namespaces);
-        let (Some(app), Some(namespaces)) = (&self.app, namespaces) else { return Ok(()) };
-        let site = self.machine.beside();
-        self.crowd.exec((session, payload), app, namespaces, &site, &mut self.outbox)
+        let Some(pod) = &self.pod else { return Ok(()) };
+        let asked = Request::parse(payload).or_failure(ErrorCode::Config, "use the request");
+        let beside = asked.and_then(|request| {
+            let gone = || Failure::new(ErrorCode::Refused, "the app does not run");
+            let found = pod.beside(request.app()).ok_or_else(gone)?;
+            Ok((request, found))
+        });
+        match beside {
+            Ok((request, (place, app, namespaces))) => {
+                let site = self.machine.beside(place);
+                let wanted = (session, place, &request);
+                self.crowd.exec(wanted, app, namespaces, &site, &mut self.outbox)
+            }
+            Err(failure) => self.crowd.refuse(session, &failure, &mut self.outbox),
+        }
     }
 
     fn take_files(&mut self, piece: &[u8]) -> Result<(), Broken> {
@@ -275,70 +263,53 @@ impl Session<'_> {
 
     fn start(&mut self, config: &[u8]) -> Result<(), Broken> {
         let files = std::mem::take(&mut self.files);
-        let started = Config::parse(config)
+        let prepared = Config::parse(config)
             .or_failure(ErrorCode::Config, "use the configuration")
-            .and_then(|config| {
-                let app = config.apps.first().cloned();
-                let app = app.ok_or_else(|| Failure::new(ErrorCode::Config, "there is no app"))?;
-                Ok((self.machine.start(&app, &config, &files)?, app))
-            });
-        match started {
-            Ok((running, app)) => {
-                self.running = Some(running);
-                self.app = Some(app);
-                Ok(())
+            .and_then(|config| Pod::new(config, files))
+            .and_then(|pod| self.machine.prepare(pod.config()).map(|()| pod));
+        match prepared {
+            Ok(pod) => {
+                self.pod = Some(pod);
+                self.start_due()
             }
             Err(failure) => self.say_error(&failure),
         }
     }
 
-    fn serve_app(&mut self, watched: Watched) -> Result<(), Broken> {
-        let Some(running) = &mut self.running else { return Ok(()) };
-        match watched {
-            Watched::Pipe | Watched::Beside(..) | Watched::Health(_) => Ok(()),
-            Watched::Report => match running.read_report()? {
-                Report::Unfinished => Ok(()),
-                Report::Started => {
-                    let pid = running.pid();
-                    self.say(GuestKind::Started, Started { pid }.encode().as_bytes())?;
-                    let check = self.app.as_ref().and_then(|app| app.health.clone());
-                    self.checkup = check.map(Checkup::new);
-                    self.running.as_mut().map_or(Ok(()), |app| app.begin(&mut self.outbox))
-                }
-                Report::Failed(failure) => self.say_error(&failure),
-            },
-            Watched::Process => {
-                running.reap()?;
-                if running.has_ended() {
-                    self.checkup = None;
-                }
-                Ok(())
-            }
-            Watched::Stdin => running.input.pump(&mut self.outbox),
-            Watched::Stdout | Watched::Stderr => running.pump(watched, &mut self.outbox),
+    fn start_due(&mut self) -> Result<(), Broken> {
+        let Some(pod) = &mut self.pod else { return Ok(()) };
+        match pod.start_due(self.machine, &mut self.outbox)? {
+            Some(failure) => self.say_error(&failure),
+            None => Ok(()),
         }
     }
 
-    /// KILL after a STOP; EXIT when the app ended and its output is out or held up for too long.
+    fn serve_pod(&mut self, watched: pod::Watched) -> Result<(), Broken> {
+        let Some(pod) = &mut self.pod else { return Ok(()) };
+        match pod.serve(watched, &mut self.outbox)? {
+            None => Ok(()),
+            Some(News::Failed(failure)) => self.say_error(&failure),
+            Some(News::Started(pid)) => {
+                self.say(GuestKind::Started, Started { pid }.encode().as_bytes())?;
+                self.pod.as_mut().map_or(Ok(()), |pod| pod.announce(0, pid, &mut self.outbox))
+            }
+        }
+    }
+
+    /// What is due of the apps and of what is beside them; EXIT when all ended and their output is out or held up.
     fn look_at_the_clock(&mut self) -> Result<(), Broken> {
         self.crowd.look_at_the_clock(&mut self.outbox)?;
-        let Some(running) = &mut self.running else { return Ok(()) };
-        if let (Some(checkup), Some(app), Some(namespaces)) =
-            (&mut self.checkup, &self.app, running.namespaces())
-        {
-            let site = self.machine.beside();
-            checkup.look_at_the_clock(app, namespaces, &site, &mut self.outbox)?;
+        let Some(pod) = &mut self.pod else { return Ok(()) };
+        if self.conversation.phase() == Phase::Over {
+            return Ok(());
         }
-        running.kill_when_due(Instant::now());
-        match running.finished(Instant::now()) {
+        let exit = pod.look_at_the_clock(self.machine, &mut self.crowd, &mut self.outbox)?;
+        match exit {
             Some(exit) if self.conversation.phase() == Phase::Running => {
-                self.crowd.end(&mut self.outbox)?;
-                if let Some(app) = &self.app {
-                    self.machine.settle(app);
-                }
+                self.machine.settle(&pod.config().apps);
                 self.say(GuestKind::Exit, exit.encode().as_bytes())
             }
-            _ => Ok(()),
+            _ => self.start_due(),
         }
     }
 

@@ -27,14 +27,20 @@ const BLOCK_BYTES: u64 = 4096;
 const BLOCKS_OFFSET: u64 = 1024 + 4;
 
 /// The file system of the disk at `path`, or the part of it that the volume is to have, mounted nowhere yet. Data of a pod
-/// that was cut off is recovered from its journal, unless nothing may be written. `place` is a path at which nothing is.
+/// that was cut off is recovered from its journal, unless the disk is `never_written`; of one that is, this volume may
+/// still be read-only. `place` is a path at which nothing is.
 ///
 /// # Errors
 /// [`ErrorCode::Mount`] with the step that failed.
-pub fn make(path: &Path, volume: &Volume<'_>, place: &Path) -> Result<OwnedFd, Failure> {
-    let read_only = volume.read_only;
-    let tree = mount(path, read_only).or_failure(ErrorCode::Mount, mounting(read_only))?;
-    if !read_only {
+pub fn make(
+    path: &Path,
+    never_written: bool,
+    volume: &Volume<'_>,
+    place: &Path,
+) -> Result<OwnedFd, Failure> {
+    let tree = mount(path, never_written, volume.read_only)
+        .or_failure(ErrorCode::Mount, mounting(never_written))?;
+    if !never_written {
         let grown = grow(path, &tree);
         grown
             .or_failure(ErrorCode::Mount, "have a volume's file system take up all of its disk")?;
@@ -50,15 +56,17 @@ fn mounting(read_only: bool) -> &'static str {
     }
 }
 
-fn mount(path: &Path, read_only: bool) -> rustix::io::Result<OwnedFd> {
+fn mount(path: &Path, never_written: bool, read_only: bool) -> rustix::io::Result<OwnedFd> {
     let context = fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "source", path)?;
     let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOATIME;
     if read_only {
-        fsconfig_set_flag(context.as_fd(), "ro")?;
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    if never_written {
+        fsconfig_set_flag(context.as_fd(), "ro")?;
     } else {
         // What the app deletes goes back to the host.
         fsconfig_set_flag(context.as_fd(), "discard")?;
@@ -69,8 +77,8 @@ fn mount(path: &Path, read_only: bool) -> rustix::io::Result<OwnedFd> {
 
 /// Has volumes that could be written be whole on their disks, journals closed: the machine is about to be switched off,
 /// and what is left of the app, if anything, would write on. A volume of which that fails is recovered by its next mount.
-pub fn settle(places: &Places, app: &App) {
-    for (volume, disk) in mounts::volumes(&app.mounts).zip(places.volumes) {
+pub fn settle(places: &Places, apps: &[App]) {
+    for (volume, disk) in mounts::of_all(apps).into_iter().zip(places.volumes) {
         if !volume.read_only {
             let _ = freeze(disk, &places.staging);
         }

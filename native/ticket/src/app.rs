@@ -8,7 +8,7 @@ use crate::mounts::{self, Mount};
 use crate::shape::{self, ShapeError, boolean, digest, fields, integer32, list, text, wrong};
 
 /// Most apps of a pod.
-pub const APPS_MAX: usize = 1;
+pub const APPS_MAX: usize = 8;
 const STRINGS_MAX: usize = 4096;
 /// The kernel refuses longer single arguments (`MAX_ARG_STRLEN`, 32 pages).
 const ARGUMENT_BYTES_MAX: usize = 131_071;
@@ -18,11 +18,33 @@ const INSTRUCTIONS_MAX: usize = 4096;
 /// The kernel's last real-time signal.
 const SIGNAL_MAX: u32 = 64;
 
+/// When an app is started, beside that the one before it in the list was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct After {
+    /// The app of which something must be so: one before it.
+    pub app: String,
+    /// What.
+    pub condition: Condition,
+}
+
+/// What another app may have to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Its program was started.
+    Started,
+    /// Its health check had a right answer.
+    Healthy,
+    /// It ended with code 0.
+    Exited,
+}
+
 /// One image with its process, inside a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
     /// Name, unique in the pod.
     pub name: String,
+    /// What it waits for, if for anything.
+    pub after: Option<After>,
     /// Which of the spec's images it has, by number.
     pub image: u32,
     /// How it is asked whether it does its work, if it is.
@@ -167,6 +189,7 @@ pub const RESOURCES: [&str; 16] = [
 impl App {
     fn read(value: &Value) -> Result<Self, ShapeError> {
         let names = [
+            "after",
             "health",
             "image",
             "mounts",
@@ -176,12 +199,13 @@ impl App {
             "seccomp",
             "stop_signal",
         ];
-        let [health, image, mounts, name, process, read_only_root, seccomp, stop_signal] =
+        let [after, health, image, mounts, name, process, read_only_root, seccomp, stop_signal] =
             fields(value, "apps", names)?;
         let stop_signal = integer32(stop_signal, "apps.stop_signal", 1..=SIGNAL_MAX)?;
         Ok(Self {
             mounts: mounts::read(mounts)?,
             name: shape::word(name, "apps.name", 63, shape::is_tenant_character)?.into(),
+            after: After::read(after)?,
             health: Check::read(health)?,
             image: integer32(image, "apps.image", 0..=0)?,
             process: Process::read(process)?,
@@ -193,10 +217,48 @@ impl App {
     }
 }
 
+impl After {
+    /// `null` is nothing.
+    fn read(value: &Value) -> Result<Option<Self>, ShapeError> {
+        if *value == Value::Null {
+            return Ok(None);
+        }
+        let [app, condition] = fields(value, "apps.after", ["app", "condition"])?;
+        let condition = match condition.as_str() {
+            Some("started") => Condition::Started,
+            Some("healthy") => Condition::Healthy,
+            Some("exited") => Condition::Exited,
+            _ => return Err(wrong("apps.after", "must be started, healthy or exited")),
+        };
+        let app = shape::word(app, "apps.after.app", 63, shape::is_tenant_character)?.into();
+        Ok(Some(Self { app, condition }))
+    }
+}
+
 /// Reads `apps`.
+///
+/// # Errors
+/// None or too many, a name twice, an app that waits for one that is not before it, or for the health of one that
+/// nobody asks for it; a directory that two of them have and not with the same mode.
 pub(crate) fn read_all(value: &Value) -> Result<Vec<App>, ShapeError> {
     let apps = list(value, "apps", APPS_MAX, |item, _| App::read(item))?;
-    if apps.is_empty() { Err(wrong("apps", "must be at least one")) } else { Ok(apps) }
+    if apps.is_empty() {
+        return Err(wrong("apps", "must be at least one"));
+    }
+    for (at, app) in apps.iter().enumerate() {
+        let before = || apps.iter().take(at);
+        if before().any(|other| other.name == app.name) {
+            return Err(wrong("apps.name", "must be another for each app"));
+        }
+        let Some(after) = &app.after else { continue };
+        let awaited = before().find(|other| other.name == after.app);
+        let awaited = awaited.ok_or_else(|| wrong("apps.after.app", "must be an app before it"))?;
+        if after.condition == Condition::Healthy && awaited.health.is_none() {
+            return Err(wrong("apps.after.app", "must have a health check"));
+        }
+    }
+    mounts::check_shared(&apps)?;
+    Ok(apps)
 }
 
 impl Process {

@@ -2,7 +2,7 @@
 //! process beside the app (docs/formats.md section 7).
 
 use crate::app::{App, read_cwd, read_user};
-use crate::exec::{ExecRequest, REQUEST_BYTES_MAX};
+use crate::exec::{ExecRequest, REQUEST_BYTES_MAX, read_app};
 use crate::json::{self, Value};
 use crate::shape::{boolean, fields, text, wrong};
 use crate::spec::SpecError;
@@ -40,6 +40,8 @@ pub enum Place {
 /// An errand, and as whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrandRequest {
+    /// Beside which app, by its name; else the first.
+    pub app: Option<String>,
     /// What is to be done.
     pub errand: Errand,
     /// User as in the image spec; else the app's.
@@ -65,12 +67,21 @@ impl Request {
         if value.get("errand").is_none() {
             return Ok(Self::Program(ExecRequest::read(&value)?));
         }
-        let [errand, user] = fields(&value, "exec", ["errand", "user"])?;
+        let [app, errand, user] = fields(&value, "exec", ["app", "errand", "user"])?;
         let user = match user {
             Value::Null => None,
             user => Some(read_user(user, "exec.user")?),
         };
-        Ok(Self::Errand(ErrandRequest { errand: read(errand)?, user }))
+        Ok(Self::Errand(ErrandRequest { app: read_app(app)?, errand: read(errand)?, user }))
+    }
+
+    /// The name of the app that it is to be beside; else the first.
+    #[must_use]
+    pub fn app(&self) -> Option<&str> {
+        match self {
+            Self::Program(request) => request.app.as_deref(),
+            Self::Errand(request) => request.app.as_deref(),
+        }
     }
 
     /// The app as it would have to be for this process to be its first: everything that confines it is the app's own.
@@ -128,7 +139,7 @@ mod tests {
     use super::*;
 
     fn errand(text: &str) -> Result<Request, SpecError> {
-        Request::parse(format!(r#"{{"errand":{text},"user":null}}"#).as_bytes())
+        Request::parse(format!(r#"{{"app":null,"errand":{text},"user":null}}"#).as_bytes())
     }
 
     #[test]
@@ -138,14 +149,15 @@ mod tests {
         };
         assert_eq!(
             out,
-            ErrandRequest { errand: Errand::CopyOut { path: "/a".into() }, user: None }
+            ErrandRequest { app: None, errand: Errand::CopyOut { path: "/a".into() }, user: None }
         );
         let text = r#"{"kind":"copy-in","owners":true,"path":"/a","place":"named"}"#;
         let Request::Errand(into) = errand(text).unwrap() else { unreachable!("it is no program") };
         let path = "/a".to_owned();
         assert_eq!(into.errand, Errand::CopyIn { path, place: Place::Named, owners: true });
         assert!(errand(r#"{"kind":"processes"}"#).is_ok());
-        let program = br#"{"args":["sh"],"cwd":null,"env":[],"terminal":null,"user":null}"#;
+        let program =
+            br#"{"app":null,"args":["sh"],"cwd":null,"env":[],"terminal":null,"user":null}"#;
         assert!(matches!(Request::parse(program), Ok(Request::Program(_))));
     }
 
@@ -165,7 +177,7 @@ mod tests {
         ] {
             assert!(errand(wrong).is_err(), "{wrong}");
         }
-        let both = br#"{"args":["sh"],"cwd":null,"env":[],"errand":{"kind":"processes"},"terminal":null,"user":null}"#;
+        let both = br#"{"app":null,"args":["sh"],"cwd":null,"env":[],"errand":{"kind":"processes"},"terminal":null,"user":null}"#;
         assert!(Request::parse(both).is_err());
     }
 }

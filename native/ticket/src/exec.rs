@@ -5,7 +5,7 @@ use crate::app::{App, read_args, read_cwd, read_env, read_user};
 use crate::bytes::Digest;
 use crate::document::Context;
 use crate::json::{self, Value};
-use crate::shape::{fields, integer32};
+use crate::shape::{self, ShapeError, fields, integer32};
 use crate::spec::SpecError;
 use crate::ticket::{Head, TicketError, check_inclusion, read_record, string};
 
@@ -15,6 +15,8 @@ pub const REQUEST_BYTES_MAX: usize = 65_536;
 /// What is to run, and how it differs from the app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecRequest {
+    /// Beside which app, by its name; else the first.
+    pub app: Option<String>,
     /// Arguments, at least one.
     pub args: Vec<String>,
     /// On top of the app's environment, each `NAME=value`.
@@ -37,8 +39,8 @@ impl ExecRequest {
     }
 
     pub(crate) fn read(value: &Value) -> Result<Self, SpecError> {
-        let [args, cwd, env, terminal, user] =
-            fields(value, "exec", ["args", "cwd", "env", "terminal", "user"])?;
+        let [app, args, cwd, env, terminal, user] =
+            fields(value, "exec", ["app", "args", "cwd", "env", "terminal", "user"])?;
         let given = |value: &'_ Value| *value != Value::Null;
         let terminal = if given(terminal) {
             let [columns, rows] = fields(terminal, "exec.terminal", ["columns", "rows"])?;
@@ -51,6 +53,7 @@ impl ExecRequest {
             None
         };
         Ok(Self {
+            app: read_app(app)?,
             args: read_args(args, "exec.args")?,
             env: read_env(env, "exec.env")?,
             cwd: if given(cwd) { Some(read_cwd(cwd, "exec.cwd")?) } else { None },
@@ -78,6 +81,14 @@ impl ExecRequest {
         }
         beside
     }
+}
+
+/// The name of the app that a process is to be beside; `null` is the first.
+pub(crate) fn read_app(value: &Value) -> Result<Option<String>, ShapeError> {
+    if *value == Value::Null {
+        return Ok(None);
+    }
+    Ok(Some(shape::word(value, "exec.app", 63, shape::is_tenant_character)?.into()))
 }
 
 /// The pod that a VMM runs.

@@ -6,7 +6,7 @@ use crate::proof::leaf_hash;
 use crate::test_log::{BOOT, Log, context};
 
 const REQUEST: &[u8] =
-    br#"{"args":["sh"],"cwd":null,"env":["A=2","B=3"],"terminal":null,"user":null}"#;
+    br#"{"app":null,"args":["sh"],"cwd":null,"env":["A=2","B=3"],"terminal":null,"user":null}"#;
 const NOW_NS: u64 = 1_000_000_000_000;
 
 fn record() -> String {
@@ -58,19 +58,19 @@ fn reads_canonical_requests_alone() {
     let request = ExecRequest::parse(REQUEST).unwrap();
     assert_eq!((request.args, request.terminal), (vec!["sh".into()], None));
     let terminal =
-        br#"{"args":["sh"],"cwd":"/","env":[],"terminal":{"columns":80,"rows":24},"user":"web"}"#;
+        br#"{"app":"db","args":["sh"],"cwd":"/","env":[],"terminal":{"columns":80,"rows":24},"user":"web"}"#;
     let request = ExecRequest::parse(terminal).unwrap();
-    assert_eq!(request.terminal, Some((24, 80)));
+    assert_eq!((request.terminal, request.app.as_deref()), (Some((24, 80)), Some("db")));
     assert_eq!((request.cwd.as_deref(), request.user.as_deref()), (Some("/"), Some("web")));
     for bad in [
-        r#"{"args":[],"cwd":null,"env":[],"terminal":null,"user":null}"#,
-        r#"{"args":["sh"],"cwd":"tmp","env":[],"terminal":null,"user":null}"#,
-        r#"{"args":["sh"],"cwd":null,"env":["=1"],"terminal":null,"user":null}"#,
-        r#"{"args":["sh"],"cwd":null,"env":[],"terminal":{"columns":65536,"rows":1},"user":null}"#,
-        r#"{"args":["sh"],"cwd":null,"env":[],"terminal":true,"user":null}"#,
-        r#"{"args":["sh"],"cwd":null,"env":[],"user":null}"#,
-        r#"{"args":["sh"],"capabilities":[],"cwd":null,"env":[],"terminal":null,"user":null}"#,
-        r#"{"args":["s\u0000h"],"cwd":null,"env":[],"terminal":null,"user":null}"#,
+        r#"{"app":null,"args":[],"cwd":null,"env":[],"terminal":null,"user":null}"#,
+        r#"{"app":null,"args":["sh"],"cwd":"tmp","env":[],"terminal":null,"user":null}"#,
+        r#"{"app":null,"args":["sh"],"cwd":null,"env":["=1"],"terminal":null,"user":null}"#,
+        r#"{"app":null,"args":["sh"],"cwd":null,"env":[],"terminal":{"columns":65536,"rows":1},"user":null}"#,
+        r#"{"app":null,"args":["sh"],"cwd":null,"env":[],"terminal":true,"user":null}"#,
+        r#"{"app":null,"args":["sh"],"cwd":null,"env":[],"user":null}"#,
+        r#"{"app":null,"args":["sh"],"capabilities":[],"cwd":null,"env":[],"terminal":null,"user":null}"#,
+        r#"{"app":null,"args":["s\u0000h"],"cwd":null,"env":[],"terminal":null,"user":null}"#,
     ] {
         assert!(ExecRequest::parse(bad.as_bytes()).is_err(), "{bad}");
     }
@@ -78,7 +78,7 @@ fn reads_canonical_requests_alone() {
 
 #[test]
 fn changes_of_the_app_what_it_may_and_nothing_that_confines_it() {
-    let config = br#"{"apps":[{"health":null,"image":0,"mounts":[],"name":"app","process":{"additional_gids":[7],"args":["x"],"capabilities":{"ambient":[],"bounding":["CAP_CHOWN"],"effective":[],"inheritable":[],"permitted":[]},"cwd":"/data","env":["A=1","AB=1"],"no_new_privileges":true,"rlimits":[],"user":"1"},"read_only_root":true,"seccomp":null,"stop_signal":15}],"hostname":"h","sysctls":[]}"#;
+    let config = br#"{"apps":[{"after":null,"health":null,"image":0,"mounts":[],"name":"app","process":{"additional_gids":[7],"args":["x"],"capabilities":{"ambient":[],"bounding":["CAP_CHOWN"],"effective":[],"inheritable":[],"permitted":[]},"cwd":"/data","env":["A=1","AB=1"],"no_new_privileges":true,"rlimits":[],"user":"1"},"read_only_root":true,"seccomp":null,"stop_signal":15}],"hostname":"h","stop_ms":1,"sysctls":[]}"#;
     let app = Config::parse(config).unwrap().apps.remove(0);
     let beside = ExecRequest::parse(REQUEST).unwrap().beside(&app);
     let mut expected = app.clone();

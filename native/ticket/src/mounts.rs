@@ -3,6 +3,7 @@
 //! The list is in the order in which it is mounted. Nothing in it hides what was mounted before, so that what a record
 //! says is mounted is what the app sees.
 
+use crate::app::App;
 use crate::files::FILE_BYTES_MAX;
 use crate::host_path::{self, HostPath};
 use crate::json::Value;
@@ -58,6 +59,8 @@ pub enum Kind {
     Empty {
         /// Its permissions.
         mode: u32,
+        /// The name by which apps of the pod share it, if they do.
+        name: Option<String>,
     },
     /// One file, in memory, which cannot be written.
     File {
@@ -72,7 +75,7 @@ pub enum Kind {
     },
     /// What the image has at that place, to be written even where the root is read-only.
     Image,
-    /// A volume of the tenant's: the next of the descriptors of that role.
+    /// A volume of the tenant's: the descriptor of that role that is for its name.
     Volume {
         /// Its name.
         name: String,
@@ -148,6 +151,43 @@ pub fn volumes(mounts: &[Mount]) -> impl Iterator<Item = Volume<'_>> {
     })
 }
 
+/// The volumes of all apps, each once and as a whole, in the order in which they are first named: that of their
+/// descriptors. One can be written when one of the apps can.
+#[must_use]
+pub fn of_all(apps: &[App]) -> Vec<Volume<'_>> {
+    let mut found: Vec<Volume<'_>> = Vec::new();
+    for volume in apps.iter().flat_map(|app| volumes(&app.mounts)) {
+        match found.iter_mut().find(|known| known.name == volume.name) {
+            Some(known) => known.read_only &= volume.read_only,
+            None => found.push(Volume { sub_path: None, ..volume }),
+        }
+    }
+    found
+}
+
+/// What apps share is the same for all of them, and no more than a pod has.
+pub(crate) fn check_shared(apps: &[App]) -> Result<(), ShapeError> {
+    if of_all(apps).len() > VOLUMES_MAX {
+        return Err(wrong("apps.mounts", format!("have more than {VOLUMES_MAX} volumes")));
+    }
+    if apps.iter().flat_map(|app| host_path::of(&app.mounts)).count() > host_path::MOUNTED_MAX {
+        let most = host_path::MOUNTED_MAX;
+        return Err(wrong("apps.mounts", format!("have more than {most} paths of the host")));
+    }
+    let mut modes: Vec<(&str, u32)> = Vec::new();
+    for mount in apps.iter().flat_map(|app| &app.mounts) {
+        let Kind::Empty { mode, name: Some(name) } = &mount.kind else { continue };
+        match modes.iter().find(|(known, _)| known == name) {
+            Some((_, other)) if other != mode => {
+                return Err(wrong("apps.mounts", "have a directory of a name with two modes"));
+            }
+            Some(_) => {}
+            None => modes.push((name, *mode)),
+        }
+    }
+    Ok(())
+}
+
 /// Whether `path` is `place` or below it.
 fn is_within(path: &str, place: &str) -> bool {
     path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -168,8 +208,10 @@ fn read_mount(value: &Value, at: &str) -> Result<Mount, ShapeError> {
             (path, kind)
         }
         Some("empty") => {
-            let [_, mode, path] = fields(value, at, ["kind", "mode", "path"])?;
-            (path, Kind::Empty { mode: integer32(mode, at, 0..=MODE_MAX)? })
+            let [_, mode, name, path] = fields(value, at, ["kind", "mode", "name", "path"])?;
+            let given = (*name != Value::Null).then_some(name);
+            let name = given.map(|name| volume::name(name, at).map(String::from)).transpose()?;
+            (path, Kind::Empty { mode: integer32(mode, at, 0..=MODE_MAX)?, name })
         }
         Some("file") => {
             let [gid, _, mode, path, size, uid] =

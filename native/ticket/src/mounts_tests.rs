@@ -167,7 +167,9 @@ fn bounds_what_is_in_memory() {
         r#""exec":true,"kind":"tmpfs","mode":1023,"path":"/x","read_only":false,"size":17179869185"#,
         r#""exec":true,"kind":"tmpfs","mode":1024,"path":"/x","read_only":false,"size":4096"#,
         r#""exec":true,"kind":"tmpfs","mode":1023,"path":"/x","size":4096"#,
-        r#""kind":"empty","mode":2541,"path":"/x""#,
+        r#""kind":"empty","mode":2541,"name":null,"path":"/x""#,
+        r#""kind":"empty","mode":511,"path":"/x""#,
+        r#""kind":"empty","mode":511,"name":"../x","path":"/x""#,
         r#""kind":"bind","path":"/x""#,
         r#""path":"/x""#,
     ] {

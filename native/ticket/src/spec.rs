@@ -208,7 +208,7 @@ impl Spec {
         let Descriptors { init, image, scratch, log_size, volumes, net, files } =
             Descriptors::read(descriptors, level == Level::Vm)?;
         let means = Means::read(init, [kvm, machine, vmm, kernel, template], container)?;
-        let guest_config = config::write([apps, hostname, sysctls], network);
+        let guest_config = config::write([apps, hostname, limits, sysctls], network);
         let (apps, network) = (read_apps(apps, level)?, network.map(Network::read).transpose()?);
         files::check(files.as_ref(), &apps)?;
         check_disks_and_net((&apps, &volumes), (network.is_some(), net))?;
@@ -256,13 +256,17 @@ impl Spec {
         }
     }
 
-    /// Stands for the seccomp programs of its apps: the digest of an only one, zeros where it has none.
+    /// Stands for the seccomp programs of its apps: the digest of an only one, zeros where it has
+    /// none; of several the digest of all of these, in order.
     #[must_use]
     pub fn seccomp_digest(&self) -> Digest {
         let none = Digest([0; 32]);
-        let mut digests =
+        let digests =
             self.apps.iter().map(|app| app.seccomp.as_ref().map_or(none, |one| one.digest));
-        digests.next().unwrap_or(none)
+        match digests.collect::<Vec<_>>().as_slice() {
+            [digest] => *digest,
+            all => Digest::of(&all.iter().flat_map(|digest| digest.0).collect::<Vec<_>>()),
+        }
     }
 }
 
@@ -317,8 +321,8 @@ fn check_disks_and_net(
     (apps, disks): (&[App], &[VolumeDisk]),
     (has_network, has_net): (bool, bool),
 ) -> Result<(), ShapeError> {
-    let wanted = apps.iter().flat_map(|app| mounts::volumes(&app.mounts));
-    if !wanted.map(|volume| volume.read_only).eq(disks.iter().map(|disk| disk.read_only)) {
+    let wanted = mounts::of_all(apps).into_iter().map(|volume| volume.read_only);
+    if !wanted.eq(disks.iter().map(|disk| disk.read_only)) {
         return Err(wrong("apps.mounts", "have other volumes than the descriptors"));
     }
     if has_network != has_net {
@@ -355,7 +359,7 @@ fn read_limits(value: &Value) -> Result<Limits, ShapeError> {
         cpu_quota_percent: integer32(cpu_quota_percent, "limits.cpu_quota_percent", 1..=1600)?,
         pids: integer32(pids, "limits.pids", 1..=4096)?,
         rates: Rates::read(rates)?,
-        stop_ms: integer32(stop_ms, "limits.stop_ms", 0..=600_000)?,
+        stop_ms: integer32(stop_ms, "limits.stop_ms", config::STOP_MS)?,
         vmm_overhead_mib: integer32(vmm_overhead_mib, "limits.vmm_overhead_mib", 1..=1024)?,
     })
 }

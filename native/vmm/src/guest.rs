@@ -4,6 +4,7 @@
 //! trusted with the VM either: it may send input, signals and stop, and a wrong frame of its own ends its connection.
 //! Processes beside the app, which it may ask for with a ticket, are in beside.rs.
 
+mod apps;
 mod beside;
 mod health;
 mod told;
@@ -12,23 +13,22 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::SystemTime;
 
+use casemate_wire::apps::place_of;
 use casemate_wire::control::Reason;
-use casemate_wire::credit::{WINDOW_MAX, Window};
 use casemate_wire::frame::{
     FrameReader, GuestKind, HEADER_LEN, HostKind, PROTOCOL_VERSION, append_to,
 };
 use casemate_wire::log_ring::{Source, WriteAt, Writer};
 use casemate_wire::order::{Conversation, Phase};
 use casemate_wire::payload::{
-    ENTROPY_LEN, Exit, Hello, InputCredit, OutputCredit, Resize, Resized, StartError, Started,
-    Stop, Stream, Unique,
+    ENTROPY_LEN, Exit, Hello, Resize, Resized, StartError, Started, Stop, Unique,
 };
 use casemate_wire::sessions::Sessions;
 
 use crate::failure::{Failure, failure};
 use crate::gate::Gate;
+use apps::Outlet;
 use beside::Channel;
-use health::Heard;
 pub use told::Told;
 
 /// Bytes kept for an agent that reads slowly; more than that and its connection is given up. What sixteen sessions may
@@ -80,18 +80,13 @@ struct Talk {
     conversation: Conversation,
     told: Told,
     log: Option<Writer<LogFile>>,
-    windows: [Window; 2],
-    /// Standard input that the guest takes and no agent has sent yet.
-    input: Window,
-    /// Output that was written to the log and not yet granted again, by stream.
-    owed: [u32; 2],
+    /// At least one.
+    apps: Vec<Outlet>,
     /// What the guest was told of its disk and has not answered.
     resizing: Option<u64>,
     /// Without a pod there is none.
     gate: Option<Gate>,
     sessions: Sessions<Channel>,
-    /// Of the app's check, if it has one.
-    health: Option<Heard>,
     to_guest: Vec<u8>,
     /// Bytes that it may come to.
     backlog_max: usize,
@@ -111,19 +106,15 @@ impl Guest {
         gate: Option<Gate>,
     ) -> Self {
         let conversation = if restored { Conversation::restored() } else { Conversation::boot() };
-        let windows = [Window::open(WINDOW_MAX); 2];
         let backlog_max = GUEST_BACKLOG_MAX.saturating_add(told.backlog());
         let talk = Talk {
             conversation,
             told,
             log,
-            windows,
-            input: Window::default(),
-            owed: [0; 2],
+            apps: Outlet::all(&[false]),
             resizing: None,
             gate,
             sessions: Sessions::default(),
-            health: None,
             to_guest: Vec::with_capacity(backlog_max),
             backlog_max,
             to_agent: Vec::with_capacity(AGENT_BACKLOG_MAX),
@@ -133,10 +124,10 @@ impl Guest {
         Self { reader: FrameReader::new(), talk }
     }
 
-    /// The same; only a guest whose app is `checked` may speak of its health.
+    /// The same, with as many apps as `checked` has entries; only of one that is checked may the guest say how it fares.
     #[must_use]
-    pub fn checked(mut self, checked: bool) -> Self {
-        self.talk.health = checked.then(Heard::new);
+    pub fn with_apps(mut self, checked: &[bool]) -> Self {
+        self.talk.apps = Outlet::all(checked);
         self
     }
 
@@ -159,6 +150,8 @@ impl Guest {
             let Some(frame) = frame else { return Ok(()) };
             if frame.session == 0 {
                 self.talk.frame(frame.kind, frame.payload)?;
+            } else if let Some(place) = place_of(frame.session) {
+                self.talk.frame_of_app(place, frame.kind, frame.payload)?;
             } else {
                 self.talk.frame_beside(frame.session, frame.kind, frame.payload)?;
             }
@@ -192,13 +185,18 @@ impl Guest {
     /// # Errors
     /// `GUEST_PROTOCOL` when an agent may not send that now: the caller ends the agent's connection.
     pub fn accept(&mut self, session: u16, kind: HostKind, payload: &[u8]) -> Result<(), Failure> {
+        if let Some(place) = place_of(session) {
+            return self.talk.accept_of_app(place, kind, payload);
+        }
         if session != 0 {
             return self.talk.accept_beside(session, kind, payload);
         }
+        let is_only = self.talk.apps.len() == 1;
         match kind {
-            HostKind::Stdin => self.talk.input(payload),
-            HostKind::Signal | HostKind::Stop => self.talk.send(kind, payload),
-            HostKind::StdinEof => {
+            HostKind::Stop => self.talk.send(kind, payload),
+            HostKind::Stdin if is_only => self.talk.input(0, payload),
+            HostKind::Signal if is_only => self.talk.send(kind, payload),
+            HostKind::StdinEof if is_only => {
                 // An agent that took over from another cannot know whether that one ended the input; twice is no harm.
                 let _ = self.talk.send(kind, payload);
                 Ok(())
@@ -238,7 +236,7 @@ impl Guest {
     }
 
     /// A fresh agent begins at a frame boundary: what waited for the old one is gone, and spawn has its content. How much
-    /// input the guest still takes, and how its app is, only the VMM knows.
+    /// input the guest still takes, and how its apps are, only the VMM knows.
     ///
     /// # Errors
     /// None that a running guest can cause.
@@ -246,11 +244,7 @@ impl Guest {
         self.agent_gone()?;
         self.talk.to_agent.clear();
         self.talk.agent_lost = false;
-        let bytes = u32::try_from(self.talk.input.left()).unwrap_or(0);
-        if bytes != 0 {
-            self.talk.tell_agent(GuestKind::Credit, InputCredit { bytes }.encode().as_bytes())?;
-        }
-        self.talk.repeat_health()
+        self.talk.repeat_apps()
     }
 
     /// Nobody is there to hear what runs beside the app. May be said again.
@@ -271,7 +265,7 @@ impl Guest {
     /// # Errors
     /// `IO` when the file cannot be written.
     pub fn note(&mut self, source: Source, text: &[u8]) -> Result<(), Failure> {
-        self.talk.write_log(source, text)
+        self.talk.write_log(0, source, text)
     }
 }
 
@@ -307,13 +301,12 @@ impl Talk {
             GuestKind::UniqueDone => self.tell()?,
             GuestKind::Started => {
                 parsed(Started::parse(payload), kind)?;
-                self.grant(Stream::Stdout, WINDOW_MAX)?;
-                self.grant(Stream::Stderr, WINDOW_MAX)?;
+                if self.apps.len() == 1 {
+                    self.open(0)?;
+                }
                 self.events.push(Event::Ready);
                 self.tell_agent(kind, payload)?;
             }
-            GuestKind::Stdout => self.output(Stream::Stdout, payload)?,
-            GuestKind::Stderr => self.output(Stream::Stderr, payload)?,
             GuestKind::Exit => {
                 self.events.push(Event::Exit(parsed(Exit::parse(payload), kind)?));
                 self.sessions.clear();
@@ -335,69 +328,12 @@ impl Talk {
                 )));
                 self.tell_agent(kind, payload)?;
             }
-            GuestKind::Health => self.hear_health(payload)?,
-            GuestKind::Credit => {
-                let InputCredit { bytes } = parsed(InputCredit::parse(payload), kind)?;
-                self.input.grant(bytes).ok_or_else(|| {
-                    failure(Reason::GuestProtocol, format_args!("more credit than a window holds"))
-                })?;
-                self.tell_agent(kind, payload)?;
+            GuestKind::Stdout | GuestKind::Stderr | GuestKind::Health | GuestKind::Credit => {
+                let place = self.only_app(kind)?;
+                self.stream(place, kind, payload)?;
             }
         }
         Ok(())
-    }
-
-    /// Input beyond what the guest has granted would end the guest, so it ends the agent's connection instead.
-    fn input(&mut self, payload: &[u8]) -> Result<(), Failure> {
-        let mut left = self.input;
-        left.spend(payload.len())
-            .ok_or_else(|| failure(Reason::GuestProtocol, format_args!("input without credit")))?;
-        self.send(HostKind::Stdin, payload)?;
-        self.input = left;
-        Ok(())
-    }
-
-    fn output(&mut self, stream: Stream, payload: &[u8]) -> Result<(), Failure> {
-        let [stdout, stderr] = &mut self.windows;
-        let (window, source) = match stream {
-            Stream::Stdout => (stdout, Source::Stdout),
-            Stream::Stderr => (stderr, Source::Stderr),
-        };
-        window.spend(payload.len()).ok_or_else(|| {
-            failure(Reason::GuestProtocol, format_args!("{stream:?} without credit"))
-        })?;
-        self.write_log(source, payload)?;
-        self.grant_back(stream, payload.len())
-    }
-
-    /// Renews what was written to the log, no more: the window never grows. Half a window at a time, so that output in
-    /// single bytes does not come back as a frame for each.
-    fn grant_back(&mut self, stream: Stream, length: usize) -> Result<(), Failure> {
-        let [owed_out, owed_err] = &mut self.owed;
-        let [window_out, window_err] = &mut self.windows;
-        let (owed, window) = match stream {
-            Stream::Stdout => (owed_out, window_out),
-            Stream::Stderr => (owed_err, window_err),
-        };
-        *owed = owed.saturating_add(u32::try_from(length).unwrap_or(0));
-        if *owed < WINDOW_MAX.div_ceil(2) {
-            return Ok(());
-        }
-        let bytes = std::mem::take(owed);
-        window.grant(bytes).ok_or_else(|| {
-            failure(Reason::GuestProtocol, format_args!("{stream:?} has more credit than a window"))
-        })?;
-        self.grant(stream, bytes)
-    }
-
-    fn grant(&mut self, stream: Stream, bytes: u32) -> Result<(), Failure> {
-        self.send(HostKind::Credit, OutputCredit { stream, bytes }.encode().as_bytes())
-    }
-
-    fn write_log(&mut self, source: Source, bytes: &[u8]) -> Result<(), Failure> {
-        let Some(log) = &mut self.log else { return Ok(()) };
-        log.append(source, now_ns(), bytes)
-            .map_err(|error| failure(Reason::Io, format_args!("the pod's log: {error}")))
     }
 
     fn tell_agent(&mut self, kind: GuestKind, payload: &[u8]) -> Result<(), Failure> {

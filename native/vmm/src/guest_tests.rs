@@ -2,6 +2,9 @@
 
 use casemate_wire::frame::append;
 
+use casemate_wire::credit::WINDOW_MAX;
+use casemate_wire::payload::InputCredit;
+
 use super::*;
 
 fn told() -> Told {

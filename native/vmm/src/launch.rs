@@ -56,8 +56,8 @@ pub struct Pod {
     pub guest_config: String,
     /// Content of the app's files.
     pub files: Vec<u8>,
-    /// The app has a health check.
-    pub checked: bool,
+    /// Of each app whether it has a health check.
+    pub checked: Vec<bool>,
     /// The agent's stream. Taken before anything is opened: a number that was left empty would be filled by
     /// something of the VMM's own.
     pub stream: OwnedFd,
@@ -177,7 +177,7 @@ fn gather_launch(document: &LaunchDocument) -> Result<Parts, Failure> {
             log: (log, admitted.spec.log_size),
             guest_config: admitted.spec.guest_config,
             files: content(FILES, admitted.spec.files.as_ref())?,
-            checked: admitted.spec.apps.iter().any(|app| app.health.is_some()),
+            checked: admitted.spec.apps.iter().map(|app| app.health.is_some()).collect(),
             stream,
             vmm,
             gate,

@@ -139,7 +139,7 @@ fn launch(report: &Report, machine: Machine, pod: Pod, step: Duration) -> Result
             Some(log),
             Some(pod.gate),
         )
-        .checked(pod.checked),
+        .with_apps(&pod.checked),
         stream: Some(pod.stream),
         report: report.clone(),
         restored,

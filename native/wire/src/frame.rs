@@ -145,7 +145,7 @@ kinds! {
         /// What came of a RESIZE.
         Resized = 72, App, 12, 12;
         /// What the app's health check came to.
-        Health = 73, App, 16, 16 + 4096;
+        Health = 73, Both, 16, 16 + 4096;
     }
 }
 

@@ -6,6 +6,7 @@
 //! guess. The crate does no I/O, has no dependencies and no `unsafe`.
 #![forbid(unsafe_code)]
 
+pub mod apps;
 mod bytes;
 pub mod control;
 pub mod credit;

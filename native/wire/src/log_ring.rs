@@ -8,6 +8,7 @@
 use std::fmt;
 use std::io;
 
+use crate::apps::APPS_MAX;
 use crate::bytes::Cursor;
 
 /// First bytes of a pod log.
@@ -182,6 +183,8 @@ pub struct RecordHeader {
     pub length: u32,
     /// Who said them.
     pub source: Source,
+    /// The place of the app whose output it is, in the spec; 0 for everything else.
+    pub app: u8,
     /// When the VMM had them, in nanoseconds since 1970.
     pub time_ns: u64,
 }
@@ -193,7 +196,7 @@ impl RecordHeader {
         let [l0, l1, l2, l3] = self.length.to_le_bytes();
         let [t0, t1, t2, t3, t4, t5, t6, t7] = self.time_ns.to_le_bytes();
         let source = self.source.number();
-        [l0, l1, l2, l3, source, 0, 0, 0, t0, t1, t2, t3, t4, t5, t6, t7]
+        [l0, l1, l2, l3, source, self.app, 0, 0, t0, t1, t2, t3, t4, t5, t6, t7]
     }
 
     /// Reads the header at the logical offset `logical`: its record must end in the same segment.
@@ -202,10 +205,11 @@ impl RecordHeader {
         let mut cursor = Cursor::new(&bytes);
         let length = cursor.u32()?;
         let source = Source::from_number(cursor.u8()?)?;
-        (cursor.array()? == [0_u8; 3]).then_some(())?;
+        let app = cursor.u8().filter(|app| usize::from(*app) < APPS_MAX)?;
+        (cursor.array()? == [0_u8; 2]).then_some(())?;
         let time_ns = cursor.u64()?;
         let fits = length.checked_add(RECORD_HEADER_LEN)? <= Shape::room(logical);
-        fits.then_some(Self { length, source, time_ns })
+        fits.then_some(Self { length, source, app, time_ns })
     }
 }
 
@@ -239,6 +243,20 @@ impl<W: WriteAt> Writer<W> {
     /// # Errors
     /// What the file answers; a record that failed is not covered by `written`.
     pub fn append(&mut self, source: Source, time_ns: u64, payload: &[u8]) -> io::Result<()> {
+        self.append_of(0, source, time_ns, payload)
+    }
+
+    /// The same for what the app at that place wrote.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub fn append_of(
+        &mut self,
+        app: u8,
+        source: Source,
+        time_ns: u64,
+        payload: &[u8],
+    ) -> io::Result<()> {
         let mut left = payload;
         while !left.is_empty() {
             let room = Shape::room(self.written);
@@ -249,7 +267,7 @@ impl<W: WriteAt> Writer<W> {
             }
             let (part, rest) = left.split_at(left.len().min(usize::try_from(usable).unwrap_or(0)));
             let length = u32::try_from(part.len()).unwrap_or(usable);
-            self.put(RecordHeader { length, source, time_ns }, part)?;
+            self.put(RecordHeader { length, source, app, time_ns }, part)?;
             left = rest;
         }
         Ok(())
@@ -261,7 +279,7 @@ impl<W: WriteAt> Writer<W> {
             return self.raise(u64::from(room));
         }
         let length = room.saturating_sub(RECORD_HEADER_LEN);
-        self.put(RecordHeader { length, source: Source::Padding, time_ns }, &[])
+        self.put(RecordHeader { length, source: Source::Padding, app: 0, time_ns }, &[])
     }
 
     fn put(&mut self, header: RecordHeader, payload: &[u8]) -> io::Result<()> {

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use crate::apps;
 use crate::frame::{GuestKind, Kind};
 
 /// Most sessions of a pod at once.
@@ -28,7 +29,7 @@ pub enum SessionError {
         /// The frame's session.
         session: u16,
     },
-    /// A session of that number is open, or there are [`SESSIONS_MAX`].
+    /// A session of that number is open, or it is an app's, or there are [`SESSIONS_MAX`].
     Busy,
 }
 
@@ -71,7 +72,7 @@ impl<T> Sessions<T> {
     /// # Errors
     /// [`SessionError::Busy`], and nothing changed.
     pub fn open(&mut self, number: u16, value: T) -> Result<(), SessionError> {
-        if self.get(number).is_some() {
+        if !self.may_open(number) {
             return Err(SessionError::Busy);
         }
         let free = self.0.iter_mut().find(|slot| slot.is_none()).ok_or(SessionError::Busy)?;
@@ -82,7 +83,8 @@ impl<T> Sessions<T> {
     /// Whether [`Sessions::open`] would be content.
     #[must_use]
     pub fn may_open(&self, number: u16) -> bool {
-        self.get(number).is_none() && self.0.iter().any(Option::is_none)
+        let is_free = self.get(number).is_none() && apps::place_of(number).is_none();
+        is_free && self.0.iter().any(Option::is_none)
     }
 
     /// A frame of the guest. `EXIT` and `ERROR` close the session and give back what was kept of it.

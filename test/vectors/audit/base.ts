@@ -37,6 +37,7 @@ export const descriptors: readonly CanonicalObject[] = [
 ]
 
 export const app: CanonicalObject = {
+  after: null,
   health: null,
   image: 0,
   name: 'app',

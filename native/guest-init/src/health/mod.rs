@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use casemate_ticket::app::App;
 use casemate_ticket::health::Check;
 use casemate_wire::frame::GuestKind;
-use casemate_wire::health::{Answer, Health};
+use casemate_wire::health::{Answer, Health, State};
 use rustix::event::PollFd;
 
 use crate::link::{Broken, Outbox};
@@ -27,6 +27,8 @@ const END_GRACE: Duration = Duration::from_millis(100);
 /// The check of an app that runs.
 #[derive(Debug)]
 pub struct Checkup {
+    /// The number of its app's frames.
+    number: u16,
     check: Check,
     judge: Judge,
     probe: Option<Probe>,
@@ -41,11 +43,17 @@ pub struct Checkup {
 impl Checkup {
     /// Of an app that runs from now on.
     #[must_use]
-    pub fn new(check: Check) -> Self {
+    pub fn new(number: u16, check: Check) -> Self {
         let since = Instant::now();
         let judge = Judge::default();
         let next = later(since, judge.pause(&check, Duration::ZERO));
-        Self { check, judge, probe: None, since, next, killed: None, told: Vec::new() }
+        Self { number, check, judge, probe: None, since, next, killed: None, told: Vec::new() }
+    }
+
+    /// Whether the last word is that the app is well.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.judge.state() == State::Healthy
     }
 
     /// Adds what is worth waiting for.
@@ -139,7 +147,7 @@ impl Checkup {
         if health == self.told {
             return Ok(());
         }
-        outbox.push(GuestKind::Health, &health)?;
+        outbox.push_of(self.number, GuestKind::Health, &health)?;
         self.told = health;
         Ok(())
     }

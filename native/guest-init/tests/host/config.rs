@@ -3,6 +3,9 @@
 use casemate_ticket::json::{Value, parse, write};
 
 pub struct Config {
+    pub name: &'static str,
+    /// Canonical JSON.
+    pub after: String,
     pub args: Vec<String>,
     pub env: Vec<String>,
     pub cwd: String,
@@ -32,6 +35,8 @@ pub struct Config {
 pub fn app(what: &[&str]) -> Config {
     let args = ["/bin/app", "app"].iter().chain(what).map(ToString::to_string).collect();
     Config {
+        name: "app",
+        after: "null".into(),
         args,
         env: vec!["PATH=/bin".into()],
         cwd: "/".into(),
@@ -66,6 +71,30 @@ fn capability_set(names: &[&str]) -> Value {
 
 impl Config {
     pub fn bytes(&self) -> Vec<u8> {
+        Self::of_all(std::slice::from_ref(self))
+    }
+
+    /// CONFIG of a pod of these; what is the pod's is that of the first.
+    pub fn of_all(apps: &[Self]) -> Vec<u8> {
+        let first = &apps[0];
+        let sysctls = first.sysctls.iter().map(|(name, value)| {
+            object(&[
+                ("name", Value::String((*name).into())),
+                ("value", Value::String((*value).into())),
+            ])
+        });
+        let mut members = vec![
+            ("apps", Value::Array(apps.iter().map(Self::value).collect())),
+            ("hostname", Value::String("web-1".into())),
+            ("stop_ms", Value::Integer(60_000)),
+            ("sysctls", Value::Array(sysctls.collect())),
+        ];
+        let network = first.network.map(|text| parse(text.as_bytes(), 4096).unwrap());
+        members.extend(network.map(|network| ("network", network)));
+        write(&object(&members)).into_bytes()
+    }
+
+    fn value(&self) -> Value {
         let most = capability_set(&self.capabilities);
         let capabilities = object(&[
             ("ambient", capability_set(&self.ambient)),
@@ -101,32 +130,19 @@ impl Config {
                 ("program", Value::String(base64(&program.concat()))),
             ])
         });
-        let sysctls = self.sysctls.iter().map(|(name, value)| {
-            object(&[
-                ("name", Value::String((*name).into())),
-                ("value", Value::String((*value).into())),
-            ])
-        });
         let health =
             self.health.as_ref().map_or(Value::Null, |text| parse(text.as_bytes(), 4096).unwrap());
-        let app = object(&[
+        object(&[
+            ("after", parse(self.after.as_bytes(), 4096).unwrap()),
             ("health", health),
             ("image", Value::Integer(0)),
             ("mounts", parse(self.mounts.as_bytes(), 65_536).unwrap()),
-            ("name", Value::String("app".into())),
+            ("name", Value::String(self.name.into())),
             ("process", process),
             ("read_only_root", Value::Bool(self.read_only_root)),
             ("seccomp", seccomp),
             ("stop_signal", Value::Integer(self.stop_signal)),
-        ]);
-        let mut members = vec![
-            ("apps", Value::Array(vec![app])),
-            ("hostname", Value::String("web-1".into())),
-            ("sysctls", Value::Array(sysctls.collect())),
-        ];
-        let network = self.network.map(|text| parse(text.as_bytes(), 4096).unwrap());
-        members.extend(network.map(|network| ("network", network)));
-        write(&object(&members)).into_bytes()
+        ])
     }
 }
 

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use casemate_wire::apps::{APPS_MAX, Turn, place_of};
 use casemate_wire::frame::{FrameReader, GuestKind, HostKind, OUTPUT_WINDOW, append_to};
 use casemate_wire::order::Conversation;
 use casemate_wire::payload::{ErrorCode, Exit, OutputCredit, StartError, Stream};
@@ -67,6 +68,7 @@ pub struct Machine {
     unread: Vec<u8>,
     conversation: Conversation,
     sessions: Sessions<()>,
+    turns: [Turn; APPS_MAX],
     init: Child,
 }
 
@@ -96,6 +98,7 @@ impl Machine {
             unread: Vec::new(),
             conversation: Conversation::reseeding(),
             sessions: Sessions::default(),
+            turns: Default::default(),
             init,
         };
         drop(command);
@@ -180,6 +183,8 @@ impl Machine {
             if let Some((session, kind, payload)) = frame {
                 if session == 0 {
                     self.conversation.guest(kind).expect("init keeps the order");
+                } else if let Some(place) = place_of(session) {
+                    self.turns[place].guest(session, kind).expect("init keeps the apps' order");
                 } else {
                     self.sessions.guest(session, kind).expect("init keeps the sessions' order");
                 }

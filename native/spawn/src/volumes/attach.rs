@@ -16,7 +16,7 @@ pub fn attached_names(spec: &Spec) -> Vec<String> {
 
 /// The volumes in the order of their descriptors.
 fn volumes_of(spec: &Spec) -> impl Iterator<Item = Volume<'_>> {
-    spec.apps.iter().flat_map(|app| mounts::volumes(&app.mounts))
+    mounts::of_all(&spec.apps).into_iter()
 }
 
 impl Daemon {

@@ -299,6 +299,7 @@ fn app(words: &[&str]) -> Value {
     object([
         ("mounts", Value::Array(vec![])),
         ("health", Value::Null),
+        ("after", Value::Null),
         ("image", Value::Integer(0)),
         ("name", text("app")),
         ("process", process),

@@ -1,4 +1,4 @@
-//! What a guest says of its app's health: kept for the next agent, passed on, and no more of it than checks can come to.
+//! What a guest says of its apps' health: kept for the next agent, passed on, and no more of it than checks can come to.
 
 use casemate_wire::control::Reason;
 use casemate_wire::frame::GuestKind;
@@ -52,23 +52,27 @@ impl Heard {
 impl Talk {
     /// # Errors
     /// `GUEST_PROTOCOL` for a guest without a check, one that floods, or a payload that is none.
-    pub(super) fn hear_health(&mut self, payload: &[u8]) -> Result<(), Failure> {
-        let heard = self.health.as_mut().ok_or_else(|| {
+    pub(super) fn hear_health(&mut self, place: usize, payload: &[u8]) -> Result<(), Failure> {
+        let heard = self.apps.get_mut(place).and_then(|app| app.health.as_mut());
+        let heard = heard.ok_or_else(|| {
             failure(Reason::GuestProtocol, format_args!("nobody asked for the app's health"))
         })?;
         heard.keep(payload, now_ns())?;
-        self.repeat_health()
+        self.repeat_health(place)
     }
 
-    /// Tells the agent what was heard last, if anything was.
+    /// Tells the agent what was heard last of an app, if anything was.
     ///
     /// # Errors
     /// None that a guest can cause.
-    pub(super) fn repeat_health(&mut self) -> Result<(), Failure> {
-        let Some(heard) = &mut self.health else { return Ok(()) };
+    pub(super) fn repeat_health(&mut self, place: usize) -> Result<(), Failure> {
+        let Some(app) = self.apps.get_mut(place) else { return Ok(()) };
+        let number = app.number();
+        let Some(heard) = &mut app.health else { return Ok(()) };
         let last = std::mem::take(&mut heard.last);
-        let told = if last.is_empty() { Ok(()) } else { self.tell_agent(GuestKind::Health, &last) };
-        if let Some(heard) = &mut self.health {
+        let kind = GuestKind::Health;
+        let told = if last.is_empty() { Ok(()) } else { self.tell_agent_of(number, kind, &last) };
+        if let Some(heard) = self.apps.get_mut(place).and_then(|app| app.health.as_mut()) {
             heard.last = last;
         }
         told

@@ -16,8 +16,8 @@ fn frames(payloads: &[Vec<u8>]) -> Vec<u8> {
 
 /// A guest whose app runs.
 fn running() -> Guest {
-    let mut guest =
-        Guest::new(true, Told { config: "{}".into(), files: vec![] }, None, None).checked(true);
+    let mut guest = Guest::new(true, Told { config: "{}".into(), files: vec![] }, None, None)
+        .with_apps(&[true]);
     begin(&mut guest);
     guest
 }

@@ -17,7 +17,9 @@ fn request(what: &[&str]) -> String {
 fn with(what: &[&str], cwd: &str, env: &str, terminal: &str, user: &str) -> String {
     let args = ["/bin/app", "app"].iter().chain(what).map(|arg| format!("{arg:?}"));
     let args = args.collect::<Vec<_>>().join(",");
-    format!(r#"{{"args":[{args}],"cwd":{cwd},"env":{env},"terminal":{terminal},"user":{user}}}"#)
+    format!(
+        r#"{{"app":null,"args":[{args}],"cwd":{cwd},"env":{env},"terminal":{terminal},"user":{user}}}"#
+    )
 }
 
 /// An app that has said that it is ready.
@@ -116,8 +118,8 @@ pub fn has_its_own_streams_code_and_input() {
     machine.exec(1, &request(&["both"]));
     let (out, err, end) = machine.listen_to(1);
     assert_eq!((out.as_str(), err.as_str(), end), ("to stdout\n", "to stderr\n", ENDED));
-    machine.exec(u16::MAX, &request(&["exit", "42"]));
-    assert_eq!(machine.listen_to(u16::MAX).2, End::Exit(Exit::Code(42)));
+    machine.exec(65_527, &request(&["exit", "42"]));
+    assert_eq!(machine.listen_to(65_527).2, End::Exit(Exit::Code(42)));
     // The number is free again.
     machine.exec(1, &request(&["copy"]));
     while machine.hear_any().unwrap().1 != GuestKind::Credit {}

@@ -27,7 +27,7 @@ fn waiting(place: &Place) -> (Machine, PathBuf) {
 }
 
 fn run(machine: &mut Machine, errand: &str, user: &str, input: &[u8]) -> (String, String, End) {
-    machine.exec(RUN, &format!(r#"{{"errand":{errand},"user":{user}}}"#));
+    machine.exec(RUN, &format!(r#"{{"app":null,"errand":{errand},"user":{user}}}"#));
     // The window of input opens with STARTED.
     while machine.hear_any().expect("init answers").1 != GuestKind::Started {}
     for piece in input.chunks(16_384) {
@@ -280,7 +280,7 @@ pub fn lists_the_processes_of_the_pod() {
     let (mut machine, _) = waiting(&place);
     machine.exec(
         1,
-        r#"{"args":["/bin/app","app","wait"],"cwd":null,"env":[],"terminal":null,"user":"web"}"#,
+        r#"{"app":null,"args":["/bin/app","app","wait"],"cwd":null,"env":[],"terminal":null,"user":"web"}"#,
     );
     while machine.hear_any().expect("init answers").1 != GuestKind::Started {}
     let (list, complained, end) = run(&mut machine, r#"{"kind":"processes"}"#, "\"web\"", &[]);
@@ -291,7 +291,7 @@ pub fn lists_the_processes_of_the_pod() {
         assert!(line.contains(r#""command":"/bin/app app wait""#), "{line}");
         assert!(line.contains(&format!(r#""user":"{user}""#)), "{line}");
     }
-    machine.exec(RUN, r#"{"errand":{"kind":"everything"},"user":null}"#);
+    machine.exec(RUN, r#"{"app":null,"errand":{"kind":"everything"},"user":null}"#);
     let (_, _, end) = machine.listen_to(RUN);
     let End::Error(code, text) = end else { panic!("{end:?}") };
     assert_eq!(code, ErrorCode::Config);

@@ -69,7 +69,7 @@ pub fn is_asked_under_all_that_the_app_is_under() {
     config.health = Some(check(&exec(&["links", "self"]), 1));
     let mut machine = start(&place, &config);
     let links = hear(&mut machine).3;
-    machine.exec(1, r#"{"args":["/bin/app","app","links","self"],"cwd":null,"env":[],"terminal":null,"user":null}"#);
+    machine.exec(1, r#"{"app":null,"args":["/bin/app","app","links","self"],"cwd":null,"env":[],"terminal":null,"user":null}"#);
     assert_eq!(machine.listen_to(1).0, links, "those of any process beside the app");
 }
 
@@ -124,7 +124,7 @@ pub fn kills_what_takes_too_long_and_what_it_left() {
     let (_, code, _, _) = hear(&mut machine);
     assert_eq!(code, Answer::Code(0), "it ended although its child holds its output");
     // Dead, and the app's to reap.
-    let look = r#"{"args":["/bin/app","app","until-dead","/proc/3/stat"],"cwd":null,"env":[],"terminal":null,"user":null}"#;
+    let look = r#"{"app":null,"args":["/bin/app","app","until-dead","/proc/3/stat"],"cwd":null,"env":[],"terminal":null,"user":null}"#;
     machine.exec(1, look);
     assert_eq!(machine.listen_to(1).2, End::Exit(Exit::Code(0)));
     config.health = Some(check(&exec(&["wait"]), 3));
@@ -172,7 +172,7 @@ pub fn does_not_take_the_end_of_the_app_for_an_answer() {
     // A check that is under way when the app ends.
     config.health = Some(check(r#"{"args":["/bin/app","app","mark","/asked"],"kind":"exec"}"#, 1));
     let mut machine = start(&place, &config);
-    machine.exec(1, r#"{"args":["/bin/app","app","until","/asked"],"cwd":null,"env":[],"terminal":null,"user":null}"#);
+    machine.exec(1, r#"{"app":null,"args":["/bin/app","app","until","/asked"],"cwd":null,"env":[],"terminal":null,"user":null}"#);
     machine.listen_to(1);
     machine.say(HostKind::Stop, Stop { timeout_ms: 60_000 }.encode().as_bytes());
     loop {

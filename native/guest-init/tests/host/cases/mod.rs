@@ -1,5 +1,6 @@
 //! The cases, by what they look at.
 
+mod apps;
 mod beside;
 mod errand;
 mod health;
@@ -22,6 +23,10 @@ macro_rules! cases {
 }
 
 cases! {
+    apps: run_in_their_order_and_end_with_the_last wait_for_what_another_one_is stop_when_one_of_them_fails
+        end_with_the_shell_s_code_when_one_cannot_be_started share_network_ipc_and_names_and_nothing_else
+        have_processes_beside_them_by_name_and_signals_of_their_own
+        end_the_guest_for_frames_of_an_app_that_is_none;
     process: keeps_streams_apart_and_reports_the_code reports_a_signal passes_arguments_and_environment
         passes_tunables_only_under_software_kvm sets_user_groups_and_home sets_capabilities
         raises_ambient_capabilities sets_limits is_process_one_and_sees_no_other

@@ -45,7 +45,7 @@ pub fn mounts_shared_memory_of_another_size() {
 }
 
 pub fn mounts_in_order_with_what_the_root_lacks() {
-    let inner = r#"{"kind":"empty","mode":448,"path":"/x/y"}"#.to_owned();
+    let inner = r#"{"kind":"empty","mode":448,"name":null,"path":"/x/y"}"#.to_owned();
     let mounts = [tmpfs("/x", r#""read_only":false,"size":65536"#), inner];
     for read_only_root in [false, true] {
         let config = Config { read_only_root, ..with(&["write", "/x/y/file"], &mounts) };
@@ -53,7 +53,7 @@ pub fn mounts_in_order_with_what_the_root_lacks() {
     }
     assert_eq!(run(&with(&["mode", "/x/y"], &mounts)), ("700 ".into(), FINE));
     let place = Place::new();
-    let outside = [r#"{"kind":"empty","mode":448,"path":"/etc"}"#.to_owned()];
+    let outside = [r#"{"kind":"empty","mode":448,"name":null,"path":"/etc"}"#.to_owned()];
     assert_eq!(run_in(&place, &with(&["list", "/etc"], &outside)), (String::new(), FINE));
 }
 
@@ -80,13 +80,13 @@ pub fn follows_no_link_of_the_image_to_a_mount_point() {
     }
     let place = Place::new();
     fs::write(place.image("file"), "").unwrap();
-    let mounts = [r#"{"kind":"empty","mode":448,"path":"/file"}"#.to_owned()];
+    let mounts = [r#"{"kind":"empty","mode":448,"name":null,"path":"/file"}"#.to_owned()];
     let (_, end) = run_in(&place, &with(&["wait"], &mounts));
     assert!(matches!(end, End::Error(ErrorCode::Mount, _)), "{end:?}");
 }
 
 pub fn makes_nothing_in_what_is_read_only() {
-    let inner = r#"{"kind":"empty","mode":448,"path":"/x/y"}"#.to_owned();
+    let inner = r#"{"kind":"empty","mode":448,"name":null,"path":"/x/y"}"#.to_owned();
     let mounts = [tmpfs("/x", r#""read_only":true,"size":65536"#), inner];
     let (_, end) = run(&with(&["wait"], &mounts));
     let End::Error(ErrorCode::Mount, text) = end else { panic!("{end:?}") };

@@ -82,7 +82,13 @@ suite('native/up/configuration', () => {
       registries: [{ host: 'registry.internal:5000', insecure: false }],
       https_port: 9443,
     }
-    const spawn = { levels: { acme: ['container'] }, vm_uid_base: 3_000_000, vm_uid_count: 10 }
+    const entry = { exec: false, ids: null, kind: 'directory', path: '/srv', tenants: ['acme'] }
+    const spawn = {
+      levels: { acme: ['container'] },
+      host_paths: { data: entry },
+      vm_uid_base: 3_000_000,
+      vm_uid_count: 10,
+    }
     edit(layout.agentConfig, agent)
     edit(layout.spawnConfig, spawn)
     for (let starts = 0; starts < 2; starts += 1) {

@@ -27,7 +27,7 @@ import {
 } from '../../policy/index.ts'
 import type { PlannedMount } from '../../policy/plan.ts'
 import { type Machine, type SpawnHost, TENANT } from './harness.ts'
-import { type Ended, papers, prepare, refusal, run, sh, start, submit } from './launch.ts'
+import { type Ended, papers, prepare, probe, refusal, run, sh, start, submit } from './launch.ts'
 
 /** Of nobody on the host. */
 const IDS = 3_000_000
@@ -161,6 +161,25 @@ export function hostPathCases(machine: Machine): void {
       assert.ok(!readFileSync('/proc/self/mountinfo', 'utf8').includes('- tmpfs inside '))
       assert.ok(!existsSync(at('models/new')) && existsSync(at('models/open')))
       assert.equal(statSync(at('models/open')).mode & 0o777, 0o666)
+    })
+
+    test('a file beside what is shared, on the same file system, is not opened by its handle', async () => {
+      const handleOf = (name: string): string => {
+        const said = execFileSync(machine.place('probe'), ['handle', at(name)], {
+          encoding: 'utf8',
+        })
+        return /^handle ([0-9a-f]{16,})$/mu.exec(said)?.[1] ?? assert.fail(said)
+      }
+      for (const mount of [mountHost('models'), written()]) {
+        // oxlint-disable-next-line no-await-in-loop -- one after the other
+        const ended = await run(machine, {
+          args: probe('grab', handleOf('outside'), 'grab', handleOf('models/root')),
+          capabilities: CAPABILITIES,
+          mounts: [mount],
+          on,
+        })
+        assert.match(ended.stdout, /^(?:grab \/x E[A-Z]+\n){2}$/u, told(ended))
+      }
     })
 
     test('what is written belongs to nobody of the host, and the next pod has it as it was', async () => {

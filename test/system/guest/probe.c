@@ -98,6 +98,27 @@ static void opens(const char *word, const char *what, int flags) {
 }
 
 /* A node of the named kind and number, made and opened where the app may write. */
+/* What a file system knows a file by, of whatever mount (open_by_handle_at(2)), in hexadecimal digits. */
+static void handle(const char *what) {
+    union { struct file_handle head; unsigned char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ]; } found;
+    int mount;
+    found.head.handle_bytes = MAX_HANDLE_SZ;
+    if (name_to_handle_at(AT_FDCWD, what, &found.head, &mount, 0) < 0)
+        printf("handle %s\n", strerrorname_np(errno));
+    else
+        hex("handle", found.bytes, sizeof found.head + found.head.handle_bytes);
+}
+
+/* Opens what these digits stand for, by the mount at /x. */
+static void grab(const char *word, const char *digits) {
+    union { struct file_handle head; unsigned char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ]; } wanted = {0};
+    for (size_t at = 0; at < sizeof wanted.bytes && digits[2 * at] != 0; at++)
+        sscanf(digits + 2 * at, "%2hhx", &wanted.bytes[at]);
+    int mount = open("/x", O_RDONLY);
+    outcome(word, "/x", open_by_handle_at(mount, &wanted.head, O_RDONLY) < 0);
+    close(mount);
+}
+
 /* Whether somebody who listens at a path can be reached. */
 static void reach(const char *word, const char *what) {
     struct sockaddr_un place = {.sun_family = AF_UNIX};
@@ -316,6 +337,8 @@ static void with(const char *word, const char *what) {
     if (strcmp(word, "touch") == 0) opens(word, what, O_CREAT | O_WRONLY);
     if (strcmp(word, "see") == 0) outcome(word, what, access(what, F_OK));
     if (strcmp(word, "write") == 0) opens(word, what, O_WRONLY);
+    if (strcmp(word, "handle") == 0) handle(what);
+    if (strcmp(word, "grab") == 0) grab(word, what);
     if (strcmp(word, "reach") == 0) reach(word, what);
     if (strcmp(word, "node") == 0) node(what);
     if (strcmp(word, "slurp") == 0) slurp(what);

@@ -21,13 +21,11 @@ export const several =
   (...wishes: readonly AppWish[]) =>
   (spec: Loose): void => {
     const [app] = Object(spec['apps'])
-    spec['apps'] = wishes.map(({ name, args, after = null, mounts = [] }) => ({
-      ...app,
-      name,
-      after,
-      mounts,
-      process: { ...Object(app)['process'], args: [...args] },
-    }))
+    const like = ({ name, args, after = null, mounts = [] }: AppWish): Canonical => {
+      const { process, ...rest } = structuredClone(Object(app))
+      return { ...rest, name, after, mounts, process: { ...process, args: [...args] } }
+    }
+    spec['apps'] = wishes.map(like)
   }
 
 const said = ({ log }: Ended, place: number): string =>
@@ -104,7 +102,7 @@ export function appsCases(machine: Machine): void {
       await pod.exit()
     })
 
-    test('share a directory by its name, and memory between processes', async () => {
+    test('share a directory by its name, and one without is an app’s own', async () => {
       const mounts = [{ kind: 'empty', mode: 0o1777, name: 'both', path: '/shared' }]
       const own = [{ kind: 'empty', mode: 0o1777, name: null, path: '/shared' }]
       const ended = await run(

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::Write;
 
 use casemate_devices::{
-    Backend, Balloon, Block, BlockKind, BucketSize, Console, Device, Interrupt, MmioTransport, Net, Network,
-    Rate, Reader, Reclaim, Rng, Scratch, Verified, Verity,
+    Backend, Balloon, Block, BlockKind, BucketSize, Console, Device, Interrupt, MmioTransport, Net,
+    Network, Rate, Reader, Reclaim, Rng, Scratch, Verified, Verity,
 };
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, memfd_create};

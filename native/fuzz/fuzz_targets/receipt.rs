@@ -112,8 +112,8 @@ fn spec(bytes: &[u8]) {
     if let Ok(parsed) = Spec::parse(bytes) {
         let config =
             Config::parse(parsed.guest_config.as_bytes()).expect("the apps of a good spec");
-        let Spec { apps, hostname, network, sysctls, .. } = parsed;
-        assert_eq!(config, Config { apps, hostname, network, sysctls });
+        let Spec { apps, hostname, limits, network, sysctls, .. } = parsed;
+        assert_eq!(config, Config { apps, hostname, network, stop_ms: limits.stop_ms, sysctls });
     }
     let _ = TemplateSpec::parse(bytes);
     let Value::Object(mut members) = HOST.record.clone() else { return };

@@ -14,8 +14,8 @@ use casemate_wire::health::Health;
 use casemate_wire::log_ring::{RecordHeader, Shape, Source, WriteAt, Writer};
 use casemate_wire::order::Conversation;
 use casemate_wire::payload::{
-    Admit, Exit, Hello, InputCredit, OutputCredit, Resize, Resized, Signal, Size, StartError, Started,
-    Stop, Unique,
+    Admit, Exit, Hello, InputCredit, OutputCredit, Resize, Resized, Signal, Size, StartError,
+    Started, Stop, Unique,
 };
 use casemate_wire::sessions::{SESSIONS_MAX, Sessions};
 use libfuzzer_sys::fuzz_target;

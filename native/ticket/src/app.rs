@@ -399,3 +399,7 @@ fn read_seccomp(value: &Value) -> Result<Option<Seccomp>, ShapeError> {
         .ok_or_else(|| wrong("apps.seccomp.program", "must be base64 of 1 to 4096 instructions"))?;
     Ok(Some(Seccomp { digest: sum, program }))
 }
+
+#[cfg(test)]
+#[path = "apps_tests.rs"]
+mod tests;

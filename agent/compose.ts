@@ -25,6 +25,7 @@ import { execRoutes } from './routes/exec.ts'
 import { gcRoutes } from './routes/gc.ts'
 import { healthRoutes } from './routes/health.ts'
 import { hostRoutes } from './routes/host.ts'
+import { inputRoutes } from './routes/input.ts'
 import { killRoutes } from './routes/kill.ts'
 import { OpenAnswers } from './routes/open-answers.ts'
 import { podControlRoutes } from './routes/pod-control.ts'
@@ -81,6 +82,7 @@ const allRoutes = (ports: LaunchPorts, open: OpenAnswers): readonly FastifyPlugi
   execRoutes(ports),
   copyRoutes(ports),
   processRoutes(ports),
+  inputRoutes(ports, open),
   ...tenantRoutes(ports),
   tokenRoutes(ports),
   ...storedFileRoutes(ports),

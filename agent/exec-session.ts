@@ -64,6 +64,13 @@ export function finish(socket: WebSocket, status: Status): void {
   socket.send(statusMessage(status), () => socket.close(NORMAL_CLOSURE))
 }
 
+/** As far as they are read. */
+export function answerPings(socket: WebSocket): void {
+  socket.on('ping', (data) => {
+    if (socket.bufferedAmount < WAITING_BYTES_MAX) socket.pong(data)
+  })
+}
+
 /** Ends a connection on which nothing moves. Answers what to call when something does. */
 function endWhenIdle(socket: WebSocket): () => void {
   const timer = setTimeout(() => socket.terminate(), IDLE_MS)
@@ -142,9 +149,7 @@ export function converse(
     if (wanted[name]) outputs[name].push(bytes)
     else stream.taken(name, bytes.length)
   })
-  socket.on('ping', (data) => {
-    if (socket.bufferedAmount < WAITING_BYTES_MAX) socket.pong(data)
-  })
+  answerPings(socket)
   stream.on('drain', () => socket.resume())
   // The end of a terminal's input is a character, which nobody typed.
   if (!wanted.stdin && !wanted.terminal) stream.stdinEof()

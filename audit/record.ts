@@ -143,6 +143,8 @@ export type RecordBodies = ExecRecords &
       /** 1 to 64. */
       readonly signal: number
     }
+    /** Somebody is about to write to its standard input. */
+    'launch.input_opened': LaunchId & { readonly actor: Actor }
     'launch.pause_requested': LaunchId & { readonly actor: Actor }
     'launch.resume_requested': LaunchId & { readonly actor: Actor }
     'launch.resize_requested': LaunchId & {
@@ -310,6 +312,7 @@ const RECORD_TYPES: ReadonlySet<string> = new Set(
     'launch.unhealthy': 0,
     'launch.stop_requested': 0,
     'launch.signal_requested': 0,
+    'launch.input_opened': 0,
     'launch.pause_requested': 0,
     'launch.resume_requested': 0,
     'launch.resize_requested': 0,

@@ -1,6 +1,6 @@
 /**
- * `casemate attach`: what a running pod writes from now on, its signals, and its end. No pod has its standard input open,
- * so nothing of what is typed goes there: keys are looked at for those that detach, and for ctrl-c and ctrl-\.
+ * `casemate attach`: what a running pod writes from now on, its signals, and its end; with -i also what it reads. Of what
+ * is typed nothing goes there: keys are looked at for those that detach, and for ctrl-c and ctrl-\.
  */
 import type { Command } from 'commander'
 import type { Client } from './client.ts'
@@ -8,10 +8,12 @@ import { type GlobalOptions, globalsOf, podPath, withClient } from './context.ts
 import { DETACH_KEYS, DetachKeys } from './detach-keys.ts'
 import { endOf } from './ended.ts'
 import { EXIT } from './exit-codes.ts'
+import { passInput, refuseTerminal } from './input.ts'
 import { printLogs } from './logs.ts'
 import { field, say } from './output.ts'
 
 interface AttachOptions extends GlobalOptions {
+  readonly interactive?: boolean
   readonly sigProxy: boolean
   readonly detachKeys: DetachKeys
 }
@@ -68,6 +70,7 @@ function watchKeys(keys: DetachKeys, signal: (name: string) => void, left: () =>
 }
 
 async function attach(client: Client, pod: string, options: AttachOptions): Promise<number> {
+  if (options.interactive === true) refuseTerminal()
   const found = await client.json({ method: 'GET', path: podPath(options, pod) })
   const state = field(found, 'state')
   if (['exited', 'failed', 'refused'].includes(state)) {
@@ -87,12 +90,14 @@ async function attach(client: Client, pod: string, options: AttachOptions): Prom
   }
   const restore = watchKeys(options.detachKeys, pass, leave)
   if (options.sigProxy) for (const signal of PROXIED) process.on(signal, pass)
+  const input = options.interactive === true ? await passInput(options, id) : null
   try {
     const shown = { follow: true, all: false, timestamps: false }
     await printLogs(client, options, { pod: id, query: { tail: '0' }, ...shown })
     return await endOf(client, options, id)
   } finally {
     restore()
+    input?.stop()
   }
 }
 
@@ -101,6 +106,7 @@ export function addAttach(program: Command): void {
     .command('attach')
     .description('show what a running pod writes from now on, pass signals on, end as it ends')
     .argument('<pod>')
+    .option('-i, --interactive', 'pass standard input on, a pipe or a file')
     .option('--no-sig-proxy', 'keep signals here: ctrl-c then detaches')
     .option(
       '--detach-keys <keys>',

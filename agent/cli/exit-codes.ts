@@ -60,6 +60,8 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   IMAGE_TOO_LARGE: EXIT.verification,
   IMAGE_UNKNOWN: EXIT.notFound,
   IMAGE_UNSIGNED: EXIT.verification,
+  INPUT_ENDED: EXIT.conflict,
+  INPUT_TAKEN: EXIT.conflict,
   INTERNAL: EXIT.error,
   ISOLATION_NOT_AVAILABLE: EXIT.isolation,
   ISOLATION_NOT_PERMITTED: EXIT.denied,

@@ -5,7 +5,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { type Command, Option } from 'commander'
-import { integer, wordsOf } from './arguments.ts'
+import { integer, UsageError, wordsOf } from './arguments.ts'
 import { loginFor } from './authfile.ts'
 import type { Client } from './client.ts'
 import { type GlobalOptions, podPath, podsPath, several, show, withClient } from './context.ts'
@@ -13,6 +13,7 @@ import { endOf } from './ended.ts'
 import { environmentOf } from './env-file.ts'
 import { EXIT } from './exit-codes.ts'
 import { addHealthOptions, type HealthOptions, healthOf } from './health.ts'
+import { passInputIfRunning, refuseTerminal } from './input.ts'
 import { printLogs } from './logs.ts'
 import { type MountOptions, mountMembersOf } from './mounts.ts'
 import { field, say } from './output.ts'
@@ -22,6 +23,7 @@ interface RunOptions extends GlobalOptions, HealthOptions, MountOptions {
   readonly vcpus?: number
   readonly memory?: number
   readonly hostname?: string
+  readonly interactive?: boolean
   readonly entrypoint?: string
   readonly env?: readonly string[]
   readonly envFile?: readonly string[]
@@ -122,19 +124,23 @@ function passSignals(client: Client, options: GlobalOptions, pod: string): void 
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, stop)
 }
 
-async function foreground(client: Client, options: GlobalOptions, pod: string): Promise<number> {
+async function foreground(client: Client, options: RunOptions, pod: string): Promise<number> {
   passSignals(client, options, pod)
-  await printLogs(client, options, {
-    pod,
-    follow: true,
-    query: {},
-    all: false,
-    timestamps: false,
-  })
-  return await endOf(client, options, pod)
+  const input = options.interactive === true ? await passInputIfRunning(options, pod) : null
+  try {
+    const shown = { follow: true, query: {}, all: false, timestamps: false }
+    await printLogs(client, options, { pod, ...shown })
+    return await endOf(client, options, pod)
+  } finally {
+    input?.stop()
+  }
 }
 
 async function run(image: string, args: readonly string[], options: RunOptions): Promise<number> {
+  if (options.interactive === true) {
+    refuseTerminal()
+    if (options.detach === true) throw new UsageError('-i is for the foreground: attach -i later')
+  }
   return await withClient(options, async (client) => {
     const launched = await client.json({
       method: 'POST',
@@ -205,6 +211,7 @@ function addLaunch(program: Command): Command {
     .option('--dns-search <domain>', 'likewise', several)
     .option('--add-host <name:address>', 'line of /etc/hosts; repeatable', several)
     .option('--authfile <file>', 'login of the registry, as `skopeo login` and docker write it')
+    .option('-i, --interactive', 'pass standard input on, a pipe or a file')
     .option('-d, --detach', 'print the pod’s id and leave it running')
     .option('--idempotency-key <key>', 'the same key never launches twice')
     .action(async (image: string, args: readonly string[], _options, command: Command) => {

@@ -14,7 +14,7 @@ import { OpenAnswers } from './open-answers.ts'
 import { originOf, scopeOf, startOf } from './shared.ts'
 
 /** Of the connection, by its kernel. */
-const KEEP_ALIVE_MS = 30_000
+export const KEEP_ALIVE_MS = 30_000
 
 /** What is asked for, and which channels. */
 export interface Sought {
@@ -22,7 +22,8 @@ export interface Sought {
   readonly wanted: Wanted
 }
 
-function refuseProtocol({ headers, ws }: FastifyRequest): void {
+/** @throws ApiError EXEC_PROTOCOL */
+export function refuseProtocol({ headers, ws }: FastifyRequest): void {
   const names = (headers['sec-websocket-protocol'] ?? '').split(',')
   const offered = new Set(names.map((one) => one.trim()))
   if (!ws || !PROTOCOLS.some((protocol) => offered.has(protocol))) {

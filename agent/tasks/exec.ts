@@ -11,7 +11,13 @@ import { type Errand, type ErrandWish, errandRequest } from '../../native/errand
 import { type ExecRequest, type ExecWish, execRequest } from '../../native/exec-request.ts'
 import type { ExecEnd, ExecStream } from '../../native/exec-stream.ts'
 import { type PodStream, SESSIONS_MAX } from '../../native/pod-stream.ts'
-import { decideExec, type ExecDecision, Refusal, type TenantId } from '../../policy/index.ts'
+import {
+  decideExec,
+  type ExecDecision,
+  type ExecQuery,
+  Refusal,
+  type TenantId,
+} from '../../policy/index.ts'
 import { environmentKey } from '../../policy/nouns/process.ts'
 import { ApiError } from '../errors.ts'
 import { Budget, type Rate } from './budget.ts'
@@ -145,19 +151,23 @@ function streamOf(ports: ExecPorts, pod: ExecCall['pod']): PodStream {
   return stream
 }
 
-async function decide(ports: ExecPorts, call: ExecCall): Promise<ExecDecision> {
+/**
+ * Whether it may be; a refusal is on record.
+ * @throws Refusal; AuditUnavailable
+ */
+export async function decide(
+  ports: ExecPorts,
+  call: ChangeCall,
+  sought: Pick<ExecQuery, 'program' | 'errand' | 'user' | 'terminal'>,
+): Promise<ExecDecision> {
   const { scope, caller } = call
-  const sought = soughtOf(call.wish)
   const { id, trust, suspended } = await ports.tenants.facts(scope)
   const outcome = decideExec(
     {
       principal: caller,
       tenant: { id, trust, suspended },
       pod: call.pod,
-      program: sought.program,
-      errand: sought.errand?.kind ?? '',
-      user: sought.user ?? '',
-      terminal: sought.terminal,
+      ...sought,
     },
     ports.policies,
   )
@@ -181,7 +191,13 @@ export async function admitExec(ports: ExecPorts, call: ExecCall): Promise<ExecD
   if (ports.audit.unavailable !== null) throw ports.audit.unavailable
   streamOf(ports, call.pod)
   ports.execs.spend(call.scope.tenant)
-  return await decide(ports, call)
+  const { program, errand, user, terminal } = soughtOf(call.wish)
+  return await decide(ports, call, {
+    program,
+    errand: errand?.kind ?? '',
+    user: user ?? '',
+    terminal,
+  })
 }
 
 /** A session that was asked for. */

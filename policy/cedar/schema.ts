@@ -3,7 +3,7 @@
  * typing mistake in a policy (`Trust::"trustd"`) is found at activation, not at the first attack.
  *
  * `Tenant.levels` is the tenant's entry in the root-owned level file, as spawn reports it; empty where no level is
- * decided on. `Exec.user` is empty for the app's own; of `Exec.program` and `Exec.errand` (copy-in, copy-out, processes)
+ * decided on. `Exec.user` is empty for the app's own; of `Exec.program` and `Exec.errand` (copy-in, copy-out, processes, input)
  * one is empty. `VolumeChange.operation` is create, remove, grow, snapshot, restore or export, and its size 0 where the
  * operation has none.
  */

@@ -169,6 +169,14 @@ impl Pod {
         (is_free && after.is_none_or(holds)).then_some(place)
     }
 
+    /// The next one, if what it waits for cannot come any more: the pod would wait with it for ever.
+    fn in_vain(&self) -> Option<usize> {
+        let place = self.slots.iter().position(|slot| matches!(slot.state, State::Waiting))?;
+        let After { app, condition } = self.slots.get(place)?.app.after.as_ref()?;
+        let awaited = self.slots.iter().find(|slot| slot.app.name == *app)?;
+        (awaited.is_over() && !awaited.is(*condition)).then_some(place)
+    }
+
     fn files_of(&self, place: usize) -> &[u8] {
         let before = self.config.apps.iter().take(place);
         let from = before.map(file_bytes).fold(0_usize, usize::saturating_add);
@@ -397,6 +405,10 @@ impl Pod {
         }
         for (place, exit) in ended {
             self.end(place, exit, crowd, outbox)?;
+        }
+        if let Some(place) = self.in_vain() {
+            let text = "what it waits for has ended and was never healthy";
+            self.fail(place, &Failure::new(ErrorCode::Other, text), outbox)?;
         }
         let is_over = self.slots.iter().all(Slot::is_over);
         Ok(is_over.then(|| self.failed.unwrap_or(Exit::Code(0))))

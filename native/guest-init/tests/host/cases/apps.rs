@@ -117,6 +117,17 @@ pub fn end_with_the_shell_s_code_when_one_cannot_be_started() {
     assert_eq!(told.frames.last().unwrap(), "pod Code(127)");
 }
 
+pub fn fail_when_what_they_wait_for_cannot_come() {
+    let place = Place::new();
+    let health = r#"{"interval_ms":3600000,"probe":{"args":["/bin/none"],"kind":"exec"},"retries":1,"start_interval_ms":3600000,"start_period_ms":0,"timeout_ms":1000}"#;
+    let one = Config { health: Some(health.into()), ..named("one", &["exit", "0"], "null") };
+    let two = named("two", &["both"], r#"{"app":"one","condition":"healthy"}"#);
+    let mut machine = begin(&place, &[one, two]);
+    let told = listen(&mut machine, |_, _| ());
+    assert!(told.frames.contains(&"1 Other".into()), "{:?}", told.frames);
+    assert_eq!(told.frames.last().unwrap(), "pod Code(125)");
+}
+
 pub fn share_network_ipc_and_names_and_nothing_else() {
     let place = Place::new();
     let apps = [

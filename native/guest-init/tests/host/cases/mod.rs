@@ -24,7 +24,8 @@ macro_rules! cases {
 
 cases! {
     apps: run_in_their_order_and_end_with_the_last wait_for_what_another_one_is stop_when_one_of_them_fails
-        end_with_the_shell_s_code_when_one_cannot_be_started share_network_ipc_and_names_and_nothing_else
+        end_with_the_shell_s_code_when_one_cannot_be_started fail_when_what_they_wait_for_cannot_come
+        share_network_ipc_and_names_and_nothing_else
         have_processes_beside_them_by_name_and_signals_of_their_own
         end_the_guest_for_frames_of_an_app_that_is_none;
     process: keeps_streams_apart_and_reports_the_code reports_a_signal passes_arguments_and_environment

@@ -2,8 +2,8 @@
 //!
 //! What is in a volume was written by pods that may have been hostile, and the one who resolves it is root: of a machine,
 //! or of the host (CVE-2017-1002101 and CVE-2021-25741 followed links out of such places). So each name is opened beneath
-//! the one before, a link is a refusal, and what was opened is what is mounted: nothing is resolved twice. Nobody else has
-//! the volume meanwhile.
+//! the one before, a link is a refusal, and what was opened is what is mounted: nothing is resolved twice. No other pod has
+//! the volume meanwhile; another app of this one may, and swaps links in vain.
 
 use std::fs::create_dir;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -203,6 +203,10 @@ suite('system/up with a container', {
     )
     assert.deepEqual([once.code, once.stdout], [3, 'hello\n'], once.stderr)
 
+    const feed = ['sh', '-c', 'echo fed | "$@"', 'sh', 'CASEMATE', ...asked, '-i', image] as const
+    const fed = await host.as(0, ...feed, '--', '/bin/sh', '-c', 'cat; exit 4')
+    assert.deepEqual([fed.code, fed.stdout], [4, 'fed\n'], fed.stderr)
+
     const launched: unknown = JSON.parse(await casemate(...asked, '-d', image))
     const pod = String(member(launched, 'id'))
     process.kill(host.pidOf('agent'), 'SIGKILL')

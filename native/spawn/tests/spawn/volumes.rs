@@ -155,7 +155,8 @@ fn a_snapshot_is_a_copy_and_a_volume_can_be_it_again() {
     write("data", b"friday", 60 << 20);
     assert_eq!(read("data@one", 60 << 20), *b"monday");
     let blocks = |folder: &str| fs::metadata(disk(&host, folder)).unwrap().blocks();
-    assert_eq!(blocks("data@one"), blocks("data"), "holes stay holes");
+    // Give or take blocks in which a file system keeps where a file's are.
+    assert!(blocks("data@one").abs_diff(blocks("data")) < 256, "holes stay holes");
     assert_eq!(order(&host, &intent("grow", Some(2 * SIZE), None)).code(), "ok");
     assert_eq!(with_snapshot(&host, "restore", "two").code(), "VOLUME_UNKNOWN");
     assert_eq!(with_snapshot(&host, "restore", "one").code(), "ok");

@@ -5,7 +5,6 @@
  */
 import { closeSync } from 'node:fs'
 import type { IsolationLevel } from '../policy/nouns/isolation.ts'
-import { Refusal } from '../policy/refusal.ts'
 import { PodStream } from './pod-stream.ts'
 import { type LaunchCall, type SpawnClient, SpawnError } from './spawn-client.ts'
 
@@ -15,7 +14,7 @@ export interface StartedPod {
 }
 
 export interface Launcher {
-  /** Starts the pod of a ticket. @throws SpawnError, Refusal ISOLATION_NOT_AVAILABLE */
+  /** Starts the pod of a ticket. @throws SpawnError */
   launch(call: LaunchCall): Promise<StartedPod>
 }
 
@@ -37,14 +36,8 @@ const bySpawn = (spawn: SpawnClient): Launcher => ({
   },
 })
 
-const notYet = (level: IsolationLevel): Launcher => ({
-  launch: () => {
-    const sentence = `This version of Casemate starts no pods at level ${level}; ask for level vm or container`
-    return Promise.reject(new Refusal('ISOLATION_NOT_AVAILABLE', sentence, { level }))
-  },
-})
-
 /** The launcher of each level. */
 export function launchers(spawn: SpawnClient): Readonly<Record<IsolationLevel, Launcher>> {
-  return { vm: bySpawn(spawn), container: bySpawn(spawn), host: notYet('host') }
+  const launcher = bySpawn(spawn)
+  return { vm: launcher, container: launcher, host: launcher }
 }

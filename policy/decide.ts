@@ -8,6 +8,7 @@ import type { ActivePolicies } from './cedar/policies.ts'
 import type { LaunchQuery } from './cedar/query.ts'
 import type { Charge, HostFacts, LaunchQuestion, Quotas, TenantFacts } from './facts.ts'
 import { planHealth } from './health-plan.ts'
+import { processAtLevel, refuseAtLevel } from './host-level.ts'
 import { refuseHostPaths } from './host-paths.ts'
 import { neededExceptions } from './host-verdict.ts'
 import { type AcceptedSigner, judgeImage } from './image-verdict.ts'
@@ -59,6 +60,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
   const choice = chooseLevel(policies, query, request.isolation)
   refuseHostLimits(process.rlimits, choice.level)
   refuseHostPaths(storage.mounts, choice.level)
+  refuseAtLevel(request, choice.level)
   const kvm = kvmFor(choice.level, host)
   const exceptions = neededExceptions(tenant, host)
   const charge: Charge = { vcpus, memoryMib, pods: 1 }
@@ -74,7 +76,7 @@ function planOf(question: LaunchQuestion, policies: ActivePolicies): Plan {
     charge,
     hostname: request.hostname ?? defaultHostname(request.pod),
     image: { ...image.resolved, reference: image.reference, signers },
-    process,
+    process: processAtLevel(process, choice.level),
     seccomp: 'default',
     readOnlyRoot: request.readOnlyRoot,
     ...storage,

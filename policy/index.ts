@@ -154,6 +154,7 @@ export {
   SEARCH_MAX,
 } from './nouns/names.ts'
 export {
+  HOST_NETWORK,
   NETWORK_NUMBER_MAX,
   NETWORK_NUMBER_MIN,
   type NetworkName,

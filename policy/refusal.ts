@@ -28,10 +28,12 @@ export const REFUSAL_CODES = [
   'POLICY_DENIED',
   /** The policy could not be evaluated without error, and so denies. */
   'POLICY_ERROR',
-  /** A capability was asked for that the tenant's trust does not reach. */
+  /** A capability was asked for that the tenant's trust does not reach, or that would be one over the host. */
   'CAPABILITY_NOT_PERMITTED',
   /** A limit was asked for that only a virtual machine has to itself. Facts: ulimit, level. */
   'ULIMIT_NOT_PERMITTED',
+  /** At the level there is no such thing of the pod's own. Facts: option, level. */
+  'OPTION_NOT_AT_LEVEL',
   /** Two mounts at one place, or more than a pod has. Facts: path. */
   'MOUNT_CONFLICT',
   /** A mount in memory that is larger than the pod's. Facts: path, size, limit. */
@@ -44,7 +46,7 @@ export const REFUSAL_CODES = [
   'SYSCTL_NOT_PERMITTED',
   /** The tenant's quota does not hold what was asked for. Facts: what, asked, used, limit. */
   'QUOTA_EXCEEDED',
-  /** This version has no network of that name. Facts: network. */
+  /** This version has no network of that name, or not at that level. Facts: network. */
   'NETWORK_NOT_AVAILABLE',
   /** The launch asks to reach what its tenant may not. Facts: egress. */
   'EGRESS_NOT_PERMITTED',

@@ -3,7 +3,7 @@ import type { LaunchQuestion } from './facts.ts'
 import { parseIp } from './nouns/address.ts'
 import { beyondEgress, type Egress, type EgressRule, egressWords } from './nouns/egress.ts'
 import { type Names, NO_NAMES } from './nouns/names.ts'
-import { type NetworkName, NO_NETWORK, TENANT_NETWORK } from './nouns/network.ts'
+import { HOST_NETWORK, type NetworkName, NO_NETWORK, TENANT_NETWORK } from './nouns/network.ts'
 import { permitsPort, portRangeWords } from './nouns/ports.ts'
 import type { Plan } from './plan.ts'
 import { Refusal } from './refusal.ts'
@@ -27,7 +27,9 @@ export function planWays(
 
 /** @throws Refusal */
 function isNetworked(network: NetworkName): boolean {
-  if (network === NO_NETWORK || network === TENANT_NETWORK) return network === TENANT_NETWORK
+  if (network === TENANT_NETWORK) return true
+  // With the host's network a pod has no place on one, and nothing of its own there: host-level.ts.
+  if (network === NO_NETWORK || network === HOST_NETWORK) return false
   throw new Refusal(
     'NETWORK_NOT_AVAILABLE',
     `There is no network ${network}. In this version a pod has its tenant's (${TENANT_NETWORK}) or none (${NO_NETWORK}).`,

@@ -74,6 +74,7 @@ const codes: Readonly<Record<ErrorCode, number>> = {
   NETWORK_FULL: EXIT.capacity,
   NETWORK_NOT_AVAILABLE: EXIT.usage,
   NOT_FOUND: EXIT.notFound,
+  OPTION_NOT_AT_LEVEL: EXIT.usage,
   PAUSE_NOT_AVAILABLE: EXIT.error,
   POD_AMBIGUOUS: EXIT.conflict,
   POD_NAME_TAKEN: EXIT.conflict,

@@ -191,7 +191,10 @@ function addLaunch(program: Command): Command {
     )
     .option('--shm-size <size>', 'size of /dev/shm; 64m if left out')
     .option('--sysctl <NAME=value>', 'parameter of the kernel that is the pod’s own', several)
-    .option('--network <name>', 'default: the tenant’s own; none when left out')
+    .option(
+      '--network <name>',
+      'default: the tenant’s own; host: the host’s, at level host; none when left out',
+    )
     .option('--name <name>', 'unique among the tenant’s pods that have not ended')
     .option('-l, --label <KEY=value>', 'to find it by; repeatable', several)
     .option('--annotation <KEY=value>', 'to be read by people and programs; repeatable', several)

@@ -108,7 +108,7 @@ const body = Type.Object(
       Type.String({
         maxLength: 63,
         description:
-          'none, or default: the tenant’s own, on which its pods reach each other, and what its egress permits. Without it, none',
+          'none; default: the tenant’s own, on which its pods reach each other, and what its egress permits; host: the host’s, at level host and only there. Without it, none',
       }),
     ),
     name: Type.Optional(

@@ -128,7 +128,7 @@ const GROUPS: Readonly<Record<Stage, readonly Group[]>> = {
       'Look at the policies that the facts and the record name.',
     ],
     [
-      'ISOLATION_NOT_AVAILABLE RESTART_NEEDS_OPEN_REGISTRY',
+      'ISOLATION_NOT_AVAILABLE OPTION_NOT_AT_LEVEL RESTART_NEEDS_OPEN_REGISTRY',
       'tenant',
       'Leave out what the message names.',
     ],

@@ -46,7 +46,7 @@ export const hostFacts = (
     ]),
   ),
   hostPaths: host.host_paths,
-  launchers: host.container === null ? ['vm'] : ['vm', 'container'],
+  launchers: host.container === null ? ['vm'] : ['vm', 'container', 'host'],
   resolver,
   imageFloor,
 })

@@ -3,7 +3,15 @@
  * start resolved, with everything decided anew (docs/decisions/0027-a-restart-is-a-launch.md).
  */
 import { canonicalJson } from '../../policy/canonical.ts'
-import { defaultHostname, type PodId, type Principal, parsePodId } from '../../policy/index.ts'
+import {
+  defaultHostname,
+  HOST_NETWORK,
+  type Hostname,
+  type LaunchRequest,
+  type PodId,
+  type Principal,
+  parsePodId,
+} from '../../policy/index.ts'
 import type { BegunRestart, Pod, TenantScope } from '../../tenants/index.ts'
 import { publicError } from '../errors.ts'
 import { formatReference, parseReference } from '../images/index.ts'
@@ -30,6 +38,10 @@ function pinned({ imageReference, imageDigest }: Pod): string {
   return formatReference({ ...parseReference(imageReference), tag: null, digest: imageDigest })
 }
 
+/** The pod keeps the name that it had; with the host's network it has the host's. */
+const hostnameOf = ({ hostname, network }: LaunchRequest, origin: PodId): Hostname | null =>
+  network === HOST_NETWORK ? hostname : (hostname ?? defaultHostname(origin))
+
 /** @throws BadNoun when what was asked for is no request of this version */
 function callOf(scope: TenantScope, { pod, request }: BegunRestart, after: PodId): LaunchCall {
   if (pod.restart === null) throw new Error('a pod without a rule is not started again')
@@ -39,8 +51,7 @@ function callOf(scope: TenantScope, { pod, request }: BegunRestart, after: PodId
     scope,
     actor: AGENT,
     image: pinned(pod),
-    // The pod keeps the name that it had.
-    request: { ...asked, hostname: asked.hostname ?? defaultHostname(origin) },
+    request: { ...asked, hostname: hostnameOf(asked, origin) },
     credentials: null,
     requestDigest: textDigest(canonicalJson(request)),
     keyDigest: null,

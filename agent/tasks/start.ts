@@ -98,7 +98,7 @@ async function findAfterAll(
   }
 }
 
-/** @throws SpawnError, Refusal ISOLATION_NOT_AVAILABLE */
+/** @throws SpawnError */
 export async function start(ports: LaunchPorts, call: StartCall): Promise<Pod> {
   const { scope, plan, spec, intent } = call
   const began = process.hrtime.bigint()

@@ -79,3 +79,20 @@ export const UNTRUSTED_DEFAULT_CAPABILITIES: readonly Capability[] =
   DOCKER_DEFAULT_CAPABILITIES.filter(
     (capability) => capability !== 'CAP_NET_RAW' && capability !== 'CAP_MKNOD',
   )
+
+/**
+ * The most at level host, where each is one over the host: what a service has that changes its user, listens below port
+ * 1024 and owns its own files. native/ticket/src/host_level.rs has the same.
+ */
+export const HOST_LEVEL_CAPABILITIES: readonly Capability[] = [
+  'CAP_CHOWN',
+  'CAP_DAC_OVERRIDE',
+  'CAP_FOWNER',
+  'CAP_FSETID',
+  'CAP_KILL',
+  'CAP_NET_BIND_SERVICE',
+  'CAP_SETGID',
+  'CAP_SETPCAP',
+  'CAP_SETUID',
+  'CAP_SYS_CHROOT',
+]

@@ -5,7 +5,7 @@ import type { Egress } from './egress.ts'
 import type { Names } from './names.ts'
 import type { PublishedPort } from './ports.ts'
 
-/** A network's name. `none`: no network; `default`: the tenant's own. Others exist in no version yet. */
+/** A network's name. `none`: no network; `default`: the tenant's own; `host`: the host's. There are no others yet. */
 export type NetworkName = Branded<string, 'NetworkName'>
 const networkName = /^[a-z][a-z0-9-]{0,62}$/u
 
@@ -22,6 +22,8 @@ export function parseNetworkName(input: unknown): NetworkName {
 export const NO_NETWORK: NetworkName = parseNetworkName('none')
 /** The one network that every tenant has. */
 export const TENANT_NETWORK: NetworkName = parseNetworkName('default')
+/** What a pod at level host has, and no other. */
+export const HOST_NETWORK: NetworkName = parseNetworkName('host')
 
 /** A pod's place on a network. */
 export type PodPlace = {

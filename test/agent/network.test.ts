@@ -114,7 +114,7 @@ suite('agent/network', () => {
 
   test('a network of a later version is refused on record, a name that is none at once', async (t) => {
     const on = await host(t)
-    const reply = await on.launch('acme', undefined, { network: 'host' })
+    const reply = await on.launch('acme', undefined, { network: 'restricted' })
     assert.deepEqual([reply.status, codeOf(reply)], [501, 'NETWORK_NOT_AVAILABLE'], reply.text)
     const refused = await lastOf(on, 'launch.refused')
     assert.equal(member(member(refused, 'refusal'), 'code'), 'NETWORK_NOT_AVAILABLE')

@@ -23,6 +23,8 @@ interface Option {
   readonly shows?: unknown
   /** The same below level vm, where the spec has another place for it. */
   readonly below?: { readonly at: readonly string[]; readonly shows: unknown }
+  /** It is about the network that a pod has: its tenant's, or at level host the host's. */
+  readonly ways?: true
 }
 
 const process = (...names: readonly string[]): readonly string[] => [
@@ -149,7 +151,49 @@ const OPTIONS: readonly Option[] = [
     at: ['sysctls'],
     shows: [{ name: 'net.core.somaxconn', value: '9' }],
   },
-  { option: '--network', body: { network: 'default' }, at: ['network', 'mtu'], shows: 1500 },
+  {
+    option: '--network default',
+    body: { network: 'default' },
+    at: ['network', 'mtu'],
+    shows: 1500,
+  },
+  { option: '--network none', body: { network: 'none' }, at: ['network'], shows: undefined },
+  { option: '--network host', body: { network: 'host' }, at: ['network'], shows: undefined },
+  {
+    option: '--publish',
+    body: { publish: ['8080:80'] },
+    ways: true,
+    at: ['network', 'ports'],
+    shows: [{ address: '127.0.0.1', host: 8080, pod: 80, protocol: 'tcp' }],
+  },
+  {
+    option: '--egress',
+    body: { egress: ['10.1.2.0/24'] },
+    ways: true,
+    at: ['network', 'egress', 'rules', '0', 'cidr'],
+    shows: '10.1.2.0/24',
+  },
+  {
+    option: '--dns',
+    body: { nameservers: ['10.1.2.3'] },
+    ways: true,
+    at: ['network', 'names', 'nameservers'],
+    shows: ['10.1.2.3'],
+  },
+  {
+    option: '--dns-search',
+    body: { search: ['example.com'] },
+    ways: true,
+    at: ['network', 'names', 'search'],
+    shows: ['example.com'],
+  },
+  {
+    option: '--add-host',
+    body: { hosts: ['db:10.1.2.3'] },
+    ways: true,
+    at: ['network', 'names', 'hosts'],
+    shows: [{ address: '10.1.2.3', name: 'db' }],
+  },
   {
     option: '--stop-signal',
     body: { stop_signal: 'USR1' },
@@ -207,11 +251,13 @@ const OPTIONS: readonly Option[] = [
 /** `yes`, or the code of the refusal. */
 async function tried(
   host: PodHost,
-  { body, at, shows, below }: Option,
+  { body, at, shows, below, ways }: Option,
   isolation: string,
 ): Promise<string> {
   const before = host.started.length
-  const reply = await host.launch('acme', undefined, { ...body, isolation })
+  // Level host is asked for with the host's network, or not had.
+  const network = isolation === 'host' ? 'host' : ways === true ? 'default' : 'none'
+  const reply = await host.launch('acme', undefined, { network, ...body, isolation })
   if (reply.status !== 201) return `\`${String(member(reply.json, 'code'))}\``
   const { spec } = host.started[before] ?? assert.fail('nothing was started')
   const wanted = isolation !== 'vm' && below !== undefined ? below : { at, shows }
@@ -256,7 +302,8 @@ suite('agent/options', () => {
       container_reason: null,
     }))
     const quotas = { vcpus: 100, memory_mib: 100_000, pods: 100, launches_per_minute: 1000 }
-    const body = { trust: 'trusted', quotas }
+    const ways = { egress: ['internet', '10.0.0.0/8'], ports: ['8000-8099'] }
+    const body = { trust: 'trusted', quotas, ...ways }
     const tenant = { method: 'PATCH', path: '/v1/tenants/acme', body } as const
     const changed = await host.agent.operator(tenant)
     assert.equal(changed.status, 200, changed.text)

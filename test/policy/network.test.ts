@@ -33,7 +33,7 @@ suite('policy/network', () => {
   })
 
   test('refuses a network of a later version by its name', () => {
-    for (const name of ['host', 'restricted', 'backend']) {
+    for (const name of ['restricted', 'backend']) {
       const refusal = decided(name)
       assert.ok(refusal instanceof Refusal)
       assert.equal(refusal.code, 'NETWORK_NOT_AVAILABLE')

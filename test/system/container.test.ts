@@ -15,6 +15,7 @@ import { type Machine, openMachine, whyNoContainers } from './harness.ts'
 import { healthCases } from './health.cases.ts'
 import { hostPathCases } from './host-paths.cases.ts'
 import { lifeCases } from './life.cases.ts'
+import { monitorCases } from './monitor.cases.ts'
 import { mountCases } from './mounts.cases.ts'
 import { networkCases } from './network.cases.ts'
 import { programCases } from './programs.cases.ts'
@@ -42,6 +43,7 @@ const groups: readonly Group[] = [
   ['resize', resizeCases],
   ['network', networkCases],
   ['ways', waysCases],
+  ['monitor', monitorCases],
   ['container', containerCases],
   ['exec in a container', containerExecCases],
   ['programs', programCases],

@@ -57,8 +57,8 @@ const entry = (type: TarWrite['type'], name: string, size = 0, link = ''): Buffe
 const padded = (content: Buffer): Buffer =>
   Buffer.concat([content, Buffer.alloc((512 - (content.length % 512)) % 512)])
 
-/** A copy in and the same out again; and what else is under the app's limits. The app runs as root. */
-export async function copiesBothWays(machine: Machine, running: Running): Promise<void> {
+/** A copy in and the same out again. */
+async function copiesBothWays(machine: Machine, running: Running): Promise<void> {
   const run = errandsOf(machine, running)
   const content = Buffer.from(Array.from({ length: 100_000 }, (_, at) => at % 251))
   const archive = Buffer.concat([
@@ -83,9 +83,12 @@ export async function copiesBothWays(machine: Machine, running: Running): Promis
   } finally {
     rmSync(here, { recursive: true })
   }
-  // By what it copies of itself it says what it is itself.
+}
+
+/** By what it copies of itself it says what it is itself. The app runs as root. */
+async function isWhatTheAppIs(run: Do, first: number): Promise<void> {
   const own = async (file: string): Promise<readonly string[]> => {
-    const both = [1, 'self'].map(async (of) => await run(out(`/proc/${of}/${file}`)))
+    const both = [first, 'self'].map(async (of) => await run(out(`/proc/${of}/${file}`)))
     return (await Promise.all(both)).map(({ out: bytes }) => bytes.toString('latin1', 512))
   }
   const [app = '', self = ''] = await own('status')
@@ -99,9 +102,23 @@ export async function copiesBothWays(machine: Machine, running: Running): Promis
     const [of, mine] = await own(file)
     assert.equal(mine, of, file)
   }
+}
+
+async function isListed(run: Do, first: number): Promise<void> {
   const listed = (await run({ kind: 'processes' })).out.toString().trim().split('\n')
-  const [first] = listed.map((line) => JSON.parse(line) as Record<string, unknown>)
-  assert.deepEqual([first?.['pid'], first?.['uid'], first?.['user']], [1, 0, 'root'])
+  const [app1] = listed.map((line) => JSON.parse(line) as Record<string, unknown>)
+  assert.deepEqual([app1?.['pid'], app1?.['uid'], app1?.['user']], [first, 0, 'root'])
+}
+
+/** A copy in and the same out again; and what else is under the app's limits. The app runs as root. */
+export async function copies(machine: Machine, running: Running): Promise<void> {
+  await copiesBothWays(machine, running)
+  const run = errandsOf(machine, running)
+  const [began] = running.events
+  // As the host numbers it where the app has no namespace of processes.
+  const first = machine.level === 'host' && began?.kind === 'started' ? began.guestPid : 1
+  await isWhatTheAppIs(run, first)
+  await isListed(run, first)
 }
 
 export function copyCases(machine: Machine): void {

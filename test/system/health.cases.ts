@@ -5,6 +5,7 @@ import { suite, test } from 'node:test'
 import type { PodHealth } from '../../native/pod-health.ts'
 import { PodStream } from '../../native/pod-stream.ts'
 import { type PlannedHealth, type Probe, parseExecProbe } from '../../policy/index.ts'
+import { freePort } from './free-port.ts'
 import type { Machine } from './harness.ts'
 import { Running, sh, start } from './launch.ts'
 
@@ -21,6 +22,10 @@ const asked = (probe: Probe, more: Partial<PlannedHealth> = {}): PlannedHealth =
   onUnhealthy: 'none',
   ...more,
 })
+
+/** A port of the pod's own; at level host one of the host's that nobody has. */
+const portOf = async ({ level }: Machine): Promise<number> =>
+  level === 'host' ? await freePort() : 8080
 
 const shell = (command: string): Probe => parseExecProbe(['/bin/sh', '-c', command])
 const brief = ({ state, answer, streak }: PodHealth): string =>
@@ -48,9 +53,9 @@ export function healthCases(machine: Machine): void {
 
   suite('system/health', { concurrency: 1 }, () => {
     test('asks a server in the pod, and tells a fresh agent what the last one knew', async () => {
-      const script =
-        'mkdir /tmp/w; echo ok >/tmp/w/live; httpd -p 8080 -h /tmp/w; echo up; read a; rm /tmp/w/live; read a'
-      const health = asked({ kind: 'http', port: 8080, path: '/live' })
+      const port = await portOf(machine)
+      const script = `mkdir /tmp/w; echo ok >/tmp/w/live; httpd -p ${port} -h /tmp/w; echo up; read a; rm /tmp/w/live; read a`
+      const health = asked({ kind: 'http', port, path: '/live' })
       const running = await start(machine, { args: sh(script), health })
       const well = await says(running.stream, /^healthy/u)
       assert.deepEqual([brief(well), well.output], ['healthy code 0 0', 'status 200\n'])
@@ -75,9 +80,9 @@ export function healthCases(machine: Machine): void {
         `grep -E '${names}' /proc/${of}/status; cat /proc/${of}/cgroup`
       const spaces = 'for name in user mnt; do readlink /proc/self/ns/$name; done'
       const probe = shell(
-        `{ ${look('1')}; } >/tmp/a; { ${look('self')}; } >/tmp/b; cmp /tmp/a /tmp/b && id -u && ls /proc/self/fd && ${spaces}`,
+        `until read app </tmp/app; do sleep 0.1; done; { ${look('$app')}; } >/tmp/a; { ${look('self')}; } >/tmp/b; cmp /tmp/a /tmp/b && id -u && ls /proc/self/fd && ${spaces}`,
       )
-      const args = sh(`${spaces}; while :; do sleep 1000; done`)
+      const args = sh(`echo $$ >/tmp/app; ${spaces}; while :; do sleep 1000; done`)
       // Ten programs, each of which takes seconds where KVM is software.
       const health = asked(probe, { timeoutMs: isVm ? 600_000 : 60_000 })
       const running = await start(machine, { args, user: '1234:1234', health })
@@ -121,10 +126,11 @@ export function healthCases(machine: Machine): void {
     test('takes a port that nobody has for an answer, and an app that came back', {
       skip: slow,
     }, async () => {
-      const script = 'read a; httpd -p 8080 -h /tmp; read a; killall httpd; read a'
+      const port = await portOf(machine)
+      const script = `read a; httpd -f -p ${port} -h /tmp & read a; kill $!; read a`
       const running = await start(machine, {
         args: sh(script),
-        health: asked({ kind: 'tcp', port: 8080 }),
+        health: asked({ kind: 'tcp', port }),
       })
       assert.match((await says(running.stream, /starting code 1 1/u)).output, /refused/u)
       await says(running.stream, /unhealthy code 1/u)

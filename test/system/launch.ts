@@ -25,7 +25,6 @@ import {
   parseTenantId,
   parseUser,
   parseVcpus,
-  UNTRUSTED_DEFAULT_CAPABILITIES,
   VOLUME_BYTES_MIN,
 } from '../../policy/index.ts'
 import { NO_NAMES } from '../../policy/nouns/names.ts'
@@ -35,7 +34,7 @@ import { DEVICE_RATES } from '../../policy/rates.ts'
 import { digestOf } from '../native/workers/rootfs/build-image.ts'
 import { type Machine, type SpawnHost, TENANT } from './harness.ts'
 import type { DiskFile } from './images.ts'
-import { foundFile } from './words.ts'
+import { foundFile, ordinaryCapabilities } from './words.ts'
 
 export { facts, probe, sh } from './words.ts'
 
@@ -117,7 +116,6 @@ const defaults = {
   env: [],
   cwd: '/',
   user: '',
-  capabilities: UNTRUSTED_DEFAULT_CAPABILITIES,
   hostname: 'web-1',
   readOnlyRoot: false,
   tenant: TENANT,
@@ -130,7 +128,9 @@ const defaults = {
   sysctls: [],
 } as const
 
-function processOf(wish: Wish & typeof defaults): Plan['process'] {
+type FullWish = Wish & typeof defaults & Required<Pick<Wish, 'capabilities'>>
+
+function processOf(wish: FullWish): Plan['process'] {
   const sets = wish.capabilities.toSorted()
   const held = wish.user === '' ? sets : []
   return {
@@ -154,7 +154,7 @@ function processOf(wish: Wish & typeof defaults): Plan['process'] {
 
 function planOf(machine: Machine, given: Wish): Plan {
   const { level } = machine
-  const wish = { ...defaults, ...given } as Wish & typeof defaults
+  const wish = { ...defaults, capabilities: ordinaryCapabilities(level), ...given } as FullWish
   const { vcpus, memoryMib } = wish.shape
   const image = { registry: 'r', repository: 'i', digest: parseDigest(NOTHING) }
   return {

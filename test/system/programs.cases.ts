@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { Agent, get } from 'node:http'
-import { type AddressInfo, createServer } from 'node:net'
 import { before, suite, test } from 'node:test'
 import { missing } from '../peers/images-programs.ts'
+import { freePort } from './free-port.ts'
 import type { Machine, SpawnHost } from './harness.ts'
 import { buildDisk, type DiskFile } from './images.ts'
 import { type Running, run, sh, start } from './launch.ts'
@@ -61,16 +61,6 @@ kill -9 $(head -n 1 /data/cluster/postmaster.pid); wait
 until begin 2>/dev/null; do sleep 0.1; done
 psql -At -c "SELECT count(*) >= $(cat /data/last), max(id) = count(*) FROM t"
 pg_ctl -D /data/cluster -w -s -m fast stop; grep -o 'automatic recovery in progress' /data/log`
-
-/** A port of the host that nobody has. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}
 
 /** Asks for so many paths, each over a connection of its own, a few at a time. @returns the answers */
 async function ask(port: number, count: number): Promise<readonly string[]> {

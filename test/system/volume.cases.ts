@@ -226,7 +226,7 @@ export function volumeCases(machine: Machine): void {
     ordinary(machine)
     cutOff(machine)
     parts(machine)
-    if (machine.level === 'container') containers(machine)
+    if (machine.level !== 'vm') containers(machine)
   })
 }
 

@@ -1,5 +1,15 @@
 /** What apps of tests are told to do, and what they say. */
 import type { FoundFile } from '../../agent/tasks/launch-files.ts'
+import {
+  type Capability,
+  type IsolationLevel,
+  UNTRUSTED_DEFAULT_CAPABILITIES,
+} from '../../policy/index.ts'
+import { HOST_LEVEL_CAPABILITIES } from '../../policy/nouns/capability.ts'
+
+/** Of an app whose test asks for no others. */
+export const ordinaryCapabilities = (level: IsolationLevel): readonly Capability[] =>
+  level === 'host' ? HOST_LEVEL_CAPABILITIES : UNTRUSTED_DEFAULT_CAPABILITIES
 
 /** A script for /bin/sh; each program it starts costs seconds where KVM is software. */
 export const sh = (script: string): readonly string[] => ['/bin/sh', '-c', script]

@@ -10,9 +10,12 @@
 use casemate_ticket::app::CAPABILITIES;
 use casemate_ticket::bytes::Digest;
 use casemate_ticket::json::{self, Value};
+use casemate_ticket::spec::Level;
 
-/// First argument of our program inside.
+/// First argument of our program inside a container.
 pub const INSIDE: &str = "--app";
+/// And at level host.
+pub const INSIDE_HOST: &str = "--app-of-host";
 /// Where our program is, inside, until it has begun.
 pub const PROGRAM: i32 = 3;
 /// The pipe for why the app could not be started.
@@ -35,8 +38,12 @@ pub const QUEUES: &str = "/tmp/queues";
 /// What differs from app to app.
 #[derive(Clone, Copy, Debug)]
 pub struct Pod<'a> {
-    /// First of its ids on the host.
+    /// Of the two below vm.
+    pub level: Level,
+    /// First of its ids on the host; at level host the app's are the host's.
     pub ids: u32,
+    /// Capabilities, as bits, that our program begins with: in a container all, which are of its user namespace.
+    pub capabilities: u64,
     /// The inner cgroup, as a path below the mount points of the hierarchies.
     pub group: &'a str,
     /// The app's place among the pod's.
@@ -47,11 +54,15 @@ pub struct Pod<'a> {
     pub pids: u32,
 }
 
-/// Digest of everything that is the same for all apps of all pods.
+/// Digest of everything that is the same for all apps of all pods of a level, of both levels.
 #[must_use]
 pub fn digest() -> Digest {
-    let nobody = Pod { ids: 0, group: "", place: 0, memory_bytes: 0, pids: 0 };
-    Digest::of(write(&nobody, "").as_bytes())
+    let of = |level| {
+        let nobody =
+            Pod { level, ids: 0, capabilities: 0, group: "", place: 0, memory_bytes: 0, pids: 0 };
+        write(&nobody, "")
+    };
+    Digest::of([of(Level::Container), of(Level::Host)].concat().as_bytes())
 }
 
 /// `config.json` for an app whose root file system is mounted at `root`.
@@ -59,7 +70,7 @@ pub fn digest() -> Digest {
 pub fn write(pod: &Pod<'_>, root: &str) -> String {
     json::write(&object(vec![
         ("ociVersion", text("1.0.2")),
-        ("process", process(pod.place)),
+        ("process", process(pod)),
         // Made read-only by our program, after it has made the app's working directory.
         ("root", object(vec![("path", text(root)), ("readonly", Value::Bool(false))])),
         ("mounts", mounts()),
@@ -67,13 +78,18 @@ pub fn write(pod: &Pod<'_>, root: &str) -> String {
     ]))
 }
 
-fn process(place: usize) -> Value {
-    // All of them within the pod's own user namespace, for the last steps inside; the app keeps those of its spec.
-    let all = || Value::Array(CAPABILITIES.iter().map(|name| text(name)).collect());
-    let capabilities = ["bounding", "effective", "permitted"].map(|set| (set, all())).to_vec();
+fn process(pod: &Pod<'_>) -> Value {
+    // For the last steps inside; the app keeps those of its spec.
+    let held = (0_u32..).zip(CAPABILITIES).filter(|(number, _)| {
+        1_u64.checked_shl(*number).is_some_and(|bit| pod.capabilities & bit != 0)
+    });
+    let held = Value::Array(held.map(|(_, name)| text(name)).collect());
+    let capabilities = ["bounding", "effective", "permitted"].map(|set| (set, held.clone()));
+    let capabilities = capabilities.to_vec();
     let program = format!("/proc/self/fd/{PROGRAM}");
+    let word = if pod.level == Level::Host { INSIDE_HOST } else { INSIDE };
     object(vec![
-        ("args", Value::Array(vec![text(&program), text(INSIDE), text(&place.to_string())])),
+        ("args", Value::Array(vec![text(&program), text(word), text(&pod.place.to_string())])),
         ("capabilities", object(capabilities)),
         ("cwd", text("/")),
         ("env", Value::Array(vec![])),
@@ -113,8 +129,11 @@ fn mounts() -> Value {
 
 fn linux(pod: &Pod<'_>) -> Value {
     // Network, IPC and names are the monitor's, which has no socket or queue in them: made for the pod, shared by its apps,
-    // and root's, so that nobody in an app's user namespace has a privilege over them.
-    let names = ["pid", "mount", "user", "cgroup"];
+    // and root's, so that nobody in an app's user namespace has a privilege over them. At level host they are the host's.
+    let names: &[&str] = match pod.level {
+        Level::Host => &["mount"],
+        _ => &["pid", "mount", "user", "cgroup"],
+    };
     let namespaces = names.iter().map(|name| object(vec![("type", text(name))])).collect();
     let range = || {
         Value::Array(vec![object(vec![
@@ -125,9 +144,8 @@ fn linux(pod: &Pod<'_>) -> Value {
     };
     let nothing = object(vec![("access", text("rwm")), ("allow", Value::Bool(false))]);
     let memory = i64::try_from(pod.memory_bytes).unwrap_or(i64::MAX);
-    object(vec![
+    let mut members = vec![
         ("cgroupsPath", text(pod.group)),
-        ("gidMappings", range()),
         ("namespaces", Value::Array(namespaces)),
         (
             "resources",
@@ -138,8 +156,11 @@ fn linux(pod: &Pod<'_>) -> Value {
                 ("pids", object(vec![("limit", Value::Integer(pod.pids.into()))])),
             ]),
         ),
-        ("uidMappings", range()),
-    ])
+    ];
+    if pod.level != Level::Host {
+        members.extend([("gidMappings", range()), ("uidMappings", range())]);
+    }
+    object(members)
 }
 
 fn text(text: &str) -> Value {

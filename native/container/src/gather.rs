@@ -9,7 +9,7 @@ use casemate_ticket::container::Container;
 use casemate_ticket::document::{DOCUMENT_BYTES_MAX, Mode};
 use casemate_ticket::exec;
 use casemate_ticket::host_path;
-use casemate_ticket::spec::{Level, Means, Spec};
+use casemate_ticket::spec::{Means, Spec};
 use casemate_vmm::descriptors::{Access, STREAM, check_blocks, content, file};
 use casemate_vmm::failure::{Failure, failure};
 use casemate_vmm::gate::Gate;
@@ -76,8 +76,8 @@ pub fn gather() -> Result<Parts, Failure> {
     let spec = admit(&document)?.spec;
     let pod = exec::Pod { launch_id: spec.launch_id.clone(), tenant: spec.tenant.clone() };
     let gate = Gate::new(document.context, pod);
-    let (Level::Container, Means::Container(container)) = (spec.level, &spec.means) else {
-        let text = "the spec is not of a pod at level container";
+    let Means::Container(container) = &spec.means else {
+        let text = "the spec is not of a pod below level vm";
         return Err(failure(Reason::Machine, format_args!("{text}")));
     };
     let container = *container;

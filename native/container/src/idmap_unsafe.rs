@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::pipe::pipe;
 use rustix::process::{Pid, WaitOptions, waitpid};
@@ -27,6 +27,14 @@ impl Map {
     pub const fn of_pod(first: u32) -> Self {
         Self { on_disk: 0, first, count: bundle::IDS }
     }
+}
+
+/// Has the ids of a file system, which is mounted nowhere yet, be a pod's from `first` on.
+///
+/// # Errors
+/// A kernel without user namespaces, or a file system that cannot.
+pub fn map_from(mount: BorrowedFd<'_>, first: u32) -> io::Result<()> {
+    map(mount, namespace(Map::of_pod(first))?.as_fd())
 }
 
 /// A user namespace whose ids are mapped so.

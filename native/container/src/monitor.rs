@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use casemate_ticket::spec::Level;
 use casemate_vmm::agent_stream::AgentStream;
 use casemate_vmm::control::receive;
 use casemate_vmm::descriptors::{CONTROL, present};
@@ -84,14 +85,22 @@ fn run(report: &Report, ids: &str, group: &str, oom: &str) -> Result<(), Failure
     for app in &spec.apps {
         limits_unsafe::make_room(&app.process.rlimits);
     }
-    network::make(&spec, ids)?;
-    let scratch = root::build(&root::take_image(image, copy)?, &scratch, ids, spec.apps.len())?;
+    let mapped = (spec.level != Level::Host).then_some(ids);
+    network::make(&spec, mapped)?;
+    let image = root::take_image(image, copy)?;
+    let scratch = root::build(&image, &scratch, mapped, spec.apps.len())?;
+    network::take_names(&spec)?;
+    let first_capabilities = privileges::of_first(spec.level, &spec.apps)
+        .map_err(|error| failed("capabilities", &error))?;
     let runtime = Runtime {
         oci: hand_unsafe::out_of_the_way(&runtime)
             .map_err(|error| failed("descriptors", &error))?,
         program,
         config: spec.guest_config.clone(),
-        ids,
+        level: spec.level,
+        capabilities: privileges::of_session(spec.level, &spec.apps),
+        first_capabilities,
+        ids: mapped,
         groups: Groups { group: group.to_owned(), oom: PathBuf::from(oom), apps: spec.apps.len() },
         memory_bytes: u64::from(container.memory_mib).saturating_mul(MIB),
         pids: spec.limits.pids,

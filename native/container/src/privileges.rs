@@ -2,6 +2,8 @@
 
 use std::io;
 
+use casemate_ticket::app::App;
+use casemate_ticket::spec::Level;
 use guest_init::privileges::drop_bounding;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, Gid, Uid, capabilities, clear_ambient_capability_set,
@@ -25,13 +27,40 @@ const RUNTIME: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SYS_PTRACE)
     .union(CapabilitySet::SYS_RESOURCE);
 
+/// What it takes where no user namespace gives them all: nodes in its `/dev`, and those that the app's process gives up.
+const RUNTIME_OF_HOST: CapabilitySet =
+    RUNTIME.union(CapabilitySet::MKNOD).union(CapabilitySet::SETPCAP);
+
+/// What the session of a pod keeps, as bits.
+#[must_use]
+pub fn of_session(level: Level, apps: &[App]) -> u64 {
+    let own = apps.iter().fold(0, |all, app| all | app.process.capabilities.bounding);
+    match level {
+        Level::Host => RUNTIME_OF_HOST.bits() | own,
+        _ => RUNTIME.bits(),
+    }
+}
+
+/// What the first process of an app begins with, as bits: in a container all, which are of its user namespace. A host's
+/// root may lack some itself.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn of_first(level: Level, apps: &[App]) -> io::Result<u64> {
+    match level {
+        Level::Host => Ok(of_session(level, apps) & capabilities(None)?.permitted.bits()),
+        _ => Ok(u64::MAX),
+    }
+}
+
 /// Leaves the session, and what it starts on the host, what it needs.
 ///
 /// # Errors
 /// What the kernel answers.
-pub fn keep_the_runtimes() -> io::Result<()> {
-    bound(RUNTIME)?;
-    hold(capabilities(None)?.permitted & RUNTIME)
+pub fn keep(bits: u64) -> io::Result<()> {
+    let kept = CapabilitySet::from_bits_retain(bits);
+    bound(kept)?;
+    hold(capabilities(None)?.permitted & kept)
 }
 
 /// Becomes a user of the host that no process of a container, no machine and nobody else is, without a privilege, under

@@ -20,8 +20,7 @@ use rustix::mount::{
     move_mount,
 };
 
-use crate::idmap_unsafe::{self, Map};
-use crate::{bundle, loop_unsafe};
+use crate::{bundle, idmap_unsafe, loop_unsafe};
 
 /// Where everything of the pod is, in the monitor's own mount namespace. Every host has it.
 pub const PLACE: &str = "/tmp";
@@ -61,11 +60,16 @@ pub fn of_app(place: usize) -> String {
     format!("{PLACE}/root{place}")
 }
 
-/// Makes the roots of as many apps, for ids from `first` on.
+/// Makes the roots of as many apps, for ids from `first` on or for the host's.
 ///
 /// # Errors
 /// `IO` with the step: a kernel that lacks a file system, loop devices or mapped mounts.
-pub fn build(image: &File, scratch: &File, first: u32, apps: usize) -> Result<Scratch, Failure> {
+pub fn build(
+    image: &File,
+    scratch: &File,
+    first: Option<u32>,
+    apps: usize,
+) -> Result<Scratch, Failure> {
     let step = |what: &'static str| {
         move |error: io::Error| {
             failure(Reason::Io, format_args!("the container's root: {what}: {error}"))
@@ -73,7 +77,7 @@ pub fn build(image: &File, scratch: &File, first: u32, apps: usize) -> Result<Sc
     };
     make_place().map_err(step("make a place for it"))?;
     mount_image(image, first)
-        .map_err(step("mount the image (erofs, by a loop device, with mapped ids)"))?;
+        .map_err(step("mount the image (erofs, by a loop device, with the pod's ids)"))?;
     let scratch =
         mount_scratch(scratch).map_err(step("mount the scratch disk (ext4, by a loop device)"))?;
     // Relative, so that no path of the host's shows in the container.
@@ -107,7 +111,7 @@ fn make_place() -> io::Result<()> {
     Ok(mount("sysfs", bundle::SYS, "sysfs", inert | MountFlags::RDONLY, None)?)
 }
 
-fn mount_image(image: &File, first: u32) -> io::Result<()> {
+fn mount_image(image: &File, first: Option<u32>) -> io::Result<()> {
     let (device, path) = loop_unsafe::attach(image.as_fd(), true)?;
     let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "source", path.as_str())?;
@@ -117,8 +121,7 @@ fn mount_image(image: &File, first: u32) -> io::Result<()> {
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_RDONLY;
     let tree = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, inert)?;
-    let namespace = idmap_unsafe::namespace(Map::of_pod(first))?;
-    idmap_unsafe::map(tree.as_fd(), namespace.as_fd())?;
+    first.map_or(Ok(()), |first| idmap_unsafe::map_from(tree.as_fd(), first))?;
     drop(device);
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     Ok(move_mount(&tree, "", CWD, Path::new(PLACE).join("image"), flags)?)

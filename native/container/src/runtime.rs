@@ -5,33 +5,32 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, fchown};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
 
 use casemate_ticket::app::App;
 use casemate_ticket::config::Config;
 use casemate_ticket::host_path;
 use casemate_ticket::mounts::{self as wanted, Mount, Volume};
+use casemate_ticket::spec::Level;
 use casemate_wire::apps::number_of;
 use casemate_wire::payload::{ErrorCode, Resized};
 use guest_init::failure::{Failure, OrFailure};
 use guest_init::grow::grow_mounted;
 use guest_init::mounts::{self, Brought};
-use guest_init::namespaces::Kinds;
 use guest_init::report;
 use guest_init::running::{Begun, Running, pipe};
 use guest_init::session::Machine;
 use guest_init::site::Site;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, memfd_create};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open, set_child_subreaper};
 
 use crate::bundle::{self, CONFIG, FILES, PASSED, PROGRAM, REPORT};
 use crate::groups::Groups;
 use crate::hand_unsafe::Handing;
-use crate::idmap_unsafe::{self, Map};
 use crate::loops::Loops;
 use crate::root::{SCRATCH, Scratch};
-use crate::{groups, inside, loop_unsafe, root};
+use crate::{groups, idmap_unsafe, inside, loop_unsafe, root};
 
 /// Where the runtime keeps what it knows of its containers.
 const STATE: &str = "/tmp/runtime";
@@ -52,8 +51,14 @@ pub struct Runtime {
     pub program: OwnedFd,
     /// What is run in them: the payload of a CONFIG frame.
     pub config: String,
-    /// First of its ids.
-    pub ids: u32,
+    /// Level container or host.
+    pub level: Level,
+    /// What the session keeps to start them, as bits.
+    pub capabilities: u64,
+    /// What their first processes begin with, as bits.
+    pub first_capabilities: u64,
+    /// First of its ids; `None` where they are the host's.
+    pub ids: Option<u32>,
     /// Their cgroups.
     pub groups: Groups,
     /// Bytes of memory of the pod, and so the most of each app.
@@ -91,7 +96,7 @@ impl Machine for Runtime {
         }
         for theirs in [&child_stdin, &child_stdout, &child_stderr] {
             // The container's root, so that it can give them to the app's user.
-            fchown(theirs, Some(self.ids), Some(self.ids))
+            fchown(theirs, self.ids, self.ids)
                 .or_failure(ErrorCode::Other, "give the container its pipes")?;
         }
         let own = sealed(self.config.as_bytes())
@@ -107,8 +112,8 @@ impl Machine for Runtime {
             volumes: self.mount_volumes(&config.apps, &app.mounts)?,
             host_paths: host_paths.or_failure(ErrorCode::Other, "have descriptors")?,
         };
-        let scratch = (Path::new(SCRATCH), place);
-        let trees = mounts::bring(scratch, &app.mounts, self.ids, brought)?;
+        let (owner, scratch) = (self.ids.unwrap_or(0), (Path::new(SCRATCH), place));
+        let trees = mounts::bring(scratch, &app.mounts, owner, brought)?;
         let passed = PASSED.saturating_add(i32::try_from(trees.len()).unwrap_or(i32::MAX));
         command.args(["--preserve-fds", &passed.to_string(), &self.name_of(place)]);
         command.stdin(Stdio::from(child_stdin)).stdout(Stdio::from(child_stdout));
@@ -122,7 +127,7 @@ impl Machine for Runtime {
         let trees = trees.iter().map(AsFd::as_fd).zip(PROGRAM.saturating_add(PASSED)..);
         let handing = Handing::new(always.into_iter().chain(trees))
             .or_failure(ErrorCode::Other, "hand descriptors on")?;
-        let ended = handing.status(&mut command);
+        let ended = self.make(&handing, &mut command);
         // What the command holds of the pipes is the runtime's alone from here on.
         drop((command, handing, child_report));
         let status = ended.or_failure(ErrorCode::Other, "start the OCI runtime")?;
@@ -136,9 +141,21 @@ impl Machine for Runtime {
         let process = pidfd_open(pid, PidfdFlags::empty())
             .or_failure(ErrorCode::Other, "watch the container's process")?;
         let (oom, stop_signal) = (Some(self.groups.oom_of_app(place)), i32::from(app.stop_signal));
-        let (number, kinds) = (number_of(place, config.apps.len()), Kinds::Container);
-        let begun =
-            Begun { number, pid, process, stdin, stdout, stderr, report, oom, stop_signal, kinds };
+        let (kinds, rest) = (inside::kinds(self.level), self.rest(place));
+        let number = number_of(place, config.apps.len());
+        let begun = Begun {
+            number,
+            pid,
+            process,
+            stdin,
+            stdout,
+            stderr,
+            report,
+            oom,
+            stop_signal,
+            kinds,
+            rest,
+        };
         Ok(Running::of(begun))
     }
 
@@ -147,7 +164,7 @@ impl Machine for Runtime {
             groups: groups::of(&self.groups.of_app(place)),
             oom: Some(self.groups.oom_of_app(place)),
             glibc_tunables: None,
-            root: Some(self.ids),
+            root: self.ids,
             adapt: inside::adapt,
         }
     }
@@ -182,6 +199,23 @@ impl Runtime {
         self.host_paths.iter().skip(before).take(own).map(OwnedFd::try_clone).collect()
     }
 
+    /// Runs what makes a container, whose first process is this process's child then. At level host what apps leave behind
+    /// is the host's first process's at any other time.
+    fn make(&self, handing: &Handing, command: &mut Command) -> io::Result<ExitStatus> {
+        set_child_subreaper(Some(getpid()))?;
+        let ended = handing.status(command);
+        if self.level == Level::Host {
+            set_child_subreaper(None)?;
+        }
+        ended
+    }
+
+    /// The folders of an app's cgroup, where no namespace of processes ends with the first of them.
+    fn rest(&self, place: usize) -> Vec<PathBuf> {
+        let is_host = self.level == Level::Host;
+        if is_host { groups::of(&self.groups.of_app(place)) } else { Vec::new() }
+    }
+
     /// Ends whatever is left of the containers. What cannot be cleared away here spawn clears away.
     pub fn clear_away(&self) {
         for place in 0..self.groups.apps {
@@ -197,7 +231,7 @@ impl Runtime {
         if place == 0 { self.pod.clone() } else { format!("{}-{place}", self.pod) }
     }
 
-    /// Their file systems, whose ids are the pod's.
+    /// Their file systems, whose ids are the apps'.
     fn mount_volumes(&self, apps: &[App], mounts: &[Mount]) -> Result<Vec<OwnedFd>, Failure> {
         let all = wanted::of_all(apps);
         let mount = |volume: Volume<'_>| {
@@ -212,8 +246,8 @@ impl Runtime {
                 .or_failure(ErrorCode::Mount, format!("have volume {name} as a loop device"))?;
             let (path, place) = (Path::new(&path), Path::new(VOLUME));
             let tree = guest_init::volumes::make(path, known.read_only, &volume, place)?;
-            let mapped = idmap_unsafe::namespace(Map::of_pod(self.ids))
-                .and_then(|namespace| idmap_unsafe::map(tree.as_fd(), namespace.as_fd()));
+            let mapped =
+                self.ids.map_or(Ok(()), |first| idmap_unsafe::map_from(tree.as_fd(), first));
             mapped.or_failure(ErrorCode::Mount, format!("map the ids of volume {name}"))?;
             Ok(tree)
         };
@@ -230,8 +264,10 @@ impl Runtime {
     /// Answers where it is.
     fn write_bundle(&self, place: usize) -> io::Result<String> {
         let (folder, group) = (format!("{BUNDLES}{place}"), self.groups.of_app(place));
-        let Self { ids, memory_bytes, pids, .. } = *self;
-        let pod = bundle::Pod { ids, group: &group, place, memory_bytes, pids };
+        let Self { level, ids, first_capabilities: capabilities, memory_bytes, pids, .. } = *self;
+        let ids = ids.unwrap_or(0);
+        let pod =
+            bundle::Pod { level, ids, capabilities, group: &group, place, memory_bytes, pids };
         DirBuilder::new().mode(0o700).create(&folder)?;
         fs::write(format!("{folder}/config.json"), bundle::write(&pod, &root::of_app(place)))?;
         Ok(folder)

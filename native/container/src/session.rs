@@ -12,7 +12,7 @@ use casemate_wire::order::Conversation;
 use guest_init::boot::wait_for_unique;
 use guest_init::process_unsafe::{Fork, close_all_but, fork, install_seccomp};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, waitpid};
+use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::runtime::Runtime;
 use crate::{below, privileges};
@@ -74,12 +74,11 @@ fn run(pipe: &OwnedFd, says: &OwnedFd, runtime: &Runtime) -> Result<(), String> 
     let mut kept = vec![pipe.as_fd(), says.as_fd()];
     kept.extend(runtime.descriptors());
     close_all_but(&kept).map_err(|error| format!("close descriptors: {error}"))?;
-    // The container's first process becomes a child of this one when the runtime has ended.
-    set_child_subreaper(Some(getpid())).map_err(|errno| format!("children: {errno}"))?;
     // What is forked from here on has it: the runtime, the app, and all that comes beside it.
     install_seccomp(&below::NO_EVENTS.concat())
         .map_err(|error| format!("forbid the kernel's events: {error}"))?;
-    privileges::keep_the_runtimes().map_err(|error| format!("give up privileges: {error}"))?;
+    privileges::keep(runtime.capabilities)
+        .map_err(|error| format!("give up privileges: {error}"))?;
     let answer = wait_for_unique(pipe, &mut Conversation::restored())
         .and_then(|_| guest_init::session::run(pipe, runtime).map_err(|error| error.to_string()));
     runtime.clear_away();

@@ -3,8 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use casemate_wire::payload::ErrorCode;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::failure::{Failure, OrFailure};
 
@@ -12,6 +15,12 @@ use crate::failure::{Failure, OrFailure};
 const RESERVE_BYTES: u64 = 4 * 1_048_576;
 /// The file of a group that counts what it ran out of.
 pub const EVENTS: &str = "memory.events";
+/// How often who is left in a group is killed, and how long the kernel has in between to end them.
+const ROUNDS: u32 = 100;
+const ROUND: Duration = Duration::from_millis(2);
+/// What stops a group and lets it go on, in version 1 and 2.
+const FREEZERS: [(&str, &str, &str); 2] =
+    [("freezer.state", "FROZEN", "THAWED"), ("cgroup.freeze", "1", "0")];
 
 /// Makes the apps' cgroup below `root`, where cgroup2 is mounted. `None` when the kernel has no
 /// memory controller to offer: then an OOM kill is reported as a signal.
@@ -69,6 +78,41 @@ fn limit(group: &Path) -> Result<(), Failure> {
 pub fn enter(group: &Path) -> Result<(), Failure> {
     fs::write(group.join("cgroup.procs"), "0")
         .or_failure(ErrorCode::Other, "enter the app's cgroup")
+}
+
+/// Kills all that are in a group, of which these are the folders, one for each hierarchy. They stand still meanwhile, as
+/// far as the host can have them, so that nobody forks away from it. Who waits for a disk is left to who removes the group.
+pub fn kill(folders: &[PathBuf]) {
+    for _ in 0..ROUNDS {
+        let members = members(folders);
+        if members.is_empty() {
+            return;
+        }
+        freeze(folders, true);
+        for member in members {
+            let _ = kill_process(member, Signal::KILL);
+        }
+        freeze(folders, false);
+        sleep(ROUND);
+    }
+}
+
+fn members(folders: &[PathBuf]) -> Vec<Pid> {
+    let read = |folder: &PathBuf| fs::read_to_string(folder.join("cgroup.procs"));
+    let texts = folders.iter().filter_map(|folder| read(folder).ok());
+    let pids = |text: String| {
+        text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect::<Vec<_>>()
+    };
+    texts.flat_map(pids).collect()
+}
+
+fn freeze(folders: &[PathBuf], stop: bool) {
+    for folder in folders {
+        for (file, stopped, going) in FREEZERS {
+            // A folder has one of them, or none.
+            let _ = fs::write(folder.join(file), if stop { stopped } else { going });
+        }
+    }
 }
 
 /// How many processes of a group the kernel has killed for want of memory, by the group's file of `events`.

@@ -94,10 +94,18 @@ fn settle(app: &App, outside: Outside<'_>, report: &Reporter) -> Result<(), Fail
     chdir(cwd).or_failure(ErrorCode::Cwd, format!("enter {cwd:?}"))
 }
 
-/// Becomes the app in a container, of which a runtime has made the namespaces, the root and its file systems, and of
-/// which 0, 1 and 2 are the pipes. The runtime has left all capabilities, of which the app keeps its own.
-pub fn run_in_container(app: &App, config: &Config, outside: Outside<'_>, report: &Reporter) -> ! {
-    let prepared = prepare_in_container(app, config, outside, report);
+/// Becomes the app in a container, of which a runtime has made the namespaces of these `kinds`, the root and its file
+/// systems, and of which 0, 1 and 2 are the pipes. The runtime has left more capabilities, of which the app keeps its own.
+pub fn run_in_container(
+    app: &App,
+    kinds: Kinds,
+    config: &Config,
+    outside: Outside<'_>,
+    report: &Reporter,
+) -> ! {
+    let prepared = Namespaces::of_self(kinds)
+        .and_then(|namespaces| report.hand_over(&namespaces.descriptors()))
+        .and_then(|()| prepare_in_container(app, config, outside, report));
     report.fail(&prepared.map_or_else(|failure| failure, |who| finish(app, &who, None)));
     process_unsafe::exit_now(127)
 }
@@ -108,7 +116,6 @@ fn prepare_in_container(
     outside: Outside<'_>,
     report: &Reporter,
 ) -> Result<Identity, Failure> {
-    report.hand_over(&Namespaces::of_self(Kinds::Container)?.descriptors())?;
     process_unsafe::default_signals().or_failure(ErrorCode::Other, "reset signals")?;
     umask(Mode::empty());
     if let Some(network) = &config.network {

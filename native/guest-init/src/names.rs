@@ -43,6 +43,27 @@ pub fn write(root: BorrowedFd<'_>, network: &Network, hostname: &str) -> Result<
     hosts().or_failure(ErrorCode::Network, "write /etc/hosts")
 }
 
+/// The same for an app that shares the host's network: the host's nameservers, and its hosts where the image names none.
+/// What the host has not is left as it is.
+///
+/// # Errors
+/// As of [`write`].
+pub fn write_of_host(root: BorrowedFd<'_>, resolv: &str, hosts: &str) -> Result<(), Failure> {
+    let etc = open_etc(root).or_failure(ErrorCode::Network, "use /etc, which must be no link")?;
+    if !resolv.is_empty() {
+        replace(etc.as_fd(), "resolv.conf", resolv)
+            .or_failure(ErrorCode::Network, "write /etc/resolv.conf")?;
+    }
+    let write = || match read_hosts(etc.as_fd()) {
+        Ok(Some(known)) if known.is_empty() && !hosts.is_empty() => {
+            replace(etc.as_fd(), "hosts", hosts)
+        }
+        Err(error) if error.kind() != ErrorKind::FileTooLarge => Err(error),
+        _ => Ok(()),
+    };
+    write().or_failure(ErrorCode::Network, "write /etc/hosts")
+}
+
 fn open_etc(root: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     match mkdirat(root, "etc", Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => {}

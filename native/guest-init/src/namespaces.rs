@@ -30,6 +30,8 @@ pub enum Kinds {
     Machine,
     /// Of one in a container. Users come first: from then on the process has no privilege but within the container.
     Container,
+    /// Of one beside the host's own services: all but what it sees of files is the host's.
+    Host,
 }
 
 impl Kinds {
@@ -37,6 +39,7 @@ impl Kinds {
         match self {
             Self::Machine => &[PROCESSES, CGROUP, MOUNT],
             Self::Container => &[PROCESSES, USERS, CGROUP, MOUNT],
+            Self::Host => &[MOUNT],
         }
     }
 }
@@ -76,6 +79,9 @@ impl Namespaces {
 
     /// Makes a copy of this process that is a process of the app's, so far in this respect alone.
     pub(crate) fn fork(&self) -> io::Result<Fork> {
+        if self.kinds == Kinds::Host {
+            return process_unsafe::fork();
+        }
         let [processes, ..] = self.descriptors.as_slice() else {
             return Err(io::ErrorKind::NotFound.into());
         };
@@ -87,6 +93,9 @@ impl Namespaces {
     /// # Errors
     /// [`ErrorCode::Other`] with the one that the kernel refuses.
     pub fn enter(&self) -> Result<(), Failure> {
+        if self.kinds == Kinds::Host {
+            leave_keys()?;
+        }
         for (descriptor, (path, kind)) in self.descriptors.iter().zip(self.kinds.list()) {
             if *kind == LinkNameSpaceType::ProcessID {
                 continue;
@@ -128,5 +137,9 @@ fn become_root_of_it() -> Result<(), Failure> {
     set_thread_groups(&[]).or_failure(ErrorCode::Other, step)?;
     set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).or_failure(ErrorCode::Other, step)?;
     set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).or_failure(ErrorCode::Other, step)?;
+    leave_keys()
+}
+
+fn leave_keys() -> Result<(), Failure> {
     process_unsafe::leave_keyring().or_failure(ErrorCode::Other, "leave the host's keys")
 }

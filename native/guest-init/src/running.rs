@@ -63,6 +63,8 @@ pub struct Begun {
     pub stop_signal: i32,
     /// The namespaces that its child hands over.
     pub kinds: Kinds,
+    /// Folders of its cgroup, where nothing else ends what is left of it.
+    pub rest: Vec<PathBuf>,
 }
 
 /// An app between fork and EXIT.
@@ -78,6 +80,7 @@ pub struct Running {
     /// Of the app; the child hands them over.
     kinds: Kinds,
     namespaces: Option<Namespaces>,
+    rest: Vec<PathBuf>,
     oom: Option<PathBuf>,
     stop_signal: i32,
     stop_asked: bool,
@@ -115,8 +118,21 @@ impl Running {
         let stop_signal = i32::from(plan.app.stop_signal);
         let kinds = Kinds::Machine;
         let number = apps::number_of(plan.place, plan.config.apps.len());
-        let begun =
-            Begun { number, pid, process, stdin, stdout, stderr, report, oom, stop_signal, kinds };
+        // The namespace of processes ends with its first one.
+        let rest = Vec::new();
+        let begun = Begun {
+            number,
+            pid,
+            process,
+            stdin,
+            stdout,
+            stderr,
+            report,
+            oom,
+            stop_signal,
+            kinds,
+            rest,
+        };
         Ok(Self::of(begun))
     }
 
@@ -132,6 +148,7 @@ impl Running {
             report: Some(begun.report),
             kinds: begun.kinds,
             namespaces: None,
+            rest: begun.rest,
             oom: begun.oom,
             stop_signal: begun.stop_signal,
             stop_asked: false,
@@ -237,7 +254,7 @@ impl Running {
         }
     }
 
-    /// SIGKILL, which takes every process of the app's namespace with it.
+    /// SIGKILL, which takes every process of the app's namespace with it; where there is none, [`Running::reap`] does.
     pub fn kill(&self) {
         self.signal(libc::SIGKILL);
     }
@@ -274,6 +291,7 @@ impl Running {
         };
         let oom = self.oom.as_deref().is_some_and(|events| cgroup::oom_kills(events) > 0);
         self.exit = Some(exit_of(&status, oom));
+        cgroup::kill(&self.rest);
         self.kill_at = None;
         self.drained_at = Some(Instant::now());
         self.input.drop_all();

@@ -1,11 +1,11 @@
-//! Launching a container: what takes the place of KVM, kernel and VMM in a launch.
+//! Launching a pod below level vm: what takes the place of KVM, kernel and VMM in a launch.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use casemate_ticket::bytes::Digest;
 use casemate_ticket::container::Container;
 use casemate_ticket::document::LaunchDocument;
-use casemate_ticket::spec::{Level, Vmm};
+use casemate_ticket::spec::Vmm;
 use casemate_ticket::ticket::Admitted;
 use rustix::fs::{Mode, OFlags};
 
@@ -35,10 +35,6 @@ impl Daemon {
         Files { image, log, content }: Files,
     ) -> Result<Plan> {
         let spec = &admitted.spec;
-        if spec.level != Level::Container {
-            let message = format!("this version starts no pods at level {}", spec.level.as_str());
-            return Err(Refusal::new("LEVEL_NOT_AVAILABLE", message));
-        }
         let facts = &self.containers()?.facts;
         same_host(&[
             ("container.bundle", container.bundle == facts.bundle),

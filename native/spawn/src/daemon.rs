@@ -41,8 +41,10 @@ use crate::uids::Uids;
 use crate::volumes::{Copying, Volumes};
 use crate::workers::Worker;
 
-/// How often expired tickets and left-over cgroups are swept.
+/// How often expired tickets and networks of nobody's are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How often the removal of groups is tried again that the kernel would not remove yet.
+const COLLECT_EVERY: Duration = Duration::from_millis(500);
 /// How long to wait for the run directory's lock, and how often to try: for a moment a child of the spawn before, on its
 /// way into its jail, may have it.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
@@ -83,6 +85,8 @@ pub enum Source {
 struct Garbage {
     cgroup: Cgroup,
     range: Option<u32>,
+    /// When its removal is tried again.
+    again: Option<Instant>,
 }
 
 /// Everything spawn knows.
@@ -244,7 +248,7 @@ impl Daemon {
             }
             self.do_what_is_due();
         }
-        self.collect_garbage();
+        self.garbage.retain(|garbage| garbage.cgroup.remove().is_err());
         self.cgroups.close();
         Ok(())
     }
@@ -270,7 +274,8 @@ impl Daemon {
         let workers = self.workers.values().filter_map(|worker| worker.deadline);
         let stopping = self.stopping.as_ref().map(|stopping| stopping.until);
         let copies = (!self.copying.is_empty()).then(Instant::now);
-        let own = stopping.into_iter().chain(copies).chain(self.next_sweep);
+        let garbage = self.garbage.iter().filter_map(|garbage| garbage.again).min();
+        let own = stopping.into_iter().chain(copies).chain(garbage).chain(self.next_sweep);
         clients.chain(pods).chain(workers).chain(own).min()
     }
 
@@ -281,11 +286,11 @@ impl Daemon {
         self.metrics_due(now);
         self.workers_due(now);
         self.copy_volumes();
+        self.collect_garbage(now);
         if self.next_sweep.is_some_and(|at| at <= now) {
             if let Err(error) = self.spent.sweep(host::boottime_ns()) {
                 log(&format!("spent tickets could not be swept: {error}"));
             }
-            self.collect_garbage();
             self.sweep_networks();
             self.next_sweep = now.checked_add(SWEEP_EVERY);
         }
@@ -293,7 +298,7 @@ impl Daemon {
 
     /// Removes a cgroup now, or later when the kernel still holds something in it.
     pub(crate) fn discard(&mut self, cgroup: Cgroup) {
-        self.throw_away(Garbage { cgroup, range: None });
+        self.throw_away(cgroup, None);
     }
 
     /// The ids that pods of a level get.
@@ -308,20 +313,28 @@ impl Daemon {
             return self.discard(cgroup);
         }
         cgroup.kill();
-        self.throw_away(Garbage { cgroup, range: Some(uid) });
+        self.throw_away(cgroup, Some(uid));
     }
 
-    fn throw_away(&mut self, garbage: Garbage) {
-        self.garbage.push(garbage);
-        self.collect_garbage();
+    fn throw_away(&mut self, cgroup: Cgroup, range: Option<u32>) {
+        let now = Instant::now();
+        self.garbage.push(Garbage { cgroup, range, again: Some(now) });
+        self.collect_garbage(now);
     }
 
-    fn collect_garbage(&mut self) {
+    fn collect_garbage(&mut self, now: Instant) {
         let ranges = &mut self.ranges;
-        self.garbage.retain(|Garbage { cgroup, range }| {
+        self.garbage.retain_mut(|Garbage { cgroup, range, again }| {
+            if again.is_some_and(|at| at > now) {
+                return true;
+            }
+            *again = now.checked_add(COLLECT_EVERY);
             let is_gone = cgroup.remove().is_ok();
-            if let (true, Some(range)) = (is_gone, range) {
-                ranges.free(*range);
+            match range {
+                Some(range) if is_gone => ranges.free(*range),
+                // At level host no namespace ends with the first of its processes.
+                Some(_) => cgroup.kill(),
+                None => {}
             }
             !is_gone
         });

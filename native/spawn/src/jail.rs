@@ -18,14 +18,9 @@ use crate::sys_unsafe::{Cloned, clone3, raise_descriptor};
 /// Descriptors that the child needs are moved up to here, out of the way of the numbers it fills.
 const LOWEST: RawFd = 1024;
 
-/// Namespaces of every jailed process.
-const NAMESPACES: [libc::c_int; 5] = [
-    libc::CLONE_NEWPID,
-    libc::CLONE_NEWNS,
-    libc::CLONE_NEWIPC,
-    libc::CLONE_NEWUTS,
-    libc::CLONE_NEWNET,
-];
+/// Namespaces of every jailed process beside that of mounts, but of the monitor of a pod at level host.
+const NAMESPACES: [libc::c_int; 4] =
+    [libc::CLONE_NEWPID, libc::CLONE_NEWIPC, libc::CLONE_NEWUTS, libc::CLONE_NEWNET];
 
 /// A jail to be entered.
 pub struct Jail<'a> {
@@ -37,6 +32,8 @@ pub struct Jail<'a> {
     pub cgroup: Option<&'a Cgroup>,
     /// Whether it is a monitor: root as it was, and a child of spawn's although spawn's starter makes it.
     pub is_monitor: bool,
+    /// The host's network, where all but the mounts is the host's: of a monitor at level host.
+    pub host: Option<BorrowedFd<'a>>,
     /// Resource limits, hard and soft.
     pub limits: &'a [(Resource, u64)],
     /// The file system it sees.
@@ -113,6 +110,7 @@ pub fn begin(jail: &Jail<'_>) -> Result<Jailed> {
     let (ours, theirs) = pair(SocketType::STREAM).map_err(prepare)?;
     let theirs = raise(theirs.as_fd()).map_err(prepare)?;
     let landlock = jail.landlock.map(raise).transpose().map_err(prepare)?;
+    let host = jail.host.map(raise).transpose().map_err(prepare)?;
     let file = match &jail.program {
         Program::Descriptor { file, .. } => Some(raise(*file).map_err(prepare)?),
         Program::Path { .. } => None,
@@ -129,6 +127,7 @@ pub fn begin(jail: &Jail<'_>) -> Result<Jailed> {
         root: jail.root,
         descriptors: &numbers,
         is_monitor: jail.is_monitor,
+        host: host.as_ref().map(AsFd::as_fd),
         landlock: landlock.as_ref().map(AsFd::as_fd),
         filter: jail.filter,
         program: match (&jail.program, &file) {
@@ -156,7 +155,8 @@ fn within_hard_limit((resource, value): &(Resource, u64)) -> (Resource, u64) {
 fn flags(jail: &Jail<'_>) -> u64 {
     let user = if jail.own_user_namespace { libc::CLONE_NEWUSER } else { 0 };
     let parent = if jail.is_monitor { libc::CLONE_PARENT } else { 0 };
-    let all = NAMESPACES.iter().fold(user | parent, |all, flag| all | flag);
+    let apart: &[_] = if jail.host.is_some() { &[] } else { &NAMESPACES };
+    let all = apart.iter().fold(user | parent | libc::CLONE_NEWNS, |all, flag| all | flag);
     u64::try_from(all).unwrap_or(0)
 }
 
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn names_the_step_that_failed() {
         assert_eq!(
-            failure(&[6, 1, 0, 0, 0]),
+            failure(&[7, 1, 0, 0, 0]),
             "the jail could not be made, step \"file system\": Operation not permitted (os error 1)"
         );
         assert!(failure(&[]).contains("unknown"));

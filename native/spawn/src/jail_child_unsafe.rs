@@ -70,6 +70,8 @@ pub struct Child<'a> {
     pub descriptors: &'a [Option<RawFd>],
     /// Whether it keeps what root may: a monitor, which starts an OCI runtime.
     pub is_monitor: bool,
+    /// The host's network, to be entered: of a monitor at level host. Spawn and its starter are in another.
+    pub host: Option<BorrowedFd<'a>>,
     /// A Landlock rule set to enter.
     pub landlock: Option<BorrowedFd<'a>>,
     /// A filter of system calls to enter, beside the one that is inherited.
@@ -89,11 +91,12 @@ type StepFunction = fn(&mut Run<'_>) -> Result<()>;
 
 /// The steps of the jail by name, in their order. Identity is given up before the descriptors are
 /// placed, capabilities after the last step that needs one, Landlock last because it also stops us.
-const STEPS: [(&str, StepFunction); 15] = [
+const STEPS: [(&str, StepFunction); 16] = [
     ("wait for spawn", wait),
     ("signals", signals),
     ("session", session),
     ("cgroup namespace", cgroup_namespace),
+    ("the host's network", host_network),
     ("core scheduling", core_scheduling),
     ("no further user namespaces", no_user_namespaces),
     ("file system", file_system),
@@ -185,6 +188,12 @@ fn cgroup_namespace(run: &mut Run<'_>) -> Result<()> {
     }
     // SAFETY: a cgroup namespace changes no memory and no descriptor.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }
+}
+
+fn host_network(run: &mut Run<'_>) -> Result<()> {
+    let Some(network) = run.child.host else { return Ok(()) };
+    let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+    rustix::thread::move_into_link_name_space(network, kind)
 }
 
 /// A cookie of its own, which its threads inherit and exec keeps: nothing else then runs on the other

@@ -324,6 +324,7 @@ impl Daemon {
             id: (uid, uid),
             cgroup: Some(cgroup),
             is_monitor: false,
+            host: None,
             limits: &resource_limits(plan),
             root: Root::Empty,
             descriptors: &descriptors,

@@ -118,6 +118,8 @@ fn run(enter: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
     // Before the host's network is left, to which the name of a socket may belong.
     let store = store::Store::open()
         .map_err(|error| Refusal::new("START", format!("NOTIFY_SOCKET: {error}")))?;
+    let host = network::own_namespace()
+        .map_err(|error| Refusal::new("START", format!("the host's network: {error}")))?;
     // The one process that stays in the host's network, with nothing but that.
     let router = router::Router::start();
     // Whatever else is done is done without the host's network.
@@ -127,10 +129,10 @@ fn run(enter: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
     }
     let config = config::load(&path)?;
     // It needs what spawn's filter denies to all that spawn starts.
-    let starter = match &config.container {
-        Some(_) => starter::Starter::start(&path),
-        None => Err("spawn.json has no containers".into()),
-    };
+    let starter = config.container.is_some().then_some(host).map_or_else(
+        || Err("spawn.json has no containers".into()),
+        |host| starter::Starter::start(&path, host),
+    );
     if let (Some(_), Err(sentence)) = (&config.container, &starter) {
         log(&format!("no containers are started: {sentence}"));
     }

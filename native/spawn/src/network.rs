@@ -364,7 +364,11 @@ impl Daemon {
     }
 }
 
-fn own_namespace() -> io::Result<OwnedFd> {
+/// The network that this process is in.
+///
+/// # Errors
+/// No /proc.
+pub fn own_namespace() -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     Ok(rustix::fs::open("/proc/self/ns/net", flags, Mode::empty())?)
 }

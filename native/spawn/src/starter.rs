@@ -69,11 +69,12 @@ pub struct Order<'a> {
 }
 
 impl Starter {
-    /// Starts it with the configuration at `path`. To be called before spawn takes its filter.
+    /// Starts it with the configuration at `path`, and the host's network for pods that share it. To be called before
+    /// spawn takes its filter.
     ///
     /// # Errors
     /// Why no containers can be started, as a sentence.
-    pub fn start(path: &Path) -> std::result::Result<Self, String> {
+    pub fn start(path: &Path, network: OwnedFd) -> std::result::Result<Self, String> {
         let failed = |error: &dyn std::fmt::Display| {
             format!("what starts containers could not be started: {error}")
         };
@@ -84,7 +85,7 @@ impl Starter {
         // It ends with spawn's end of the socket pair; spawn reaps it with its own end.
         command
             .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
+            .stdout(Stdio::from(network))
             .spawn()
             .map_err(|error| failed(&error))?;
         drop(command);

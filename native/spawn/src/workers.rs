@@ -127,6 +127,7 @@ impl Daemon {
             id: self.config.worker,
             cgroup: Some(cgroup),
             is_monitor: false,
+            host: None,
             limits: &limits,
             root: Root::Host { hidden: &hidden },
             descriptors: &descriptors,

@@ -18,6 +18,7 @@ pub mod errand;
 pub mod exec;
 pub mod files;
 pub mod health;
+mod host_level;
 pub mod host_path;
 pub mod json;
 pub mod mounts;

@@ -8,6 +8,7 @@ use crate::config;
 use crate::container::Container;
 use crate::descriptors::{Descriptors, read_disk};
 use crate::files::{self, Files};
+use crate::host_level;
 use crate::host_path;
 use crate::json::{self, JsonError, Value};
 use crate::mounts;
@@ -115,7 +116,7 @@ pub struct Limits {
 pub enum Means {
     /// A VMM: level vm.
     Vm(Box<Vm>),
-    /// A monitor and an OCI runtime: the levels below.
+    /// A monitor and an OCI runtime: both levels below.
     Container(Container),
 }
 
@@ -178,7 +179,9 @@ impl Spec {
     /// Bytes that are not canonical, members that are missing, unknown or out of bounds.
     pub fn parse(bytes: &[u8]) -> Result<Self, SpecError> {
         let value = json::parse(bytes, SPEC_BYTES_MAX)?;
-        Ok(Self::read(&value)?)
+        let spec = Self::read(&value)?;
+        host_level::check(&spec)?;
+        Ok(spec)
     }
 
     fn read(value: &Value) -> Result<Self, ShapeError> {
@@ -210,8 +213,7 @@ impl Spec {
         let means = Means::read(init, [kvm, machine, vmm, kernel, template], container)?;
         let guest_config = config::write([apps, hostname, limits, sysctls], network);
         let (apps, network) = (read_apps(apps, level)?, network.map(Network::read).transpose()?);
-        files::check(files.as_ref(), &apps)?;
-        check_disks_and_net((&apps, &volumes), (network.is_some(), net))?;
+        check_descriptors((&apps, &volumes, files.as_ref()), (network.is_some(), net))?;
         Ok(Self {
             launch_id: shape::uuid(launch_id, "launch_id", Some(b'7'))?.into(),
             tenant: shape::word(tenant, "tenant", 63, shape::is_tenant_character)?.into(),
@@ -317,10 +319,11 @@ fn read_apps(value: &Value, level: Level) -> Result<Vec<App>, ShapeError> {
 }
 
 /// Descriptors are there for what needs them, and for nothing else.
-fn check_disks_and_net(
-    (apps, disks): (&[App], &[VolumeDisk]),
+fn check_descriptors(
+    (apps, disks, files): (&[App], &[VolumeDisk], Option<&Files>),
     (has_network, has_net): (bool, bool),
 ) -> Result<(), ShapeError> {
+    files::check(files, apps)?;
     let wanted = mounts::of_all(apps).into_iter().map(|volume| volume.read_only);
     if !wanted.eq(disks.iter().map(|disk| disk.read_only)) {
         return Err(wrong("apps.mounts", "have other volumes than the descriptors"));

@@ -241,7 +241,7 @@ suite('agent/cli/cp', () => {
     }
     assert.equal((await cp(['-', `${POD}:/data`], bytes)).code, 0)
     const errand = { kind: 'copy-in', owners: true, path: '/data', place: 'inside' }
-    assert.deepEqual(asked, [{ errand, user: null }, true])
+    assert.deepEqual(asked, [{ app: null, errand, user: null }, true])
   })
 
   test('packs what GNU tar reads, and no link of it is followed', async (t) => {
@@ -269,7 +269,7 @@ suite('agent/cli/cp', () => {
       code: 0,
     })
     const errand = { kind: 'copy-in', owners: false, path: '/in', place: 'named' }
-    assert.deepEqual(request, { errand, user: '0' })
+    assert.deepEqual(request, { app: null, errand, user: '0' })
     const listed = spawnSync('tar', ['-tvf', '-'], { input: got, encoding: 'utf8' })
     assert.equal(listed.status, 0, listed.stderr)
     const lines = listed.stdout.trim().split('\n').toSorted()

@@ -24,10 +24,13 @@ const TICK_US: i64 = 10_000;
 /// Why there is none.
 pub fn run() -> Outcome<bool> {
     let names = user_names();
+    // At level host /proc has the host's processes as well.
+    let own_group = group_of("self");
     let mut out = BufWriter::new(stdout());
     let mut numbers: Vec<u32> = fs::read_dir("/proc")
         .or_trouble("read /proc")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| own_group.is_some() && group_of(&pid.to_string()) == own_group)
         .collect();
     numbers.sort_unstable();
     let own = std::process::id();
@@ -42,6 +45,10 @@ pub fn run() -> Outcome<bool> {
         say(&format!("there are more than {PROCESSES_MAX} processes"));
     }
     Ok(whole)
+}
+
+fn group_of(pid: &str) -> Option<String> {
+    text_of(&format!("/proc/{pid}/cgroup"), FILE_MAX)
 }
 
 fn text_of(path: &str, most: u64) -> Option<String> {

@@ -59,6 +59,8 @@ pub fn known(code: &str) -> &'static str {
 
 struct Server {
     socket: OwnedFd,
+    /// The host's, which this process is not in.
+    network: OwnedFd,
     containers: Containers,
     host_paths: Vec<Entry>,
     context: Context,
@@ -74,8 +76,10 @@ struct Server {
 pub fn run(path: &Path) -> ExitCode {
     // Whatever spawn's starter left open is nobody's here.
     close_from(3);
-    let Ok(socket) = inherited_descriptor(0) else { return ExitCode::FAILURE };
-    let mut server = match Server::open(socket, path) {
+    let (Ok(socket), Ok(network)) = (inherited_descriptor(0), inherited_descriptor(1)) else {
+        return ExitCode::FAILURE;
+    };
+    let mut server = match Server::open(socket, network, path) {
         Ok(server) => server,
         Err((socket, sentence)) => {
             refuse(&socket, &Refusal::new("CONTAINER_UNAVAILABLE", sentence));
@@ -167,7 +171,11 @@ impl Parts {
 }
 
 impl Server {
-    fn open(socket: OwnedFd, path: &Path) -> std::result::Result<Self, (OwnedFd, String)> {
+    fn open(
+        socket: OwnedFd,
+        network: OwnedFd,
+        path: &Path,
+    ) -> std::result::Result<Self, (OwnedFd, String)> {
         let Parts { config, containers, monitor, runtime, facts, null, boot_id } =
             match Parts::open(path) {
                 Ok(parts) => parts,
@@ -183,7 +191,18 @@ impl Server {
         };
         let spent = Vec::new();
         let host_paths = config.host_paths;
-        Ok(Self { socket, containers, host_paths, context, monitor, runtime, null, facts, spent })
+        Ok(Self {
+            socket,
+            network,
+            containers,
+            host_paths,
+            context,
+            monitor,
+            runtime,
+            null,
+            facts,
+            spent,
+        })
     }
 
     /// Makes a monitor for a ticket that is good and was not used.
@@ -197,7 +216,7 @@ impl Server {
             return Err(none());
         };
         let document = descriptors.first().ok_or_else(none)?;
-        let host_paths = self.admit(document, ids, group)?;
+        let (level, host_paths) = self.admit(document, ids, group)?;
         let words = ["casemate-container", "--run", ids, group, oom];
         let argv: Vec<_> = words
             .into_iter()
@@ -215,6 +234,7 @@ impl Server {
             id: (0, 0),
             cgroup: None,
             is_monitor: true,
+            host: (level == Level::Host).then(|| self.network.as_fd()),
             limits: &[],
             root: Root::Monitor,
             descriptors: &all,
@@ -224,9 +244,14 @@ impl Server {
         })
     }
 
-    /// The second wall: the same checks as spawn's, by what this process read itself. Answers the paths of the host that
-    /// the launch is to have.
-    fn admit(&mut self, document: &OwnedFd, ids: &str, group: &str) -> Result<Vec<OwnedFd>> {
+    /// The second wall: the same checks as spawn's, by what this process read itself. Answers the pod's level, and the paths
+    /// of the host that the launch is to have.
+    fn admit(
+        &mut self,
+        document: &OwnedFd,
+        ids: &str,
+        group: &str,
+    ) -> Result<(Level, Vec<OwnedFd>)> {
         let refused = |error: &dyn std::fmt::Display| {
             Refusal::new("DESCRIPTORS", format!("the launch document: {error}"))
         };
@@ -238,7 +263,7 @@ impl Server {
             check(&document.ticket, record, document.spec.as_bytes(), &self.context, now)
                 .map_err(|error| Refusal::new(error.code(), error.to_string()))?;
         let spec = admitted.spec;
-        let (Level::Container, Means::Container(container)) = (spec.level, &spec.means) else {
+        let Means::Container(container) = &spec.means else {
             let message = format!("the starter starts no pods at level {}", spec.level.as_str());
             return Err(Refusal::new("LEVEL_NOT_AVAILABLE", message));
         };
@@ -265,8 +290,9 @@ impl Server {
             return Err(Refusal::new("TICKET_SPENT", "this ticket was used before"));
         }
         self.spent.push((admitted.leaf_hash, admitted.deadline_ns));
-        let wanted = permit(&self.host_paths, &spec)?;
-        wanted.into_iter().map(|(entry, wanted)| paths::open(entry, wanted)).collect()
+        let wanted = permit(&self.host_paths, &spec)?.into_iter();
+        let opened = wanted.map(|(entry, wanted)| paths::open(entry, wanted));
+        Ok((spec.level, opened.collect::<Result<_>>()?))
     }
 }
 

@@ -49,6 +49,7 @@ suite('agent/copy', () => {
     })
     const socket = open(place, 'direction=out&path=%2Fetc%2Fhosts&user=web')
     assert.deepEqual(await request, {
+      app: null,
       errand: { kind: 'copy-out', path: '/etc/hosts' },
       user: 'web',
     })

@@ -133,6 +133,7 @@ suite('agent/exec', () => {
     ).open()
     const session = await asked
     assert.deepEqual(session.request, {
+      app: null,
       args: ['cat', '-'],
       cwd: '/tmp',
       env: ['A=1'],

@@ -19,14 +19,11 @@ export function feed(
   { stopping, ended }: { readonly stopping: AbortSignal; readonly ended: () => Promise<void> },
 ): Promise<void> {
   let isEnd = false
-  let isOver = false
   const cut = (why: string): void => {
     if (socket.readyState === socket.OPEN) finish(socket, failure('INPUT_CUT_OFF', why))
   }
-  const onDrain = (): void => {
-    socket.resume()
-    if (!isEnd || isOver) return
-    isOver = true
+  const onDrain = (): void => void socket.resume()
+  const onEnd = (): void => {
     void ended().finally(() => {
       if (socket.readyState === socket.OPEN) finish(socket, SUCCESS)
     })
@@ -42,6 +39,8 @@ export function feed(
     if (said.kind === 'stdin') give(Buffer.from(said.bytes))
     if (said.kind !== 'stdin-end') return
     isEnd = true
+    // With the last byte, also if nobody waits for that here any more.
+    stream.once('drain', onEnd)
     stream.stdinEof()
   }
   stream.on('drain', onDrain)

@@ -1,4 +1,5 @@
 /** Standard input on its way to a guest: what was given waits here until the guest grants credit for it. */
+import { ByteQueue } from './byte-queue.ts'
 import { FRAME_PAYLOAD_MAX, KINDS, PodStreamError } from './pod-frames.ts'
 
 /** Above it the writer is told to wait. */
@@ -9,7 +10,7 @@ const CREDIT_BYTES_MAX = 65_536
 export class PodInput {
   readonly #send: (kind: number, payload: Buffer) => void
   readonly #drained: () => void
-  #waiting: Buffer = Buffer.alloc(0)
+  readonly #waiting = new ByteQueue()
   #credit = 0
   #ended = false
   #eofSent = false
@@ -20,9 +21,15 @@ export class PodInput {
     this.#drained = drained
   }
 
+  /** Whether its end was given: what comes after it goes nowhere, since the VMM would end the stream for it. */
+  get hasEnded(): boolean {
+    return this.#ended
+  }
+
   /** False means: wait for 'drained' before giving more, or it is held here. */
   write(bytes: Buffer): boolean {
-    this.#waiting = Buffer.concat([this.#waiting, bytes])
+    if (this.#ended) return true
+    this.#waiting.append(bytes)
     this.#flush()
     return this.#waiting.length < WAITING_BYTES_MAX
   }
@@ -44,10 +51,10 @@ export class PodInput {
   /** Sends what the credit allows: the VMM takes more for an attack and ends the stream. */
   #flush(): void {
     while (this.#credit > 0 && this.#waiting.length > 0) {
-      const part = this.#waiting.subarray(0, Math.min(this.#credit, FRAME_PAYLOAD_MAX))
+      const part = this.#waiting.first(Math.min(this.#credit, FRAME_PAYLOAD_MAX))
       this.#send(KINDS.stdin, part)
       this.#credit -= part.length
-      this.#waiting = this.#waiting.subarray(part.length)
+      this.#waiting.drop(part.length)
     }
     if (this.#waiting.length > 0) return
     this.#drained()

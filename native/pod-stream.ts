@@ -172,6 +172,11 @@ export class PodStream extends EventEmitter<PodStreamEvents> {
     return this.#input.write(bytes)
   }
 
+  /** Whether the end of standard input was given: there is no other. */
+  get hasInputEnded(): boolean {
+    return this.#input.hasEnded
+  }
+
   /** No more standard input, after what was given. */
   stdinEof(): void {
     this.#input.end()

@@ -107,10 +107,15 @@ async function unpackInto(target: Target, socket: WebSocket): Promise<number> {
     const told = await code
     return told === EXIT.ok && !isWhole ? EXIT.error : told
   } catch (error) {
+    if (!isCutShort(error)) {
+      // Nobody reads on: an orderly end would wait behind what the pod still sends.
+      socket.terminate()
+      throw error
+    }
     socket.close()
     // What the pod said of its end explains an archive without one.
     const told = await code
-    if (told === EXIT.ok || !isCutShort(error)) throw error
+    if (told === EXIT.ok) throw error
     return told
   }
 }

@@ -21,6 +21,9 @@ import { codeOf, openDirectory, within } from './local-tree.ts'
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants
 /** Files, directories and links of one copy. */
 const ENTRIES_MAX = 1_000_000
+/** Bytes of an archive beside the files: for each thing, its header and long names; and the end. */
+const HEADERS_BYTES_MAX = 16_384
+const END_BYTES_MAX = 1 << 20
 
 /** Where an archive goes. */
 export interface Target {
@@ -70,10 +73,21 @@ class Unpacking {
   #file: { readonly fd: number; readonly mtime: number } | null = null
   #bytes = 0
   #entries = 0
+  #read = 0
 
   constructor(target: Target, say: (line: string) => void) {
     this.#target = target
     this.#say = say
+  }
+
+  /** The archive, as long as it is no longer than what it has: zeros behind its end could go on for ever. */
+  async *bounded(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    for await (const chunk of source) {
+      yield chunk
+      this.#read += chunk.length
+      const most = this.#bytes + this.#entries * HEADERS_BYTES_MAX + END_BYTES_MAX
+      if (this.#read > most) throw new UnpackError('the archive goes on behind all that it has')
+    }
   }
 
   /** @throws UnpackError */
@@ -218,7 +232,7 @@ export async function unpack(
 ): Promise<boolean> {
   const unpacking = new Unpacking(target, say)
   try {
-    await readTar(source, (entry) => unpacking.visit(entry))
+    await readTar(unpacking.bounded(source), (entry) => unpacking.visit(entry))
   } catch (cause) {
     if (cause instanceof UnpackError) throw cause
     const why = cause instanceof RootfsFailure ? cause.message : codeOf(cause)

@@ -43,10 +43,14 @@ export async function openInput(ports: ExecPorts, call: ChangeCall): Promise<Pod
   const { scope, pod: id } = call
   const pod = await runningPod(ports, call)
   if (ports.pauses.has(id)) throw conflict(id, 'paused')
-  if (factsOf(pod)[ENDED] === true) {
+  const stream = ports.watch.stream(id)
+  if (stream === null || stream.closed) throw conflict(id, 'ending')
+  if (factsOf(pod)[ENDED] === true || stream.hasInputEnded) {
     const sentence = `The standard input of pod ${id} has ended, and there is no other. Run a new one.`
     throw new ApiError('INPUT_ENDED', sentence, { pod: id })
   }
+  // Refusals are on record too.
+  ports.execs.spend(scope.tenant)
   await decide(ports, call, { program: '', errand: 'input', user: '', terminal: false })
   const record = {
     type: 'launch.input_opened',
@@ -55,8 +59,7 @@ export async function openInput(ports: ExecPorts, call: ChangeCall): Promise<Pod
     actor: actorOf(call.caller, call.origin),
   } as const
   await change(ports, call, record, async () => {})
-  const stream = ports.watch.stream(id)
-  if (stream === null || stream.closed) throw conflict(id, 'ending')
+  if (stream.closed) throw conflict(id, 'ending')
   return stream
 }
 

@@ -1,4 +1,5 @@
 /** The processes of a pod, as our own code in the pod sees them: a session as of exec, on record, and bounded. */
+import { ByteQueue } from '../../native/byte-queue.ts'
 import type { ExecEnd, ExecStream } from '../../native/exec-stream.ts'
 import {
   BadProcesses,
@@ -12,6 +13,8 @@ import { admitExec, type EndReason, type ExecCall, type ExecPorts, exec } from '
 
 /** From the record to the end of the list. */
 const LIST_MS = 30_000
+/** Frames that a list may come in; our own code fills them. */
+const PIECES_MAX = 16_384
 
 interface Said {
   readonly text: string
@@ -21,14 +24,14 @@ interface Said {
 
 /** All that it says, as long as that is little and comes soon. A guest may never end what it was told to. */
 function listen(stream: ExecStream, stopping: AbortSignal): Promise<Said> {
-  const chunks: Buffer[] = []
-  let size = 0
+  const said = new ByteQueue()
+  let pieces = 0
   return new Promise((resolve) => {
     const finish = (end: ExecEnd, reason: EndReason): void => {
       clearTimeout(timer)
       stopping.removeEventListener('abort', stop)
       if (reason !== null) stream.close()
-      resolve({ text: Buffer.concat(chunks).toString('utf8'), end, reason })
+      resolve({ text: said.first(said.length).toString('utf8'), end, reason })
     }
     const cut = (why: string, reason: EndReason): void => finish({ kind: 'cut', why }, reason)
     const timer = setTimeout(() => cut('it did not come in time', 'caller-gone'), LIST_MS)
@@ -38,9 +41,11 @@ function listen(stream: ExecStream, stopping: AbortSignal): Promise<Said> {
     stream.on('output', (name, bytes) => {
       stream.taken(name, bytes.length)
       if (name !== 'stdout') return
-      size += bytes.length
-      if (size <= PROCESSES_BYTES_MAX) chunks.push(bytes)
-      else cut('the list is too long', 'caller-gone')
+      said.append(bytes)
+      pieces += 1
+      if (said.length > PROCESSES_BYTES_MAX || pieces > PIECES_MAX) {
+        cut('the list is too long', 'caller-gone')
+      }
     })
     stream.stdinEof()
   })

@@ -12,7 +12,7 @@ export const objectOf = (value: Canonical): CanonicalObject | null =>
   value !== null && typeof value === 'object' && isCanonicalObject(value) ? value : null
 
 /** Beginning of a path of some host, in words around it. */
-const PATH = /(?<![\w.])\/[\w.+-][^\s"'`,;:)\]}]*/gu
+const PATH = /(?<![\p{L}\p{N}_.+-])\/[^\s/"'`,;:)\]}][^\s"'`,;:)\]}]*/gu
 const HIDDEN = '(a path of the host)'
 
 export const pathless = (text: string): string => text.replace(PATH, HIDDEN)

@@ -127,6 +127,32 @@ suite('agent/input', () => {
     assert.equal(await refusal(host, pod), 'POD_STATE_CONFLICT')
   })
 
+  test('has ended for everybody when its end was given, also before the pod has read to it', async (t) => {
+    const host = await podHost(t)
+    const pod = await run(host)
+    const reader = new Reader(host.streamOf(pod))
+    const first = await attached(host, pod)
+    say(first, 'x'.repeat(10))
+    reader.grant(4)
+    await host.until('some of it', () => (reader.read.length === 4 ? true : null))
+    first.send(Buffer.from([255, 0]))
+    first.ping()
+    await once(first, 'pong')
+    first.terminate()
+    await host.until('its end', async () =>
+      (await refusal(host, pod)) === 'INPUT_ENDED' ? true : null,
+    )
+    assert.equal(reader.ended, 0)
+    reader.grant(65_536)
+    await host.until('the rest', () => (reader.ended === 1 ? true : null))
+    assert.equal(reader.read.length, 10)
+    await host.agent.end()
+    await host.agent.again()
+    await host.until('the pod again', async () =>
+      (await refusal(host, pod)) === 'INPUT_ENDED' ? true : null,
+    )
+  })
+
   test('holds up who sends more than is read', async (t) => {
     const host = await podHost(t)
     const pod = await run(host)
@@ -157,6 +183,13 @@ suite('agent/input', () => {
     assert.equal(await refusal(host, pod), 'TENANT_SUSPENDED')
     const types = new Set((await records(host.agent)).map((one) => member(one, 'type')))
     assert.ok(types.has('exec.refused') && !types.has('launch.input_opened'))
+    let asked = 1
+    while ((await refusal(host, pod)) === 'TENANT_SUSPENDED') asked += 1 // oxlint-disable-line no-await-in-loop
+    assert.equal(await refusal(host, pod), 'TOO_MANY_REQUESTS')
+    const refused = (await records(host.agent)).filter(
+      (one) => member(one, 'type') === 'exec.refused',
+    )
+    assert.equal(refused.length, asked)
   })
 
   test('`run -i` and `attach -i` pass a pipe on, to its end', async (t) => {

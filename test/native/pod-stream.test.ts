@@ -46,6 +46,10 @@ suite('native/pod-stream', () => {
     ['STARTED of another length', frame(66, Buffer.from([1, 2, 3]))],
     ['EXIT of a way nobody knows', frame(69, Buffer.from([3, 0, 0, 0, 0]))],
     ['ERROR without a code', frame(70, Buffer.from([1]))],
+    [
+      'output of no bytes, of which there could be any number',
+      frame(67, Buffer.alloc(0), [0, 1, 0]),
+    ],
     ['a byte that must be zero', frame(66, Buffer.alloc(4), [1, 0, 0])],
   ]
   for (const [what, bytes] of wrong) {

@@ -161,6 +161,17 @@ suite('agent/cli/cp', () => {
     }
   })
 
+  test('ends with an archive that goes on and on behind its end', async (t) => {
+    const zeros = function* (): Generator<Buffer> {
+      yield TAR_END
+      for (;;) yield Buffer.alloc(65_536)
+    }
+    const root = openNamed(temporary(t))
+    const target = { root, first: null, rename: null, bytesMax: 10_000 }
+    await assert.rejects(unpack(Readable.from(zeros()), target, assert.fail), /goes on/u)
+    closeSync(root)
+  })
+
   test('writes nothing outside of its target, whatever a pod sends', async (t) => {
     const here = temporary(t)
     const outside = path.join(here, 'outside')

@@ -24,7 +24,8 @@ import {
 import { appGroupsOf, gone, groupsOf, membersOf, read } from './left.ts'
 import { at } from './network.cases.ts'
 
-const SHARED = ['cgroup', 'ipc', 'net', 'pid', 'user', 'uts'] as const
+const SHARED = ['cgroup', 'net', 'pid', 'user', 'uts'] as const
+const OWN = ['mnt', 'ipc'] as const
 const LOOK_MS = 10
 const told = ({ exit }: Ended): string => `${exit.how} ${exit.value} ${exit.cause}`
 
@@ -100,16 +101,19 @@ export function hostCases(machine: Machine): void {
         ),
       ]
       const before = settings.map(read)
-      const spaces = [...SHARED, 'mnt'].map((kind) => `readlink /proc/self/ns/${kind}`).join('; ')
+      const spaces = [...SHARED, ...OWN].map((kind) => `readlink /proc/self/ns/${kind}`).join('; ')
       const { stdout } = await run(machine, {
         args: sh(`${spaces}; hostname; cat /etc/resolv.conf`),
       })
       const of = (kind: string): string => readlinkSync(`/proc/self/ns/${kind}`)
       const lines = stdout.split('\n')
       assert.deepEqual(lines.slice(0, SHARED.length), SHARED.map(of))
-      assert.notEqual(lines[SHARED.length], of('mnt'))
-      assert.equal(lines[SHARED.length + 1], hostname())
-      assert.equal(lines.slice(SHARED.length + 2).join('\n'), read('/etc/resolv.conf'))
+      for (const [at, kind] of OWN.entries()) {
+        assert.notEqual(lines[SHARED.length + at], of(kind), kind)
+      }
+      const rest = lines.slice(SHARED.length + OWN.length)
+      assert.equal(rest[0], hostname())
+      assert.equal(rest.slice(1).join('\n'), read('/etc/resolv.conf'))
       assert.deepEqual(settings.map(read), before)
     })
 

@@ -129,7 +129,7 @@ fn mounts() -> Value {
 
 fn linux(pod: &Pod<'_>) -> Value {
     // Network, IPC and names are the monitor's, which has no socket or queue in them: made for the pod, shared by its apps,
-    // and root's, so that nobody in an app's user namespace has a privilege over them. At level host they are the host's.
+    // and root's, so that nobody in an app's user namespace has a privilege over them. At level host all but IPC is the host's.
     let names: &[&str] = match pod.level {
         Level::Host => &["mount"],
         _ => &["pid", "mount", "user", "cgroup"],

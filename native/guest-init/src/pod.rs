@@ -256,6 +256,8 @@ impl Pod {
         let Some(slot) = self.slots.get_mut(place) else { return Ok(None) };
         slot.started = true;
         let check = slot.app.health.clone();
+        // It may have ended already: its end was seen before its report was read.
+        let check = check.filter(|_| !slot.running().is_none_or(|running| running.has_ended()));
         slot.checkup = check.map(|check| Checkup::new(slot.number, check));
         let pid = slot.running().map_or(0, |running| running.pid());
         if place == 0 {
@@ -425,6 +427,7 @@ impl Pod {
         crowd.end(place, outbox)?;
         let Some(slot) = self.slots.get_mut(place) else { return Ok(()) };
         slot.state = State::Over(Some(exit));
+        slot.checkup = None;
         if slot.number != 0 {
             outbox.push_of(slot.number, GuestKind::Exit, exit.encode().as_bytes())?;
         }

@@ -83,6 +83,14 @@ impl Freezer {
     fn v2(directory: &Path) -> Self {
         Self { file: directory.join("cgroup.freeze"), stop: "1", go_on: "0" }
     }
+
+    /// Lets the group go on, and those below it, which the OCI runtime stops where it kills by group.
+    fn let_go_on(&self) {
+        let Some((directory, name)) = self.file.parent().zip(self.file.file_name()) else { return };
+        for group in tree::groups(directory, 0) {
+            let _ = fs::write(group.join(name), self.go_on);
+        }
+    }
 }
 
 /// Mount points of cgroup file systems in the text of /proc/self/mountinfo: type, options, directory.
@@ -301,8 +309,7 @@ impl Cgroups {
         for entry in fs::read_dir(root.join(&self.below))? {
             let entry = entry?;
             if is_left(&entry) {
-                let freezer = Freezer::v1(&entry.path());
-                fs::write(&freezer.file, freezer.go_on)?;
+                Freezer::v1(&entry.path()).let_go_on();
             }
         }
         Ok(())
@@ -442,7 +449,9 @@ impl Cgroup {
     /// Kills whoever is in the group and in those below it.
     pub fn kill(&self) {
         // Version 1 delivers no signal to who stands still. Where there is no freezer, nobody does.
-        let _ = self.pause(false);
+        if let Some(freezer) = &self.freezer {
+            freezer.let_go_on();
+        }
         tree::kill(&self.memory);
     }
 

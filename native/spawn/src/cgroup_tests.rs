@@ -93,3 +93,20 @@ fn leaves_the_instances_group_to_those_that_are_about_to_come() {
     assert!(!instance.exists());
     fs::remove_dir_all(root).unwrap();
 }
+
+/// A runtime that was ended between stopping its group and letting it go leaves processes that no signal reaches.
+#[test]
+fn lets_groups_below_go_on_too() {
+    let group = std::env::temp_dir().join(format!("casemate-frozen-{}", std::process::id()));
+    let inner = group.join("app");
+    fs::create_dir_all(&inner).unwrap();
+    let states = [group.join("freezer.state"), inner.join("freezer.state")];
+    for file in &states {
+        fs::write(file, "FROZEN").unwrap();
+    }
+    Freezer::v1(&group).let_go_on();
+    for file in states {
+        assert_eq!(fs::read_to_string(file).unwrap(), "THAWED");
+    }
+    fs::remove_dir_all(group).unwrap();
+}

@@ -155,7 +155,8 @@ fn within_hard_limit((resource, value): &(Resource, u64)) -> (Resource, u64) {
 fn flags(jail: &Jail<'_>) -> u64 {
     let user = if jail.own_user_namespace { libc::CLONE_NEWUSER } else { 0 };
     let parent = if jail.is_monitor { libc::CLONE_PARENT } else { 0 };
-    let apart: &[_] = if jail.host.is_some() { &[] } else { &NAMESPACES };
+    // At level host what is shared by name in memory is the pod's all the same: it is charged to nobody whose maker has ended.
+    let apart: &[_] = if jail.host.is_some() { &[libc::CLONE_NEWIPC] } else { &NAMESPACES };
     let all = apart.iter().fold(user | parent | libc::CLONE_NEWNS, |all, flag| all | flag);
     u64::try_from(all).unwrap_or(0)
 }

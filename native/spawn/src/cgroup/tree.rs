@@ -12,7 +12,7 @@ const DEPTH_MAX: u32 = 8;
 const ROUNDS: u32 = 64;
 
 /// The group and all below it, the deepest first.
-fn groups(directory: &Path, depth: u32) -> Vec<PathBuf> {
+pub fn groups(directory: &Path, depth: u32) -> Vec<PathBuf> {
     let mut found = Vec::new();
     if depth < DEPTH_MAX {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

@@ -45,7 +45,7 @@ pub enum Streams {
 pub fn run(plan: &Plan<'_>, streams: Streams, report: &Reporter) -> ! {
     let failure = match (prepare(plan, streams, report), plan.errand) {
         (Ok(identity), None) => finish(plan.app, &identity, plan.site.glibc_tunables.as_deref()),
-        (Ok(identity), Some(errand)) => errand::run(errand, plan.app, &identity),
+        (Ok(identity), Some(errand)) => errand::run(errand, plan.app, &identity, report),
         (Err(failure), _) => failure,
     };
     report.fail(&failure);

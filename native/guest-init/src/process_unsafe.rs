@@ -103,6 +103,13 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     Ok(())
 }
 
+/// Closes a descriptor that its owner neither uses nor drops afterwards.
+pub(crate) fn close(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the caller gave up what is closed here.
+    let answer = unsafe { libc::close(descriptor.as_raw_fd()) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Puts an empty session keyring in the place of the one that was inherited (keyctl(2)).
 pub(crate) fn leave_keyring() -> io::Result<()> {
     const JOIN_SESSION_KEYRING: libc::c_long = 1;

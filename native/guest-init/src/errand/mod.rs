@@ -15,11 +15,14 @@ mod processes;
 
 use std::fmt;
 use std::io::{Write, stderr};
+use std::os::fd::AsFd;
 
 use casemate_ticket::app::App;
 use casemate_ticket::errand::Errand;
+use casemate_wire::payload::ErrorCode;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFailure};
+use crate::report::Reporter;
 use crate::users::Identity;
 use crate::{privileges, process_unsafe};
 
@@ -67,7 +70,7 @@ pub(crate) fn say(text: &impl fmt::Display) {
 /// Gives up what the app does not have, and does the errand. Called in the forked process only, in the app's root and
 /// with its streams as 0, 1 and 2; answers why it could not begin.
 #[must_use]
-pub fn run(errand: &Errand, app: &App, identity: &Identity) -> Failure {
+pub fn run(errand: &Errand, app: &App, identity: &Identity, report: &Reporter) -> Failure {
     let mut app = app.clone();
     if identity.uid != 0 {
         // As exec by another user than root has it.
@@ -78,8 +81,14 @@ pub fn run(errand: &Errand, app: &App, identity: &Identity) -> Failure {
     if let Err(failure) = privileges::apply(&app, identity) {
         return failure;
     }
-    // The report among them: that it ends without a word says that this has begun. Nothing returns from here.
-    let _ = process_unsafe::close_all_but(&[]);
+    // That it ends without a word says that this has begun. It is the last descriptor beside the streams; the app's
+    // program may forbid `close_range`.
+    if let Err(failure) = process_unsafe::close(report.as_fd())
+        .or_failure(ErrorCode::Seccomp, "close a descriptor under the seccomp program")
+    {
+        return failure;
+    }
+    // Nothing returns from here.
     let done = match errand {
         Errand::CopyIn { path, place, owners } => {
             copy_in::run(path, *place, *owners && identity.uid == 0)

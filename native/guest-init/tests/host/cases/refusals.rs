@@ -77,11 +77,12 @@ pub fn reports_an_image_whose_proc_is_a_link() {
     assert!(text.contains("/proc"), "{text}");
 }
 
-/// `getcwd` fails with EPERM, everything else is allowed.
-fn no_getcwd() -> Vec<[u8; 8]> {
+/// The call of that number fails with EPERM, every other is allowed.
+pub fn without(call: libc::c_long) -> Vec<[u8; 8]> {
+    let [low, high] = u16::try_from(call).unwrap().to_le_bytes();
     vec![
         [0x20, 0, 0, 0, 0, 0, 0, 0],
-        [0x15, 0, 0, 1, 79, 0, 0, 0],
+        [0x15, 0, 0, 1, low, high, 0, 0],
         [0x06, 0, 0, 0, 1, 0, 5, 0],
         [0x06, 0, 0, 0, 0, 0, 0xff, 0x7f],
     ]
@@ -93,7 +94,7 @@ pub fn applies_seccomp() {
         config.no_new_privileges = no_new_privileges;
         config.user = user.into();
         assert_eq!(run(&config), ("/".into(), End::Exit(Exit::Code(0))));
-        config.seccomp = Some(no_getcwd());
+        config.seccomp = Some(without(libc::SYS_getcwd));
         assert_eq!(run(&config), ("error 1".into(), End::Exit(Exit::Code(0))), "user {user:?}");
     }
 }

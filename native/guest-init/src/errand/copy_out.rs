@@ -4,10 +4,11 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, fstatfs, openat, readlinkat, statat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, openat, openat2,
+    readlinkat, statat,
 };
 use rustix::io::Errno;
 
@@ -17,8 +18,13 @@ use super::{OrTrouble, Outcome, Trouble, say, shown, trouble};
 /// Directories within each other; each holds a descriptor.
 const DEPTH_MAX: usize = 256;
 const CHUNK: usize = 65_536;
-/// `PROC_SUPER_MAGIC` and `SYSFS_MAGIC`: what is there is no file of anybody's.
-const OF_THE_KERNEL: [i64; 2] = [0x9fa0, 0x6265_6572];
+/// `PROC_SUPER_MAGIC`.
+const PROC: i64 = 0x9fa0;
+/// That and `SYSFS_MAGIC`: what is there is no file of anybody's.
+const OF_THE_KERNEL: [i64; 2] = [PROC, 0x6265_6572];
+/// What may be copied out of `/proc` by name: what a process is under. This one's memory is a copy of init's, which
+/// other files there would show (`maps`, `map_files`, `exe`, `auxv`).
+const OF_PROC: [&[u8]; 4] = [b"cgroup", b"limits", b"mountinfo", b"status"];
 /// An open that waits for nobody and takes no terminal.
 const OPEN: OFlags =
     OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
@@ -29,8 +35,9 @@ const OPEN: OFlags =
 /// Why nothing can be read, or nothing more be written.
 pub fn run(path: &str) -> Outcome<bool> {
     let what = shown(path.as_bytes());
-    let found = openat(CWD, path, OPEN, Mode::empty()).or_trouble(format!("open {what}"))?;
-    let stat = fstat(&found).or_trouble(format!("look at {what}"))?;
+    let Some((found, stat)) = open(path).or_trouble(format!("open {what}"))? else {
+        return trouble(format!("{what} is the kernel's: read it with exec"));
+    };
     let out = rustix::stdio::stdout().try_clone_to_owned().or_trouble("use standard output")?;
     let out = BufWriter::with_capacity(CHUNK, File::from(out));
     let mut copy = Copy { out, whole: true };
@@ -45,6 +52,21 @@ pub fn run(path: &str) -> Outcome<bool> {
         .and_then(|()| copy.out.flush())
         .or_trouble("write the archive")?;
     Ok(copy.whole)
+}
+
+/// What `path` leads to; `None` where the kernel has it, and it is not to be copied. Links of the kernel's own, as
+/// `/proc/self/exe`, lead nowhere.
+fn open(path: &str) -> Result<Option<(OwnedFd, Stat)>, Errno> {
+    let open = |flags| openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
+    // A link may be called what it likes.
+    let (found, is_named_so) = match open(OPEN | OFlags::NOFOLLOW) {
+        Err(Errno::LOOP) => (open(OPEN)?, false),
+        found => (found?, true),
+    };
+    let stat = fstat(&found)?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    let may = is_file && is_named_so && OF_PROC.contains(&name_of(path).as_slice());
+    Ok((may || fstatfs(&found)?.f_type != PROC).then_some((found, stat)))
 }
 
 /// The last part of a path; of one that ends in `/.`, as of the root, what is in the directory is meant.
@@ -222,15 +244,13 @@ fn look(within: BorrowedFd<'_>, own: &CStr) -> Result<Found, Errno> {
     }
     let opened = openat(within, own, OPEN | OFlags::NOFOLLOW, Mode::empty())?;
     let stat = fstat(&opened)?;
+    let crossed = fstat(within)?.st_dev != stat.st_dev;
+    if crossed && OF_THE_KERNEL.contains(&fstatfs(&opened)?.f_type) {
+        return Ok(Found::OfTheKernel);
+    }
     Ok(match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Found::File(opened, stat),
-        FileType::Directory => {
-            let crossed = fstat(within)?.st_dev != stat.st_dev;
-            if crossed && OF_THE_KERNEL.contains(&fstatfs(opened.as_fd())?.f_type) {
-                return Ok(Found::OfTheKernel);
-            }
-            Found::Directory(opened, stat)
-        }
+        FileType::Directory => Found::Directory(opened, stat),
         _ => Found::Other,
     })
 }

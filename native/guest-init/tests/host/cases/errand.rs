@@ -192,6 +192,43 @@ pub fn is_under_all_that_a_program_would_be_under() {
     assert!(complained.contains("cannot open"), "{complained}");
 }
 
+/// Its memory is a copy of init's, since nothing was executed.
+pub fn copies_nothing_out_of_proc_that_says_more_than_what_it_is_under() {
+    let place = Place::new();
+    for (link, target) in
+        [("status", "/proc/self/maps"), ("way", "/proc/self"), ("limits", "way/limits")]
+    {
+        symlink(target, place.image(link)).unwrap();
+    }
+    let (mut machine, _) = waiting(&place);
+    for path in [
+        "/proc/self/maps",
+        "/proc/self/environ",
+        "/proc/self/exe",
+        "/proc/self/root/etc",
+        "/proc/self/map_files",
+        "/proc/self/fd/0",
+        "/proc/thread-self/smaps",
+        "/proc/self",
+        "/proc",
+        "/proc/self/task/.",
+        "/proc/cpuinfo",
+        "/status",
+        "/limits",
+        "/way/auxv",
+    ] {
+        let (archive, complained, end) = out(&mut machine, path, "null");
+        assert_eq!((archive.as_str(), end), ("", FAILED), "{path}: {complained}");
+    }
+    let (_, complained, _) = out(&mut machine, "/proc/self/maps", "null");
+    let refused = "\"/proc/self/maps\" is the kernel's: read it with exec\n";
+    assert_eq!(complained, refused);
+    for path in ["/proc/self/status", "/way/limits", "/proc/thread-self/cgroup"] {
+        let (_, complained, end) = out(&mut machine, path, "null");
+        assert_eq!((complained.as_str(), end), ("", DONE), "{path}");
+    }
+}
+
 pub fn has_no_descriptor_but_its_streams_also_under_a_program_that_has_no_close_range() {
     for seccomp in [None, Some(without(libc::SYS_close_range))] {
         let place = Place::new();

@@ -61,6 +61,7 @@ cases! {
         waits_for_credit_alone_and_keeps_what_it_wrote is_not_ended_by_what_comes_after_its_end
         ends_the_guest_for_a_host_out_of_turn;
     errand: copies_out_what_is_there_and_follows_no_link_below is_under_all_that_a_program_would_be_under
+        copies_nothing_out_of_proc_that_says_more_than_what_it_is_under
         has_no_descriptor_but_its_streams_also_under_a_program_that_has_no_close_range
         writes_what_an_archive_has_and_nothing_through_a_link names_one_thing_as_it_was_asked_to
         keeps_the_owners_of_an_archive_for_root_alone lists_the_processes_of_the_pod;

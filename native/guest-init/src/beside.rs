@@ -22,7 +22,7 @@ use crate::link::{Broken, Outbox};
 use crate::namespaces::Namespaces;
 use crate::process_unsafe::{self, Fork};
 use crate::report::{self, Report, Reporter, Reports};
-use crate::running::{DRAIN_TIMEOUT, exit_of, pipe};
+use crate::running::{DRAIN_TIMEOUT, bury, exit_of, pipe};
 use crate::site::Site;
 use crate::streams::{Input, Output};
 use crate::{cgroup, terminal};
@@ -357,10 +357,10 @@ impl Beside {
         Ok(())
     }
 
-    /// Waits for the process that reported a failure and does nothing after that but end. Left as it is, the app could
-    /// not end either: the kernel waits for all of a namespace to be reaped.
+    /// Takes the process that reported a failure. Left as it is, the app could not end either: the kernel waits for all
+    /// of a namespace to be reaped.
     pub fn bury(&self) {
-        let _ = waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED);
+        bury(self.process.as_fd());
     }
 
     /// How it ended, once its report was read and its output is out, or has stood still although it was let through.

@@ -299,9 +299,9 @@ impl Running {
         Ok(())
     }
 
-    /// Waits for the process that reported a failure and does nothing after that but end.
+    /// Takes the process that reported a failure.
     pub fn bury(&self) {
-        let _ = waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED);
+        bury(self.process.as_fd());
     }
 
     /// Whether its status was taken.
@@ -341,10 +341,38 @@ pub fn exit_of(status: &WaitIdStatus, oom: bool) -> Exit {
     }
 }
 
+/// Waits for a process that reported a failure and does nothing after that but end, which whoever else is in the pod
+/// may have stopped before it did.
+pub(crate) fn bury(process: BorrowedFd<'_>) {
+    let _ = process_unsafe::send_signal(process, libc::SIGKILL);
+    let _ = waitid(WaitId::PidFd(process), WaitIdOptions::EXITED);
+}
+
 /// A pipe whose ends no program keeps.
 ///
 /// # Errors
 /// [`ErrorCode::Other`] when the kernel refuses.
 pub fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
     pipe_with(PipeFlags::CLOEXEC).or_failure(ErrorCode::Other, "make a pipe")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+    use std::process::Command;
+
+    use rustix::process::{Signal, kill_process};
+
+    use super::*;
+
+    #[test]
+    fn buries_what_somebody_has_stopped() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+        bury(process.as_fd());
+        assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(libc::ECHILD));
+    }
 }

@@ -7,10 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use casemate_ticket::errand::Place;
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fchmod, fchown, futimens,
-    linkat, mkdirat, openat, symlinkat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fchmod,
+    fchown, fstat, futimens, linkat, mkdirat, openat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::archive::{Entry, Kind};
 use super::archive_read::Archive;
@@ -64,6 +65,8 @@ struct Manner {
     mtime: Option<u64>,
 }
 
+type Owner = (Option<Uid>, Option<Gid>);
+
 struct Level {
     name: Vec<u8>,
     directory: OwnedFd,
@@ -103,9 +106,8 @@ impl Tree {
                 let here = self.here();
                 make_room(here, name, || symlinkat(&entry.target, here, name.as_slice()))
                     .or_trouble(write())?;
-                if let Some((uid, gid)) = self.owner(entry) {
-                    chownat(here, name.as_slice(), uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-                        .or_trouble(write())?;
+                if let Some(owner) = self.owner(entry) {
+                    give_link(here, name, owner).or_trouble(write())?;
                 }
             }
             Kind::HardLink => {
@@ -154,12 +156,7 @@ impl Tree {
         parts.iter().skip(common).try_for_each(|part| self.push(part, Some(manner), None))
     }
 
-    fn push(
-        &mut self,
-        name: &[u8],
-        manner: Option<Manner>,
-        owner: Option<(Option<Uid>, Option<Gid>)>,
-    ) -> Outcome<()> {
+    fn push(&mut self, name: &[u8], manner: Option<Manner>, owner: Option<Owner>) -> Outcome<()> {
         let here = self.here();
         let what = shown(name);
         let made = match mkdirat(here, name, Mode::RWXU) {
@@ -170,6 +167,7 @@ impl Tree {
         let way = if made { OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC } else { WAY };
         let directory = openat(here, name, way | OFlags::NOFOLLOW, Mode::empty())
             .or_trouble(format!("enter {what}"))?;
+        let made = made && is_as_made(&directory).or_trouble(format!("look at {what}"))?;
         if let (true, Some((uid, gid))) = (made, owner) {
             fchown(&directory, uid, gid).or_trouble(format!("give away {what}"))?;
         }
@@ -196,7 +194,7 @@ impl Tree {
         futimens(it, &Timestamps { last_access: time, last_modification: time })
     }
 
-    fn owner(&self, entry: &Entry) -> Option<(Option<Uid>, Option<Gid>)> {
+    fn owner(&self, entry: &Entry) -> Option<Owner> {
         // -1 would say that nothing is to change.
         let known = self.owners && entry.uid != u32::MAX && entry.gid != u32::MAX;
         known.then(|| (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))))
@@ -250,6 +248,33 @@ fn make_room<T>(
     }
 }
 
+/// Whether a directory is one that was made just now. Whoever owns the one above may have put another in its place
+/// before it was opened, which is not to be given away, nor to be opened to others.
+fn is_as_made(directory: &OwnedFd) -> rustix::io::Result<bool> {
+    let stat = fstat(directory)?;
+    // The set-group-ID bit comes from the directory above.
+    let mode = Mode::from_raw_mode(stat.st_mode) & !Mode::SGID;
+    if stat.st_uid != geteuid().as_raw() || mode != Mode::RWXU {
+        return Ok(false);
+    }
+    for entry in Dir::read_from(directory)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Gives a link away, and nothing else that is there in its place meanwhile.
+fn give_link(here: BorrowedFd<'_>, name: &[u8], (uid, gid): Owner) -> rustix::io::Result<()> {
+    let way = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let link = openat(here, name, way, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&link)?.st_mode) == FileType::Symlink {
+        chownat(&link, "", uid, gid, AtFlags::EMPTY_PATH)?;
+    }
+    Ok(())
+}
+
 /// The parts of a name, from the root of the archive.
 fn parts_of(name: &[u8]) -> Outcome<Vec<Vec<u8>>> {
     let what = shown(name);
@@ -271,6 +296,9 @@ fn parts_of(name: &[u8]) -> Outcome<Vec<Vec<u8>>> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
     use super::*;
 
     #[test]
@@ -280,5 +308,48 @@ mod tests {
         for wrong in ["/etc/passwd", "a/../../b", "..", &"d/".repeat(300)] {
             assert!(parts_of(wrong.as_bytes()).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn knows_a_directory_that_was_put_in_the_place_of_its_own() {
+        let above = std::env::temp_dir().join(format!("copy-in-{}", std::process::id()));
+        fs::create_dir(&above).unwrap();
+        let is_own = |name: &str, mode: u32, full: bool| {
+            let path = above.join(name);
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            if full {
+                fs::write(path.join("secret"), "").unwrap();
+            }
+            is_as_made(&OwnedFd::from(File::open(path).unwrap())).unwrap()
+        };
+        assert!(is_own("new", 0o700, false));
+        assert!(is_own("of a group", 0o2700, false));
+        assert!(!is_own("open", 0o755, false));
+        assert!(!is_own("sticky", 0o1700, false));
+        assert!(!is_own("full", 0o700, true));
+        if geteuid().is_root() {
+            let other = OwnedFd::from(File::open(above.join("new")).unwrap());
+            fchown(&other, Some(Uid::from_raw(33)), None).unwrap();
+            assert!(!is_as_made(&other).unwrap());
+        }
+        fs::remove_dir_all(above).unwrap();
+    }
+
+    #[test]
+    fn gives_away_a_link_and_no_file_in_its_place() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let path = std::env::temp_dir().join(format!("give-link-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("secret"), "").unwrap();
+        symlink("secret", path.join("link")).unwrap();
+        let here = OwnedFd::from(File::open(&path).unwrap());
+        for (name, owner) in [("link", 33), ("secret", 0)] {
+            give_link(here.as_fd(), name.as_bytes(), (Some(Uid::from_raw(33)), None)).unwrap();
+            assert_eq!(fs::symlink_metadata(path.join(name)).unwrap().uid(), owner, "{name}");
+        }
+        fs::remove_dir_all(path).unwrap();
     }
 }

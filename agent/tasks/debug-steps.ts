@@ -317,6 +317,11 @@ const GROUPS: Readonly<Record<Stage, readonly Group[]>> = {
       'tenant',
       'See the boot lines for the step that failed.',
     ],
+    [
+      'APP_RUNTIME',
+      'provider',
+      'The message has runc’s own words: mend what it lacks on the host, as `casemate doctor` may name it.',
+    ],
   ],
   RUNNING: [
     [

@@ -197,6 +197,14 @@ const ends: readonly (readonly [stage: string, code: string, exit: PodExit])[] =
   ['RUNNING', 'VMM_OOM', vmm('VMM_OOM', 'out of memory')],
   ['RUNNING', 'APP_OOM', { ...exitCode(9), how: 'oom', cause: 'APP_OOM' }],
   ['APP_START', 'APP_NOT_FOUND', failure('APP_START', 'APP_NOT_FOUND: nope: not in the image')],
+  [
+    'APP_START',
+    'APP_RUNTIME',
+    failure(
+      'APP_START',
+      'APP_RUNTIME: the OCI runtime did not make the container: openat2 /sys/fs/cgroup/casemate/pod/cgroup.procs: EIO',
+    ),
+  ],
   ['ENDED', 'STOP_TIMEOUT', vmm('STOP_TIMEOUT', null)],
   ['ENDED', 'APP_EXIT', exitCode(3)],
 ]

@@ -130,10 +130,10 @@ impl Machine for Runtime {
         let ended = self.make(&handing, &mut command);
         // What the command holds of the pipes is the runtime's alone from here on.
         drop((command, handing, child_report));
-        let status = ended.or_failure(ErrorCode::Other, "start the OCI runtime")?;
+        let status = ended.or_failure(ErrorCode::Runtime, "start the OCI runtime")?;
         if !status.success() {
             let text = format!("the OCI runtime did not make the container: {}", said());
-            return Err(Failure::new(ErrorCode::Other, text));
+            return Err(Failure::new(ErrorCode::Runtime, text));
         }
         let bounded = self.groups.bound(self.memory_bytes, self.pids);
         bounded.or_failure(ErrorCode::Other, "bound the pod's memory and tasks")?;
@@ -289,7 +289,7 @@ fn pid(file: &str) -> io::Result<Pid> {
     Pid::from_raw(number.max(0)).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// The runtime's last words.
+/// The runtime's last words. They name paths of the host.
 fn said() -> String {
     let log = fs::read_to_string(LOG).unwrap_or_default();
     let line = log.lines().rfind(|line| line.contains("\"error\"")).unwrap_or("it said nothing");

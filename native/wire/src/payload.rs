@@ -371,6 +371,8 @@ codes! {
         Busy = 10, "EXEC_BUSY";
         /// Ticket, record and request of a session do not admit it.
         Refused = 11, "EXEC_REFUSED";
+        /// The OCI runtime did not make the container. Its words are about the host.
+        Runtime = 12, "APP_RUNTIME";
     }
 }
 

@@ -22,7 +22,9 @@ export function feed(
   const cut = (why: string): void => {
     if (socket.readyState === socket.OPEN) finish(socket, failure('INPUT_CUT_OFF', why))
   }
-  const onDrain = (): void => void socket.resume()
+  const onDrain = (): void => {
+    socket.resume()
+  }
   const onEnd = (): void => {
     void ended().finally(() => {
       if (socket.readyState === socket.OPEN) finish(socket, SUCCESS)

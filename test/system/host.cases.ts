@@ -108,8 +108,8 @@ export function hostCases(machine: Machine): void {
       const of = (kind: string): string => readlinkSync(`/proc/self/ns/${kind}`)
       const lines = stdout.split('\n')
       assert.deepEqual(lines.slice(0, SHARED.length), SHARED.map(of))
-      for (const [at, kind] of OWN.entries()) {
-        assert.notEqual(lines[SHARED.length + at], of(kind), kind)
+      for (const [place, kind] of OWN.entries()) {
+        assert.notEqual(lines[SHARED.length + place], of(kind), kind)
       }
       const rest = lines.slice(SHARED.length + OWN.length)
       assert.equal(rest[0], hostname())

@@ -151,7 +151,6 @@ export function documentOf(machine: Machine, papers: Papers, context: object = {
         boot_id: host.boot_id,
         kvm: host.kvm,
         levels: {},
-        host_paths: {},
         log_keys: [machine.log.vkey, machine.forge.vkey],
         node: host.node,
         ...context,

@@ -43,11 +43,12 @@ export const appGroupsOf = (group: string): readonly string[] => {
   return [...inside.map(({ name }) => path.join(app, name)), app]
 }
 
+export const idsIn = (group: string): readonly string[] =>
+  read(path.join(group, 'cgroup.procs')).split('\n').filter(Boolean)
+
 /** Process ids in the apps' groups. */
 export const membersOf = (pod: string): readonly string[] =>
-  groupsOf(pod)
-    .flatMap(appGroupsOf)
-    .flatMap((group) => read(path.join(group, 'cgroup.procs')).split('\n').filter(Boolean))
+  groupsOf(pod).flatMap(appGroupsOf).flatMap(idsIn)
 
 /** Waits until nothing of a pod is left on the host. @param more what else is left */
 export async function gone(

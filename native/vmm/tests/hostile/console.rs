@@ -15,7 +15,7 @@ fn what_is_no_frame_ends_the_guest() {
         ("frame 800000040 8", "a Hello frame has a payload that is none"),
         ("frame 500000045 5", "a frame of kind 69 may not come in phase Boot"),
         ("frame 500050043 5", "a frame of kind 67 is of session 5, which is not open"),
-        ("frame 5ffff0045 5", "a frame of kind 69 is of session 65535, which is not open"),
+        ("frame 5ffff0045 5", "a Exit frame of an app that is not there"),
         ("frame 800050040 8", "a frame of kind 64 cannot be of stream 5"),
         ("hasty", "a frame of kind 65 may not come in phase Hello"),
         ("unread", "Stdout without credit"),

@@ -197,7 +197,8 @@ impl Host {
                 // Of a spawn that was killed it may be a child of the keeper for a moment.
                 && !words.contains("\0--starter\0")
         };
-        Pid::from_raw(children.unwrap().split_whitespace().find(is_spawn)?.parse().unwrap())
+        let children = children.unwrap_or_default();
+        Pid::from_raw(children.split_whitespace().find(is_spawn)?.parse().unwrap())
     }
 
     /// Sends a signal to that spawn and waits for its end.

@@ -126,7 +126,7 @@ export function copyCases(machine: Machine): void {
     test('writes through no link, also one that comes and goes while it writes (CVE-2018-15664)', async () => {
       const running = await start(machine, {
         args: sh(
-          'mkdir -p /work/d; echo up; cd /work; while :; do mv d e; ln -s /etc d; rm d; mv e d; done',
+          'mkdir -p /place/d; echo up; cd /place; while :; do mv d e; ln -s /etc d; rm d; mv e d; done',
         ),
         capabilities: ['CAP_CHOWN', 'CAP_DAC_OVERRIDE', 'CAP_FOWNER'],
       })
@@ -136,7 +136,7 @@ export function copyCases(machine: Machine): void {
       const archive = Buffer.concat([...files, TAR_END])
       for (let round = 0; round < 10; round += 1) {
         // oxlint-disable-next-line no-await-in-loop -- one after the other
-        const { end } = await run(into('/work', true), archive)
+        const { end } = await run(into('/place', true), archive)
         assert.equal(end.kind, 'exit')
       }
       const etc = await run(out('/etc'))

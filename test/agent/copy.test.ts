@@ -1,32 +1,16 @@
 /** Copies and lists of processes by the API: decided, on record before the pod hears of them, and bounded. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { suite, type TestContext, test } from 'node:test'
+import { suite, test } from 'node:test'
 import { WebSocket } from 'ws'
-import { GuestPeer, withGuest } from './guest-peer.ts'
-import { member, startAgent, type TestAgent } from './harness.ts'
-import { leaveRunning, POD } from './left-pod.ts'
+import { type GuestScene, guestScene } from './guest-scene.ts'
+import { member } from './harness.ts'
+import { POD } from './left-pod.ts'
 import { records } from './stage.ts'
 
 const PLACE = `/v1/tenants/acme/pods/${POD}`
 
-interface Scene {
-  readonly agent: TestAgent
-  readonly token: string
-  readonly guest: GuestPeer
-}
-
-async function scene(t: TestContext): Promise<Scene> {
-  const guest = new GuestPeer()
-  const agent = await startAgent(t, { surroundings: { spawn: withGuest(t, guest) } })
-  const token = await agent.onboard('acme')
-  await leaveRunning(agent)
-  await agent.again()
-  t.after(() => assert.deepEqual(guest.wrong, []))
-  return { agent, token, guest }
-}
-
-const open = ({ agent, token }: Scene, query: string): WebSocket => {
+const open = ({ agent, token }: GuestScene, query: string): WebSocket => {
   const url = `wss://127.0.0.1:${agent.httpsPort}${PLACE}/copy?${query}`
   const headers = { authorization: `Bearer ${token}` }
   const socket = new WebSocket(url, ['v5.channel.k8s.io'], { headers, rejectUnauthorized: false })
@@ -36,7 +20,7 @@ const open = ({ agent, token }: Scene, query: string): WebSocket => {
 
 suite('agent/copy', () => {
   test('is on record before the pod hears of it, with its path', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const before: unknown[] = []
     const request = new Promise<unknown>((resolve) => {
       place.guest.heard = async (session, isNew) => {
@@ -62,7 +46,7 @@ suite('agent/copy', () => {
   })
 
   test('is refused before anything is promised', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const refusal = async (query: string): Promise<unknown> => {
       const socket = open(place, query)
       const [, answer] = await once(socket, 'unexpected-response')

@@ -1,36 +1,19 @@
 /** Programs executed in running pods: on record before the guest hears of them, and bounded in every direction. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { suite, type TestContext, test } from 'node:test'
+import { suite, test } from 'node:test'
 import { type RawData, WebSocket } from 'ws'
 import { EXEC_SESSIONS_MAX } from '../../agent/tasks/exec.ts'
 import { SESSIONS_MAX } from '../../native/pod-stream.ts'
-import { GuestPeer, type GuestSession, withGuest } from './guest-peer.ts'
-import { type HarnessOptions, member, startAgent, type TestAgent } from './harness.ts'
-import { leaveRunning, POD, status } from './left-pod.ts'
+import type { GuestPeer, GuestSession } from './guest-peer.ts'
+import { type GuestScene, guestScene } from './guest-scene.ts'
+import { member, type TestAgent } from './harness.ts'
+import { POD, status } from './left-pod.ts'
 import { records } from './stage.ts'
 
 const PLACE = `/v1/tenants/acme/pods/${POD}`
 const PROTOCOL = 'v5.channel.k8s.io'
 const ALL = 'stdin=true&stdout=true&stderr=true'
-
-interface Scene {
-  readonly agent: TestAgent
-  readonly token: string
-  readonly guest: GuestPeer
-}
-
-async function scene(t: TestContext, options: HarnessOptions = {}): Promise<Scene> {
-  const guest = new GuestPeer()
-  const agent = await startAgent(t, { ...options, surroundings: { spawn: withGuest(t, guest) } })
-  const token = await agent.onboard('acme')
-  await leaveRunning(agent)
-  await agent.again()
-  t.after(() => {
-    assert.deepEqual(guest.wrong, [])
-  })
-  return { agent, token, guest }
-}
 
 /** A caller: what came on each channel, and how it ended. */
 class Caller {
@@ -39,7 +22,7 @@ class Caller {
   readonly closed: Promise<number>
 
   constructor(
-    { agent, token }: Pick<Scene, 'agent' | 'token'>,
+    { agent, token }: Pick<GuestScene, 'agent' | 'token'>,
     query: string,
     protocol = PROTOCOL,
   ) {
@@ -72,7 +55,7 @@ class Caller {
 
 /** The code of the answer that comes in place of an upgrade. */
 async function refusal(
-  place: Pick<Scene, 'agent' | 'token'>,
+  place: Pick<GuestScene, 'agent' | 'token'>,
   query: string,
   protocol?: string,
 ): Promise<unknown> {
@@ -84,7 +67,7 @@ async function refusal(
 }
 
 /** A caller that was let in, however often it had to ask. */
-async function opened(place: Scene, query: string): Promise<Caller> {
+async function opened(place: GuestScene, query: string): Promise<Caller> {
   for (;;) {
     const caller = new Caller(place, query)
     // oxlint-disable-next-line no-await-in-loop -- asking again is the point
@@ -125,7 +108,7 @@ async function endOf(agent: TestAgent): Promise<unknown> {
 
 suite('agent/exec', () => {
   test('carries streams both ways, the size of a terminal and an exit code', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const asked = nextSession(place.guest)
     const caller = await new Caller(
       place,
@@ -160,7 +143,7 @@ suite('agent/exec', () => {
   })
 
   test('is on record before the VMM hears of it, with the receipt, and its end after it', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const { agent, guest } = place
     let before: readonly unknown[] = []
     guest.heard = async (session, isNew) => {
@@ -186,7 +169,7 @@ suite('agent/exec', () => {
   })
 
   test('gives the VMM the record and its receipt, as the log has them', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const asked = nextSession(place.guest)
     const caller = await new Caller(place, `command=x&${ALL}`).open()
     const session = await asked
@@ -200,7 +183,7 @@ suite('agent/exec', () => {
   })
 
   test('gives a terminal its type, its size and no end of input that nobody typed', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const sized = until(place.guest, ({ size }) => size !== null)
     const caller = await new Caller(place, 'command=sh&tty=true&stdout=true').open()
     caller.send(4, JSON.stringify({ Width: 132, Height: 50 }))
@@ -213,7 +196,7 @@ suite('agent/exec', () => {
   })
 
   test('refuses with an ordinary answer what it refuses', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const { agent } = place
     const other = { agent, token: await agent.onboard('other') }
     assert.equal(await refusal(place, `command=x&${ALL}`, 'chat'), 'EXEC_PROTOCOL')
@@ -241,7 +224,7 @@ suite('agent/exec', () => {
   })
 
   test('refuses while a pod is paused, and when it has ended', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const { agent, guest, token } = place
     agent.spawn.answer('pause', () => ({ ok: true }))
     await agent.tenant(token, { method: 'POST', path: `${PLACE}/pause`, body: {} })
@@ -255,7 +238,7 @@ suite('agent/exec', () => {
 
 suite('agent/exec bounds and ends', () => {
   test('holds up a process whose caller does not read, and no other', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const { guest } = place
     let flooding: GuestSession | null = null
     guest.heard = (session, isNew) => {
@@ -289,7 +272,7 @@ suite('agent/exec bounds and ends', () => {
   })
 
   test('gathers what comes in many frames, and answers a caller that asks whether it is there', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const asked = nextSession(place.guest)
     const caller = await new Caller(place, `command=x&${ALL}`).open()
     let messages = 0
@@ -311,7 +294,7 @@ suite('agent/exec bounds and ends', () => {
   })
 
   test('hangs up when its caller goes, and says so', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const asked = nextSession(place.guest)
     const caller = await new Caller(place, `command=sleep&${ALL}`).open()
     const session = await asked
@@ -326,7 +309,7 @@ suite('agent/exec bounds and ends', () => {
   })
 
   test('ends with its pod', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const asked = nextSession(place.guest)
     const caller = await new Caller(place, `command=sleep&${ALL}`).open()
     const session = await asked
@@ -338,7 +321,7 @@ suite('agent/exec bounds and ends', () => {
   })
 
   test('ends with the agent, which says so', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const asked = nextSession(place.guest)
     const caller = await new Caller(place, `command=sleep&${ALL}`).open()
     ;(await asked).start()
@@ -349,7 +332,7 @@ suite('agent/exec bounds and ends', () => {
   })
 
   test('has so many sessions of a pod and a tenant and no more, and gives them back', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     assert.ok(EXEC_SESSIONS_MAX > SESSIONS_MAX)
     const callers: Caller[] = []
     for (let count = 0; count < SESSIONS_MAX; count += 1) {
@@ -369,7 +352,7 @@ suite('agent/exec bounds and ends', () => {
   })
 
   test('ends the stream of a VMM that sends what nobody asked for', async (t) => {
-    const place = await scene(t)
+    const place = await guestScene(t)
     const { guest } = place
     for (const misbehave of [
       (session: GuestSession): void => guest.say(session.number, 67, Buffer.alloc(16_385)),

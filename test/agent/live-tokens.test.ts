@@ -4,9 +4,10 @@ import { once } from 'node:events'
 import { suite, type TestContext, test } from 'node:test'
 import { Agent as Dispatcher, request } from 'undici'
 import { WebSocket } from 'ws'
-import { GuestPeer, type GuestSession, withGuest } from './guest-peer.ts'
-import { member, startAgent, type TestAgent } from './harness.ts'
-import { leaveRunning, POD } from './left-pod.ts'
+import type { GuestPeer, GuestSession } from './guest-peer.ts'
+import { guestScene } from './guest-scene.ts'
+import { member, type TestAgent } from './harness.ts'
+import { POD } from './left-pod.ts'
 import { records } from './stage.ts'
 
 const TOKENS = '/v1/tenants/acme/tokens'
@@ -55,11 +56,7 @@ async function exited(agent: TestAgent): Promise<unknown> {
 
 suite('agent/live tokens', () => {
   test('a revoked token ends its events and its session, on record, and no other’s', async (t) => {
-    const guest = new GuestPeer()
-    const agent = await startAgent(t, { surroundings: { spawn: withGuest(t, guest) } })
-    const token = await agent.onboard('acme')
-    await leaveRunning(agent)
-    await agent.again()
+    const { agent, guest, token } = await guestScene(t)
     const body = { name: 'other' }
     const other = await agent.operator({ method: 'POST', path: TOKENS, body })
     const mine = await session(agent, guest, token)

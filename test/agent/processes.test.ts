@@ -1,9 +1,10 @@
 /** The list of a pod's processes, of a pod that may say anything. */
 import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
-import { GuestPeer, type GuestSession, withGuest } from './guest-peer.ts'
-import { member, type Reply, startAgent, type TestAgent } from './harness.ts'
-import { leaveRunning, POD } from './left-pod.ts'
+import type { GuestPeer, GuestSession } from './guest-peer.ts'
+import { guestScene } from './guest-scene.ts'
+import { member, type Reply, type TestAgent } from './harness.ts'
+import { POD } from './left-pod.ts'
 import { records } from './stage.ts'
 
 const PROCESS = {
@@ -25,12 +26,7 @@ interface Scene {
 }
 
 async function scene(t: TestContext): Promise<Scene> {
-  const guest = new GuestPeer()
-  const agent = await startAgent(t, { surroundings: { spawn: withGuest(t, guest) } })
-  const token = await agent.onboard('acme')
-  await leaveRunning(agent)
-  await agent.again()
-  t.after(() => assert.deepEqual(guest.wrong, []))
+  const { agent, guest, token } = await guestScene(t)
   const path = `/v1/tenants/acme/pods/${POD}/processes`
   return { agent, guest, ask: () => agent.tenant(token, { path }) }
 }

@@ -21,9 +21,10 @@ import { headerOf, TAR_END, type TarWrite } from '../../../agent/cli/tar-write.t
 import { staysWithin, unpack } from '../../../agent/cli/unpack.ts'
 import { AGENT_SOCKET } from '../../../agent/compose.ts'
 import { temporary } from '../../native/temporary.ts'
-import { GuestPeer, type GuestSession, withGuest } from '../guest-peer.ts'
-import { member, startAgent } from '../harness.ts'
-import { leaveRunning, POD } from '../left-pod.ts'
+import type { GuestPeer, GuestSession } from '../guest-peer.ts'
+import { guestScene } from '../guest-scene.ts'
+import { member } from '../harness.ts'
+import { POD } from '../left-pod.ts'
 
 const MAIN = path.resolve(import.meta.dirname, '../../../agent/cli/main.ts')
 
@@ -37,11 +38,7 @@ interface Scene {
 }
 
 async function scene(t: TestContext): Promise<Scene> {
-  const guest = new GuestPeer()
-  const agent = await startAgent(t, { surroundings: { spawn: withGuest(t, guest) } })
-  await agent.onboard('acme')
-  await leaveRunning(agent)
-  await agent.again()
+  const { agent, guest } = await guestScene(t)
   const directory = temporary(t)
   const socket = path.join(agent.directory, 'run', AGENT_SOCKET)
   const words = [MAIN, '--socket', socket, '--tenant', 'acme', 'cp']
@@ -56,7 +53,6 @@ async function scene(t: TestContext): Promise<Scene> {
     ])
     return { stdout, stderr, code }
   }
-  t.after(() => assert.deepEqual(guest.wrong, []))
   return { guest, directory, cp }
 }
 

@@ -5,9 +5,9 @@ import path from 'node:path'
 import { text } from 'node:stream/consumers'
 import { suite, type TestContext, test } from 'node:test'
 import { AGENT_SOCKET } from '../../../agent/compose.ts'
-import { GuestPeer, type GuestSession, withGuest } from '../guest-peer.ts'
-import { startAgent } from '../harness.ts'
-import { leaveRunning, POD } from '../left-pod.ts'
+import type { GuestPeer, GuestSession } from '../guest-peer.ts'
+import { guestScene } from '../guest-scene.ts'
+import { POD } from '../left-pod.ts'
 
 const root = path.resolve(import.meta.dirname, '../../..')
 const MAIN = path.join(root, 'agent/cli/main.ts')
@@ -20,11 +20,7 @@ interface Scene {
 }
 
 async function scene(t: TestContext): Promise<Scene> {
-  const guest = new GuestPeer()
-  const agent = await startAgent(t, { surroundings: { spawn: withGuest(t, guest) } })
-  await agent.onboard('acme')
-  await leaveRunning(agent)
-  await agent.again()
+  const { agent, guest } = await guestScene(t)
   const socket = path.join(agent.directory, 'run', AGENT_SOCKET)
   return { guest, words: [MAIN, '--socket', socket, '--tenant', 'acme', 'exec'] }
 }

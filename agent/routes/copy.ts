@@ -2,14 +2,13 @@
  * /v1/tenants/{tenant}/pods/{pod}/copy: a tar archive out of a running pod (channel 1) or into it (channel 0), over the
  * same protocol as exec. Our own code in the pod reads or writes it; what it leaves out, and why, is on channel 2.
  */
-/* oxlint-disable oxc/no-async-endpoint-handlers -- a rule for Express; fastify awaits handlers */
-
-import { type FastifyPluginCallbackTypebox, Type } from '@fastify/type-provider-typebox'
+import { Type } from '@fastify/type-provider-typebox'
+import type { FastifyPluginCallback } from 'fastify'
 import { type CopyPlace, type Errand, PLACES } from '../../native/errand-request.ts'
 import { BadNoun, parsePodPath, parseUser } from '../../policy/index.ts'
 import type { ExecPorts } from '../tasks/exec.ts'
-import { closed, POD_PARAMS, PROBLEMS } from './schemas.ts'
-import { type Asked, type Sought, sessions } from './sessions.ts'
+import { closed } from './schemas.ts'
+import { type Sought, sessionRoute } from './sessions.ts'
 
 interface Query {
   readonly direction: 'in' | 'out'
@@ -59,26 +58,11 @@ function seek(asked: Query): Sought {
   }
 }
 
-export const copyRoutes: (ports: ExecPorts) => FastifyPluginCallbackTypebox =
-  (ports) => (app, _options, done) => {
-    const { preHandler, handler, wsHandler } = sessions(ports)
-    app.route<{ Params: Asked['params']; Querystring: Query }>({
-      method: 'GET',
-      url: '/v1/tenants/:tenant/pods/:pod/copy',
-      schema: {
-        tags: ['pods'],
-        summary:
-          'Copy files into a running pod or out of it: a WebSocket of Kubernetes’ channel protocol',
-        params: POD_PARAMS,
-        querystring: query,
-        response: { 101: Type.Null(), ...PROBLEMS },
-      },
-      preHandler: async (request, reply) => {
-        const { params } = request
-        await preHandler({ request, reply, params }, () => seek(request.query))
-      },
-      handler,
-      wsHandler,
-    })
-    done()
-  }
+export const copyRoutes = (ports: ExecPorts): FastifyPluginCallback =>
+  sessionRoute<Query>(ports, {
+    name: 'copy',
+    summary:
+      'Copy files into a running pod or out of it: a WebSocket of Kubernetes’ channel protocol',
+    querystring: query,
+    seek: ({ query: asked }) => seek(asked),
+  })

@@ -1,7 +1,6 @@
 /** /v1/tenants/{tenant}/pods/{pod}/exec: one more process in a pod, so that clients of Kubernetes work. */
-/* oxlint-disable oxc/no-async-endpoint-handlers -- a rule for Express; fastify awaits handlers */
-
-import { type FastifyPluginCallbackTypebox, Type } from '@fastify/type-provider-typebox'
+import { Type } from '@fastify/type-provider-typebox'
+import type { FastifyPluginCallback } from 'fastify'
 import { EXEC_REQUEST_BYTES_MAX, type ExecWish, execRequest } from '../../native/exec-request.ts'
 import {
   BadNoun,
@@ -12,8 +11,8 @@ import {
 } from '../../policy/index.ts'
 import { ApiError } from '../errors.ts'
 import type { ExecPorts } from '../tasks/exec.ts'
-import { closed, POD_PARAMS, PROBLEMS } from './schemas.ts'
-import { type Asked, type Sought, sessions } from './sessions.ts'
+import { closed } from './schemas.ts'
+import { type Sought, sessionRoute } from './sessions.ts'
 
 const several = (description: string) =>
   Type.Optional(Type.Union([Type.String(), Type.Array(Type.String())], { description }))
@@ -87,25 +86,10 @@ function seek(asked: Query): Sought {
   return { wish: wishOf(asked), wanted }
 }
 
-export const execRoutes: (ports: ExecPorts) => FastifyPluginCallbackTypebox =
-  (ports) => (app, _options, done) => {
-    const { preHandler, handler, wsHandler } = sessions(ports)
-    app.route<{ Params: Asked['params']; Querystring: Query }>({
-      method: 'GET',
-      url: '/v1/tenants/:tenant/pods/:pod/exec',
-      schema: {
-        tags: ['pods'],
-        summary: 'Execute a program in a running pod: a WebSocket of Kubernetes’ channel protocol',
-        params: POD_PARAMS,
-        querystring: query,
-        response: { 101: Type.Null(), ...PROBLEMS },
-      },
-      preHandler: async (request, reply) => {
-        const { params } = request
-        await preHandler({ request, reply, params }, () => seek(request.query))
-      },
-      handler,
-      wsHandler,
-    })
-    done()
-  }
+export const execRoutes = (ports: ExecPorts): FastifyPluginCallback =>
+  sessionRoute<Query>(ports, {
+    name: 'exec',
+    summary: 'Execute a program in a running pod: a WebSocket of Kubernetes’ channel protocol',
+    querystring: query,
+    seek: ({ query: asked }) => seek(asked),
+  })

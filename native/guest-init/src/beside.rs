@@ -22,28 +22,13 @@ use crate::link::{Broken, Outbox};
 use crate::namespaces::Namespaces;
 use crate::process_unsafe::{self, Fork};
 use crate::report::{self, Report, Reporter, Reports};
-use crate::running::{DRAIN_TIMEOUT, bury, exit_of, pipe};
+use crate::running::{DRAIN_TIMEOUT, Part, bury, exit_of, pipe};
 use crate::site::Site;
 use crate::streams::{Input, Output};
 use crate::{cgroup, terminal};
 
 /// Between hanging up and killing, when nobody listens any more.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
-
-/// A part of a session that is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// The report of the child.
-    Report,
-    /// The process.
-    Process,
-    /// Its standard input.
-    Stdin,
-    /// Its standard output, or its terminal.
-    Stdout,
-    /// Its standard error.
-    Stderr,
-}
 
 /// A process beside the app, between fork and EXIT.
 #[derive(Debug)]

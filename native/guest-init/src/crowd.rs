@@ -9,11 +9,12 @@ use casemate_wire::payload::{OutputCredit, Signal, Size, StartError, Started};
 use casemate_wire::sessions::{SessionError, Sessions};
 use rustix::event::PollFd;
 
-use crate::beside::{Beside, Part};
+use crate::beside::Beside;
 use crate::failure::Failure;
 use crate::link::{Broken, Outbox};
 use crate::namespaces::Namespaces;
 use crate::report::Report;
+use crate::running::Part;
 use crate::site::Site;
 
 /// All that are there, each with the place of its app.

@@ -25,16 +25,16 @@ use crate::streams::{Input, Output};
 /// How long EXIT waits for the rest of the app's output while none of it moves.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A part of an app that is waited for.
+/// A part of a process, the app's or one beside it, that is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The pipe on which the child reports why it could not become the app.
+    /// The pipe on which the child reports why it could not become what it was to be.
     Report,
-    /// The app's process.
+    /// The process.
     Process,
     /// Its standard input.
     Stdin,
-    /// Its standard output.
+    /// Its standard output, or its terminal.
     Stdout,
     /// Its standard error.
     Stderr,

@@ -15,14 +15,13 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::system::sethostname;
 use rustix::thread::UnshareFlags;
 
-use crate::beside::Part;
 use crate::child::Plan;
 use crate::crowd::Crowd;
 use crate::failure::{Failure, OrFailure};
 use crate::link::{Broken, Inbox, Outbox, poll_for};
 use crate::places::Places;
 use crate::pod::{self, News, Pod};
-use crate::running::Running;
+use crate::running::{Part, Running};
 use crate::site::Site;
 use crate::{cgroup, grow, network, process_unsafe, sysctls, volumes};
 

@@ -135,7 +135,11 @@ suite('agent/gc', () => {
         : null,
     )
     assert.equal(member(await host.inspect(kept), 'id'), kept)
-    const [record] = await ofType(host, 'launch.removed')
+    // What is removed is on record after it.
+    const record = await host.until('its record', async () => {
+      const [found] = await ofType(host, 'launch.removed')
+      return found ?? null
+    })
     assert.equal(member(record, 'actor', 'kind'), 'agent')
   })
 
